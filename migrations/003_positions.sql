@@ -23,7 +23,7 @@ CREATE TABLE positions (
     platform_id           text,
     strategy_id           bigint,
     model_id              bigint,
-    edge_id               text,
+    edge_id               bigint,
     currency              text           NOT NULL,
     side                  text           NOT NULL,
     status                text           NOT NULL,

@@ -1,0 +1,124 @@
+"""Connections: how every process of the ledger meets the database, and how driver errors become ours."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from position_ledger.errors import ConfigurationError, DatabaseUnavailable, LedgerError, SchemaMismatch
+from position_ledger.settings import Settings
+
+APP_ROLE = "position_ledger_app"
+"""What trading and worker processes run as: appends, projects and reads, and can change nothing that is written."""
+
+IDLE_IN_TRANSACTION_TIMEOUT_S = 2.0
+"""An append or projecting transaction left open holds the feed or a lease: the server ends it after this time."""
+
+SERVER_VERSION_MIN = 15_00_00
+Connection = psycopg.Connection[tuple[object, ...]]
+
+
+def process_name() -> str:
+    """Names this process for pg_stat_activity and leases: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def connect(url: str, settings: Settings, *, as_app: bool, name: str = "position-ledger") -> Connection:
+    """One autocommit connection, prepared by `prepare`.
+
+    Raises:
+        DatabaseUnavailable: no answer, or the server refused; names where.
+    """
+    with translated():
+        connection = psycopg.connect(
+            url, autocommit=True, connect_timeout=max(2, round(settings.connect_timeout_s)), application_name=name
+        )
+        try:
+            prepare(connection, settings, as_app=as_app)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_pool(url: str, settings: Settings, *, name: str = "position-ledger") -> ConnectionPool[Connection]:
+    """A pool of app connections. Opens at once, so that a wrong address is told at start."""
+
+    def configure(connection: Connection) -> None:
+        prepare(connection, settings, as_app=True)
+
+    connect(url, settings, as_app=True, name=name).close()
+    return ConnectionPool(
+        url,
+        connection_class=psycopg.Connection,
+        kwargs={
+            "autocommit": True,
+            "connect_timeout": max(2, round(settings.connect_timeout_s)),
+            "application_name": name,
+        },
+        configure=configure,
+        check=None,
+        min_size=1,
+        max_size=settings.pool_size_max,
+        timeout=settings.connect_timeout_s,
+        max_idle=300.0,
+        reconnect_timeout=60.0,
+        open=True,
+    )
+
+
+def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None:
+    """Gives a new connection its schema, its time-outs and, for app work, the role that can change no history."""
+    if connection.info.server_version < SERVER_VERSION_MIN:
+        msg = f"PostgreSQL {connection.info.server_version // 10000} is too old: the ledger needs 15 or newer"
+        raise ConfigurationError(msg)
+    schema = sql.Identifier(settings.ledger_schema)
+    connection.execute(sql.SQL("SET search_path = {}, pg_catalog").format(schema))
+    connection.execute("SET timezone = 'UTC'")
+    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{settings.statement_timeout_s}s",))
+    if as_app:
+        milliseconds = f"{round(IDLE_IN_TRANSACTION_TIMEOUT_S * 1000)}ms"
+        connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (milliseconds,))
+        row = connection.execute(
+            "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = %s", (APP_ROLE,)
+        ).fetchone()
+        if row is not None and row[0]:
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(APP_ROLE)))
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what the driver raises into the ledger's errors; the cause stays attached."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except PoolTimeout as error:
+        msg = f"no database connection became free: {error}; raise pool_size_max or look for long transactions"
+        raise DatabaseUnavailable(msg) from error
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+        msg = f"the database does not have what this release needs ({first_line(error)}): run position-ledger migrate up"
+        raise SchemaMismatch(msg) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        msg = f"the database is read-only ({first_line(error)}): connect to the primary"
+        raise DatabaseUnavailable(msg) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        msg = f"the database user may not do this ({first_line(error)}): grant it the role {APP_ROLE}"
+        raise DatabaseUnavailable(msg) from error
+    except psycopg.errors.DiskFull as error:
+        msg = f"the database has no disk space left ({first_line(error)}): nothing was written, free space and repeat"
+        raise DatabaseUnavailable(msg) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        msg = f"the database did not answer ({first_line(error)}): nothing is half done, repeat when it is back"
+        raise DatabaseUnavailable(msg) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without the trailing full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,63 @@
+"""All settings of the ledger, from keyword arguments or the environment (prefix ``POSITION_LEDGER_``)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from position_ledger.errors import ConfigurationError
+
+Consistency = Literal["eventual", "strong"]
+
+
+class Settings(BaseSettings):
+    """Where the ledger runs and within which limits.
+
+    ``database_url`` and ``redis_url`` unset means: the embedded servers under ``home``. Times are seconds.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="POSITION_LEDGER_", extra="forbid", populate_by_name=True, frozen=True)
+
+    database_url: str | None = None
+    redis_url: str | None = None
+    home: Path | None = None
+    ledger_schema: str = Field(default="ledger", validation_alias="POSITION_LEDGER_SCHEMA")
+    projections: str = "position_ledger.reference.projections"
+    migrations: str = "position_ledger.reference.migrations"
+    scratch_url: str | None = None
+
+    consistency: Consistency = "eventual"
+    wait_timeout_s: float = Field(default=5.0, gt=0)
+    pool_size_max: int = Field(default=8, ge=1, le=100)
+    connect_timeout_s: float = Field(default=10.0, gt=0)
+    statement_timeout_s: float = Field(default=30.0, gt=0)
+    streams_cached_max: int = Field(default=20_000, ge=1)
+    conflict_retries_max: int = Field(default=20, ge=0)
+
+    @field_validator("ledger_schema")
+    @classmethod
+    def _plain_identifier(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,39}", value):
+            msg = "a schema name is 1 to 40 lower-case letters, digits or underscores and does not start with a digit"
+            raise ValueError(msg)
+        return value
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, overridden by the keyword arguments that are not None.
+
+    Raises:
+        ConfigurationError: a setting is unknown or out of range; names it and its value.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        msg = f"setting {name} cannot be {first.get('input')!r}: {first['msg']}"
+        raise ConfigurationError(msg) from error

@@ -1,0 +1,1 @@
+"""The event log: append, feed, mapping, upcasting. The only package that imports the eventsourcing library."""

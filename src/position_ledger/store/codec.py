@@ -1,0 +1,145 @@
+"""Events to plain JSON and back, by topic and version, with upcasting.
+
+Two readers of the same bytes: `Codec.decode` gives the validated pydantic event for the domain;
+`Codec.decode_struct` gives a typed struct with the same field names for projecting, five times as fast.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
+from typing_extensions import TypeAliasType
+
+from position_ledger.domain.event import Event
+from position_ledger.errors import ConfigurationError, SchemaMismatch
+
+VERSION_KEY = "class_version"
+"""Where the version of an event's shape is stored, as in the library; absent means 1."""
+
+
+class Codec:
+    """Encodes and decodes the given events. Immutable after construction, safe for threads."""
+
+    def __init__(self, events: Iterable[type[Event]]) -> None:
+        self._by_topic: dict[str, type[Event]] = {}
+        for event in events:
+            self._add(event)
+        self._structs: dict[str, Callable[[bytes], Any]] = {}
+
+    def _add(self, event: type[Event]) -> None:
+        other = self._by_topic.get(event.TOPIC)
+        if other is not None and other is not event:
+            msg = f"topic {event.TOPIC!r} is claimed by {other.__name__} and {event.__name__}: topics are unique"
+            raise ConfigurationError(msg)
+        missing = set(range(1, event.VERSION)) - set(event.UPCASTERS)
+        if missing:
+            msg = f"event {event.__name__} is at version {event.VERSION} but has no upcaster from {sorted(missing)}"
+            raise ConfigurationError(msg)
+        self._by_topic[event.TOPIC] = event
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Every topic this code can read."""
+        return frozenset(self._by_topic)
+
+    def encode(self, event: Event) -> bytes:
+        """UTF-8 JSON of the event without fields at their default: reading puts them back.
+
+        Changing the default of a stored field therefore needs a new version and an upcaster.
+        """
+        state = type(event).__pydantic_serializer__.to_json(event, exclude_defaults=True)
+        if event.VERSION == 1:
+            return state
+        separator = b"" if state == b"{}" else b","
+        return b'{"%s":%d%s%s' % (VERSION_KEY.encode(), event.VERSION, separator, state[1:])
+
+    def decode(self, topic: str, state: bytes) -> Event:
+        """The validated event, upcast to the version of this code.
+
+        Raises:
+            SchemaMismatch: unknown topic, a version of newer code, or a body that does not fit its model.
+        """
+        cls = self._class_of(topic)
+        try:
+            if cls.VERSION == 1 and not cls.UPCASTERS:
+                return cls.model_validate_json(state)
+            return cls.model_validate(self._upcast(cls, state))
+        except ValidationError as error:
+            msg = f"a stored {topic} event does not fit this release: {error.errors()[0]['msg']} in {error.errors()[0]['loc']}"
+            raise SchemaMismatch(msg) from error
+
+    def decode_struct(self, topic: str, state: bytes) -> Any:  # noqa: ANN401 - one generated type for each topic
+        """The event as a struct with the fields of its model: what projecting reads.
+
+        Raises:
+            SchemaMismatch: as `decode`.
+        """
+        decoder = self._structs.get(topic)
+        if decoder is None:
+            decoder = self._structs[topic] = self._struct_decoder(self._class_of(topic))
+        try:
+            return decoder(state)
+        except msgspec.DecodeError as error:
+            msg = f"a stored {topic} event does not fit this release: {error}"
+            raise SchemaMismatch(msg) from error
+
+    def _class_of(self, topic: str) -> type[Event]:
+        cls = self._by_topic.get(topic)
+        if cls is None:
+            msg = f"the log has an event {topic!r} that this release does not know: it was written by newer code, update"
+            raise SchemaMismatch(msg)
+        return cls
+
+    def _upcast(self, cls: type[Event], state: bytes) -> dict[str, Any]:
+        body: dict[str, Any] = msgspec.json.decode(state)
+        version = body.pop(VERSION_KEY, 1)
+        if version > cls.VERSION:
+            msg = f"a stored {cls.TOPIC} event has version {version}, this release reads up to {cls.VERSION}: update"
+            raise SchemaMismatch(msg)
+        while version < cls.VERSION:
+            body = cls.UPCASTERS[version](body)
+            version += 1
+        return body
+
+    def _struct_decoder(self, cls: type[Event]) -> Callable[[bytes], Any]:
+        struct = struct_of(cls)
+        if cls.VERSION == 1:
+            return msgspec.json.Decoder(struct).decode
+        return lambda state: msgspec.convert(self._upcast(cls, state), struct)
+
+
+def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
+    """A frozen struct type with the fields, types and defaults of a pydantic model; nested models likewise."""
+    required, optional = [], []
+    for name, field in model.model_fields.items():
+        annotation = _plain(field.annotation)
+        if field.is_required():
+            required.append((name, annotation))
+        elif field.default is not PydanticUndefined:
+            optional.append((name, annotation, field.default))
+        else:
+            factory = typing.cast("Callable[[], Any]", field.default_factory)
+            optional.append((name, annotation, msgspec.field(default_factory=factory)))
+    return msgspec.defstruct(model.__name__, [*required, *optional], frozen=True, kw_only=True, gc=False)
+
+
+def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no common type
+    """The annotation without pydantic's metadata, and with nested models as structs."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return struct_of(annotation)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _plain(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_plain(argument) for argument in arguments)]  # noqa: UP007 - built at run time
+    if isinstance(annotation, TypeAliasType):
+        return Any  # pydantic's JsonValue, which is recursive
+    if origin in (tuple, list, dict, frozenset, set):
+        return origin[tuple(argument if argument is ... else _plain(argument) for argument in arguments)]
+    return annotation
