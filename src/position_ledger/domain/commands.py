@@ -243,5 +243,3 @@ def _problem(reason: Reason, details: ErrorDetails) -> str:
     if reason is Reason.METADATA_INVALID:
         return "it is not an object of plain JSON values"
     return details["msg"].lower()
-
-

@@ -71,10 +71,9 @@ def trail(state: TrailingState, side: Side, price: Decimal) -> TrailingState:
 def touched(
     side: Side,
     price: Decimal,
-    *,
     stop_loss_price: Decimal | None,
-    target_price: Decimal | None,
     trailing: TrailingState | None,
+    target_price: Decimal | None,
 ) -> tuple[ExitKind, ...]:
     """Name the exits that a mark at ``price`` touches, in order of precedence: stop, trailing stop, target."""
     trailing_price = trailing.stop_price if trailing else None

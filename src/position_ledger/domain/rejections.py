@@ -72,16 +72,6 @@ class Reason(Enum):
         "{field} cannot be kept as JSON: {problem}; use text, finite numbers, lists and objects",
     )
     FIELD_INVALID = ("field_invalid", _FINAL, "{field} is {value}: {problem}; correct it and send the command again")
-    ENTRY_PRICE_OUT_OF_RANGE = (
-        "entry_price_out_of_range",
-        _FINAL,
-        "entry_price {value} is outside valid range [0.01, 0.99]; an execution that has happened is a RecordFill",
-    )
-    PRICE_OUT_OF_RANGE = (
-        "price_out_of_range",
-        _FINAL,
-        "{field} {value} is outside valid range [0, 1] of the binary side {side}; give the price of the contract held",
-    )
     # Repeats: decided by what was recorded under the same id.
     COMMAND_ID_REUSED = (
         "command_id_reused",
@@ -109,6 +99,16 @@ class Reason(Enum):
         "fee_currency_unsupported",
         _FINAL,
         "fee_currency {value} is not the currency {held} of the position; convert the fee first",
+    )
+    ENTRY_PRICE_OUT_OF_RANGE = (
+        "entry_price_out_of_range",
+        _FINAL,
+        "entry_price {value} is outside valid range [0.01, 0.99]; an execution that has happened is a RecordFill",
+    )
+    PRICE_OUT_OF_RANGE = (
+        "price_out_of_range",
+        _FINAL,
+        "{field} {value} is outside valid range [0, 1] of the binary side {side}; give the price of the contract held",
     )
     # A later issue of the project restates positions in effective order and lifts this one.
     TOO_LATE = (

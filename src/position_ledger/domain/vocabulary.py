@@ -55,7 +55,7 @@ class Side(StrEnum):
         return Action.BUY if self is Side.SHORT else Action.SELL
 
     def price_on_other(self, price: Decimal) -> Decimal:
-        """The same execution's price in the space of the other side: 1 - p in a binary, p elsewhere.
+        """Give the same execution's price in the space of the other side: 1 - p in a binary, p elsewhere.
 
         The only place where a price changes its space.
         """
