@@ -1,0 +1,245 @@
+"""What can be asked of the ledger. Validated once, when constructed: a command that exists is well-formed.
+
+Constructing a command that is not raises `CommandRejected` with the first reason in the order of precedence, the
+same error that deciding raises, so that a caller has one thing to catch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from position_ledger.domain.exits import TrailingStop
+from position_ledger.domain.fields import CommandId, Handle, Metadata, Moment, PositionRef, RowId, Text
+from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity, refusal
+from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
+from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
+
+__all__ = [
+    "COMMANDS",
+    "ClosePosition",
+    "Command",
+    "Handle",
+    "IncreasePosition",
+    "MarkPosition",
+    "OpenPosition",
+    "RecordFill",
+    "ReducePosition",
+    "SetExits",
+    "SettlePosition",
+    "TrailingStop",
+    "rejected",
+]
+
+
+class Command(BaseModel):
+    """What every command may carry. Immutable; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command_id: CommandId | None = None
+    """Repeating the same content under the same id returns the first result; other content is a conflict."""
+    actor: Text | None = None
+    """Who asks."""
+    correlation_id: CommandId | None = None
+    causation_id: CommandId | None = None
+    effective_at: Moment | None = None
+    """When it happened at the venue; None: now."""
+
+    def __init__(self, **fields: Any) -> None:
+        """Check every field; raises `CommandRejected` (`FloatRefused` for a float)."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise rejected(type(self), error) from None
+
+
+class _Execution(Command):
+    """What the venue says about an execution, beside quantity and price."""
+
+    fee: Money = ZERO
+    """What the execution was charged; below zero: a rebate."""
+    fee_currency: Text | None = None
+    """None: the currency of the position."""
+    venue: Text | None = None
+    venue_fill_id: Text | None = None
+    """The venue's id of the execution: recorded once per environment, account and venue."""
+    order_id: Text | None = None
+    liquidity: Liquidity | None = None
+    source: Text | None = None
+
+
+class _Exits(BaseModel):
+    """Exits in own-side prices; None: none of this kind."""
+
+    target_price: Price | None = None
+    stop_loss_price: Price | None = None
+    trailing_stop: TrailingStop | None = None
+
+
+class OpenPosition(_Exits, _Execution):
+    """Open a new position, always; entry price in [0.01, 0.99] on a binary side."""
+
+    environment: Environment
+    account: Text
+    market: Text
+    strategy: RowId | None = None
+    model: RowId | None = None
+    edge: RowId | None = None
+    platform: Text | None = None
+    currency: Text = "USD"
+    side: Side
+    quantity: Quantity
+    entry_price: Price
+    metadata: Metadata | None = None
+    """Kept with the position."""
+    handle: Text | None = None
+    """Name by which later commands of the same batch address the position: ``Handle(name)``."""
+
+
+class _OnPosition(Command):
+    position_id: PositionRef
+
+
+class IncreasePosition(_OnPosition, _Execution):
+    """Buy more of an open position (sell more, for SHORT)."""
+
+    quantity: Quantity
+    price: Price
+    metadata: Metadata | None = None
+    """Kept with the fill."""
+
+
+class ReducePosition(_OnPosition, _Execution):
+    """Sell part of an open position (buy it back, for SHORT), or all of it, which closes it."""
+
+    quantity: Quantity
+    price: Price
+    reason: Text = "manual"
+    """Exit reason, if this closes the position."""
+    metadata: Metadata | None = None
+
+
+class ClosePosition(_OnPosition, _Execution):
+    """Leave an open position with all that is held."""
+
+    price: Price
+    reason: Text
+    """profit_target, stop_loss, trailing_stop, market_close, manual, risk_limit, or any text."""
+    metadata: Metadata | None = None
+
+
+class SettlePosition(_OnPosition):
+    """Pay out an open position: ``value`` per YES and ``1 - value`` per NO; elsewhere the settlement price."""
+
+    value: Price
+    fee: Money = ZERO
+    fee_currency: Text | None = None
+
+
+class MarkPosition(_OnPosition):
+    """Value an open position at the own-side price of one contract; a mark older than the last changes nothing."""
+
+    price: Price
+    source: Text | None = None
+
+
+class SetExits(_Exits, _OnPosition):
+    """Replace all exits of an open position: what is not given is off. Every exit is armed anew."""
+
+
+class RecordFill(_Exits, _Execution):
+    """Record an execution that has happened, on one position or on whatever the key holds.
+
+    Addressed by ``position_id``, or by the key environment, account, market, side and strategy: an entry opens a
+    position if none is open and else adds to the oldest; an exit takes from the oldest first, split into linked legs.
+    Beside a ``position_id``, fields of the key only confirm what is meant. What describes a position (model, exits …)
+    is used if the fill opens one.
+    """
+
+    position_id: PositionRef | None = None
+    environment: Environment | None = None
+    account: Text | None = None
+    market: Text | None = None
+    side: Side | None = None
+    """The contract that ``price`` and ``quantity`` speak of."""
+    strategy: RowId | None = None
+    action: Action
+    """What the venue executed: SHORT is sold to open and bought to cover."""
+    quantity: Quantity
+    price: Price
+    model: RowId | None = None
+    edge: RowId | None = None
+    platform: Text | None = None
+    currency: Text | None = None
+    """None: that of the position, USD for a new one."""
+    dust: NotNegative = ZERO
+    """An exit beyond what is held by at most this closes; a remainder of at most this stays open and is flagged."""
+    on_excess: OnExcess = OnExcess.REFUSE
+    reason: Text = "fill"
+    """Exit reason, if this closes a position."""
+    metadata: Metadata | None = None
+    handle: Text | None = None
+
+    @model_validator(mode="after")
+    def _addressed(self) -> Self:
+        if self.position_id is None:
+            for name in ("environment", "account", "market", "side"):
+                if getattr(self, name) is None:
+                    raise refusal(Reason.FIELD_MISSING, name)
+        return self
+
+
+COMMANDS: Final[dict[str, type[Command]]] = {
+    command.__name__: command
+    for command in (
+        OpenPosition,
+        IncreasePosition,
+        ReducePosition,
+        ClosePosition,
+        SettlePosition,
+        MarkPosition,
+        SetExits,
+        RecordFill,
+    )
+}
+"""Every command by its name."""
+
+_BY_PYDANTIC_TYPE: Final = {"missing": Reason.FIELD_MISSING, "extra_forbidden": Reason.FIELD_UNKNOWN}
+_BY_FIELD: Final = {
+    "side": Reason.SIDE_UNKNOWN,
+    "action": Reason.ACTION_UNKNOWN,
+    "environment": Reason.ENVIRONMENT_UNKNOWN,
+    "trailing_stop": Reason.TRAILING_STOP_INVALID,
+}
+
+
+def rejected(command: type[Command], error: ValidationError) -> CommandRejected:
+    """Turn what pydantic collected into the first reason in the order of precedence, with field and value."""
+    details = min(error.errors(include_url=False), key=lambda detail: _reason_of(detail).rank)
+    reason = _reason_of(details)
+    value = details.get("ctx", {}).get("value", details["input"])
+    field = ".".join(str(part) for part in details["loc"])
+    if not field and reason is Reason.FIELD_MISSING:
+        field = value
+    kind = FloatRefused if reason is Reason.FLOAT_NOT_ALLOWED else CommandRejected
+    return kind(reason, command, field=field, value=value, problem=_problem(reason, details))
+
+
+def _reason_of(details: ErrorDetails) -> Reason:
+    code = details["type"]
+    try:
+        return Reason.of(code)
+    except KeyError:
+        field = str(details["loc"][0]) if details["loc"] else ""
+        return _BY_PYDANTIC_TYPE.get(code) or _BY_FIELD.get(field, Reason.FIELD_INVALID)
+
+
+def _problem(reason: Reason, details: ErrorDetails) -> str:
+    if reason is Reason.FIELD_INVALID and details["type"] == reason.code:
+        return "it must be the positive whole number of a row"
+    if reason is Reason.METADATA_INVALID:
+        return "it is not an object of plain JSON values"
+    return details["msg"].lower()

@@ -1,0 +1,78 @@
+"""Deciding commands: one table from command to function, and folding what was decided. Pure, no clock.
+
+An executor loads streams, calls `decide`, appends ``Decision.appends`` under optimistic concurrency, and within a
+batch folds each append into its working states with `fold_append` before it decides the next command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from position_ledger.domain import commands as c
+from position_ledger.domain import orders
+from position_ledger.domain.book import Book, evolve_book
+from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
+from position_ledger.domain.events import BOOK_EVENTS
+from position_ledger.domain.fills import record_fill
+from position_ledger.domain.identity import fill_key_of
+from position_ledger.domain.position import Position, evolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+__all__ = [
+    "Append",
+    "Decision",
+    "Located",
+    "Streams",
+    "decide",
+    "fill_key",
+    "fold_append",
+    "unknown_position",
+]
+
+_DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decision]]] = {
+    c.OpenPosition: orders.open_new,
+    c.IncreasePosition: orders.increase,
+    c.ReducePosition: orders.reduce,
+    c.ClosePosition: orders.close,
+    c.SettlePosition: orders.settle,
+    c.MarkPosition: orders.mark,
+    c.SetExits: orders.set_exits,
+    c.RecordFill: record_fill,
+}
+
+
+def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
+    """Decide a command against the present state of its streams.
+
+    ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
+    and then nothing has changed.
+    """
+    return _DECIDERS[type(command)](command, streams, now)
+
+
+def fold_append(state: Position | Book | None, append: Append) -> Position | Book:
+    """Fold one append into the state of its stream (None: the stream has not begun)."""
+    if isinstance(append.event, BOOK_EVENTS):
+        if isinstance(state, Position):
+            raise TypeError("a book event cannot be folded into a position; the log is damaged")
+        return evolve_book(state, append.event, append.effective_at)
+    if isinstance(state, Book):
+        raise TypeError("a position event cannot be folded into a book; the log is damaged")
+    return evolve(state, append.event, append.effective_at)
+
+
+def fill_key(command: c.Command, streams: Streams) -> str | None:
+    """Canonical text under which the fill of a command is unique; None if the venue gave it no id.
+
+    Can be asked before deciding: a fill that is sent again must be recognised even when deciding would refuse it.
+    Raises `CommandRejected` when the command names a position that is not known.
+    """
+    venue_fill_id = getattr(command, "venue_fill_id", None)
+    if venue_fill_id is None:
+        return None
+    ref = getattr(command, "position_id", None)
+    holder: Any = command if ref is None else streams.position(ref).position
+    return fill_key_of(holder.environment, holder.account, getattr(command, "venue", None), venue_fill_id)

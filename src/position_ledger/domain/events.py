@@ -1,0 +1,270 @@
+"""What can happen to a position and to a book. Booked figures are facts: projections map them and compute nothing.
+
+Every event of a position carries the complete figures after it, except a mark, which carries only what a mark
+changes. The effective time of an event is not in its body: it travels beside it. Bodies refer to other streams as
+(stream, version), because sequence numbers do not exist yet when an event is made.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, JsonValue
+
+from position_ledger.domain.event import Event
+from position_ledger.domain.exits import TrailingState
+from position_ledger.domain.numbers import ZERO, Figure
+from position_ledger.domain.vocabulary import Action, Environment, ExitKind, Liquidity, Side
+
+__all__ = [
+    "BOOK_EVENTS",
+    "POSITION_EVENTS",
+    "BookPositionClosed",
+    "BookPositionOpened",
+    "ExitTriggered",
+    "ExitsSet",
+    "Figures",
+    "Fill",
+    "PositionClosed",
+    "PositionIncreased",
+    "PositionMarked",
+    "PositionOpened",
+    "PositionReduced",
+    "PositionSettled",
+    "StreamRef",
+    "body_json",
+]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A moment, kept in UTC whatever zone it was given in."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StreamRef(_Part):
+    """One event of another stream; the engine resolves it to its sequence number."""
+
+    stream: UUID
+    version: int
+
+
+class Fill(_Part):
+    """One execution as booked on one position, or one leg of an execution that was split over several."""
+
+    action: Action
+    """What the venue executed: SHORT is sold to open and bought to cover."""
+    quantity: Figure
+    """Contracts of this leg; the dust that was sold beyond them is apart."""
+    price: Figure
+    """Own-side price of one contract."""
+    amount: Figure
+    """``round18(quantity * price)``, or this leg's part of it."""
+    fee: Figure = ZERO
+    """What this leg was charged, in ``fee_currency``; below zero: a rebate."""
+    fee_currency: str | None = None
+    """None: the currency of the position."""
+    realized_gross: Figure = ZERO
+    """What this leg alone realized, before fees."""
+    leg: int = 1
+    """1-based place in the execution; more than one when it was split or flipped."""
+    linked: StreamRef | None = None
+    """The event of the next leg, of the last leg that of the first: all legs in a ring. None: a single leg."""
+    dust_excess: Figure = ZERO
+    """Contracts that the venue says were sold beyond what was held, tolerated as dust."""
+    is_dust_left: bool = False
+    """What stays open after this fill is no more than dust."""
+    venue: str | None = None
+    venue_fill_id: str | None = None
+    order_id: str | None = None
+    liquidity: Liquidity | None = None
+    source: str | None = None
+    execution_time: UtcTime | None = None
+    """Only when it differs from the effective time of the event."""
+    metadata: dict[str, JsonValue] | None = None
+
+
+class Figures(_Part):
+    """All money of a position after an event; formulas in `figures`, every number rounded to 18 places."""
+
+    quantity: Figure
+    entry_quantity: Figure
+    exit_quantity: Figure = ZERO
+    peak_quantity: Figure
+    entry_amount: Figure
+    exit_amount: Figure = ZERO
+    cost: Figure
+    realized_gross: Figure = ZERO
+    open_fees: Figure = ZERO
+    close_fees: Figure = ZERO
+    open_fees_released: Figure = ZERO
+    entry_price: Figure
+    average_entry_price: Figure | None = None
+    exit_price: Figure | None = None
+    current_price: Figure
+    realized_pnl: Figure = ZERO
+    realized_pnl_closed: Figure = ZERO
+    unrealized_pnl: Figure | None = None
+    unrealized_pnl_pct: Figure | None = None
+    shortfall_quantity: Figure = ZERO
+
+
+class PositionOpened(Event):
+    """The first event of a position stream: who holds what, where and why, with the fill that opened it."""
+
+    TOPIC = "position.opened"
+
+    environment: Environment
+    account: str
+    market: str
+    platform: str | None = None
+    strategy: int | None = None
+    model: int | None = None
+    edge: int | None = None
+    currency: str
+    side: Side
+    entry_time: UtcTime
+    """When the cycle began; a transfer keeps that of the giver."""
+    target_price: Figure | None = None
+    stop_loss_price: Figure | None = None
+    trailing_stop: TrailingState | None = None
+    metadata: dict[str, JsonValue] | None = None
+    previous: StreamRef | None = None
+    """Opening of the position that this one follows: the one it flipped from, else the last of its key and side."""
+    fill: Fill
+    figures: Figures
+
+
+class PositionIncreased(Event):
+    """More was bought (sold, for SHORT) into an open position."""
+
+    TOPIC = "position.increased"
+
+    fill: Fill
+    figures: Figures
+
+
+class PositionReduced(Event):
+    """A part was sold (bought back, for SHORT); the position stays open."""
+
+    TOPIC = "position.reduced"
+
+    fill: Fill
+    figures: Figures
+
+
+class PositionClosed(Event):
+    """The rest was sold (bought back, for SHORT); the position is flat and its cycle over."""
+
+    TOPIC = "position.closed"
+
+    exit_reason: str
+    fill: Fill
+    figures: Figures
+
+
+class PositionSettled(Event):
+    """The market paid out what was held; the position is flat and its cycle over."""
+
+    TOPIC = "position.settled"
+
+    settlement_value: Figure
+    """What one YES is worth in a binary market (one NO the rest up to 1), elsewhere the settlement price."""
+    quantity: Figure
+    """Contracts that were paid out."""
+    price: Figure
+    """Payout of one contract of this side."""
+    amount: Figure
+    """Payout of all of them; YES and NO of one quantity receive exactly that quantity together."""
+    fee: Figure = ZERO
+    realized_gross: Figure = ZERO
+    """What the settlement alone realized, before fees."""
+    exit_reason: str = "settlement"
+    figures: Figures
+
+
+class PositionMarked(Event):
+    """The open position was valued at a price. Only what a mark changes; mark time = effective time of the event."""
+
+    TOPIC = "position.marked"
+
+    price: Figure
+    source: str | None = None
+    unrealized_pnl: Figure
+    unrealized_pnl_pct: Figure | None = None
+    trailing_stop: TrailingState | None = None
+    """The trailing stop after this mark; None: the mark did not change it."""
+
+
+class ExitTriggered(Event):
+    """A mark touched exits that were armed. Told once per arming; setting exits arms them again."""
+
+    TOPIC = "position.exit_triggered"
+
+    kind: ExitKind
+    """The exit that counts: the first touched, stop before trailing stop before target."""
+    also: tuple[ExitKind, ...] = ()
+    """Others touched by the same mark; they will not be told again either."""
+    price: Figure
+    """The mark that touched them."""
+
+
+class ExitsSet(Event):
+    """All exits of the position as they are from now on; what is None is off. Every exit is armed anew."""
+
+    TOPIC = "position.exits_set"
+
+    target_price: Figure | None = None
+    stop_loss_price: Figure | None = None
+    trailing_stop: TrailingState | None = None
+
+
+class BookPositionOpened(Event):
+    """A position of this key was opened; concurrent openings of one key conflict on this event."""
+
+    TOPIC = "book.position_opened"
+
+    environment: Environment
+    account: str
+    market: str
+    strategy: int | None = None
+    side: Side
+    position: UUID
+    entry_time: UtcTime
+
+
+class BookPositionClosed(Event):
+    """A position of this key is no longer open: closed, settled or flipped away."""
+
+    TOPIC = "book.position_closed"
+
+    position: UUID
+
+
+POSITION_EVENTS: Final = (
+    PositionOpened,
+    PositionIncreased,
+    PositionReduced,
+    PositionClosed,
+    PositionSettled,
+    PositionMarked,
+    ExitTriggered,
+    ExitsSet,
+)
+BOOK_EVENTS: Final = (BookPositionOpened, BookPositionClosed)
+
+
+def body_json(event: Event) -> str:
+    """Write the body of an event compactly: fields at their default are left out, and reading puts them back.
+
+    Changing the default of a stored field therefore needs a new ``VERSION`` and an upcaster.
+    """
+    return event.model_dump_json(exclude_defaults=True)

@@ -1,0 +1,171 @@
+"""The arithmetic of a position: what an entry, an exit and a mark make of its figures. Average cost, fees at once.
+
+sign is +1 for YES, NO and LONG, -1 for SHORT. Entry: quantity += q, cost += amount. Exit: released =
+round18(cost * q / quantity), realized_gross += sign * (amount - released), cost -= released, quantity -= q.
+realized_pnl = realized_gross - open_fees - close_fees; realized_pnl_closed = realized_gross - close_fees -
+open_fees_released; unrealized_pnl = sign * (quantity * current_price - cost), null when flat.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from position_ledger.domain.events import Figures
+from position_ledger.domain.numbers import (
+    CONTEXT,
+    LIMIT,
+    ZERO,
+    amount_of,
+    mean_of,
+    minus,
+    plus,
+    pro_rata,
+    round18,
+)
+from position_ledger.domain.rejections import CommandRejected, Reason
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from position_ledger.domain.position import Position
+    from position_ledger.domain.vocabulary import Side
+
+__all__ = ["Booking", "entered", "exited", "opened", "unrealized"]
+
+
+class Booking(NamedTuple):
+    """What moves the figures: contracts, own-side price of one, amount of all, and the fee in the same currency."""
+
+    quantity: Decimal
+    price: Decimal
+    amount: Decimal
+    fee: Decimal
+
+
+def opened(side: Side, booking: Booking) -> Figures:
+    """Figures of a new position; its current price is its entry price."""
+    quantity, price, amount, fee = booking
+    profit, fraction = unrealized(side, quantity, amount, price)
+    return _checked(
+        Figures(
+            quantity=quantity,
+            entry_quantity=quantity,
+            peak_quantity=quantity,
+            entry_amount=amount,
+            cost=amount,
+            open_fees=fee,
+            entry_price=price,
+            average_entry_price=mean_of(amount, quantity),
+            current_price=price,
+            realized_pnl=minus(ZERO, fee),
+            unrealized_pnl=profit,
+            unrealized_pnl_pct=fraction,
+        )
+    )
+
+
+def entered(before: Position, booking: Booking) -> Figures:
+    """Figures after more of the same side was entered; the current price stays what the last mark said."""
+    quantity = plus(before.quantity, booking.quantity)
+    cost = plus(before.cost, booking.amount)
+    entry_quantity = plus(before.entry_quantity, booking.quantity)
+    entry_amount = plus(before.entry_amount, booking.amount)
+    profit, fraction = unrealized(before.side, quantity, cost, before.current_price)
+    return _checked(
+        Figures(
+            quantity=quantity,
+            entry_quantity=entry_quantity,
+            exit_quantity=before.exit_quantity,
+            peak_quantity=max(before.peak_quantity, quantity),
+            entry_amount=entry_amount,
+            exit_amount=before.exit_amount,
+            cost=cost,
+            realized_gross=before.realized_gross,
+            open_fees=plus(before.open_fees, booking.fee),
+            close_fees=before.close_fees,
+            open_fees_released=before.open_fees_released,
+            entry_price=mean_of(entry_amount, entry_quantity) or ZERO,
+            average_entry_price=mean_of(cost, quantity),
+            exit_price=before.exit_price,
+            current_price=before.current_price,
+            realized_pnl=minus(before.realized_pnl, booking.fee),
+            realized_pnl_closed=before.realized_pnl_closed,
+            shortfall_quantity=before.shortfall_quantity,
+            unrealized_pnl=profit,
+            unrealized_pnl_pct=fraction,
+        )
+    )
+
+
+def exited(before: Position, booking: Booking) -> tuple[Figures, Decimal]:
+    """Figures after an exit of at most what is held, and what this exit alone realized before fees.
+
+    The last exit releases all cost and all open fees exactly, and leaves the mean exit price as current price.
+    """
+    held = before.quantity
+    released = pro_rata(before.cost, booking.quantity, held)
+    open_fees_left = minus(before.open_fees, before.open_fees_released)
+    gain = _signed(before.side, minus(booking.amount, released))
+    quantity, cost = minus(held, booking.quantity), minus(before.cost, released)
+    exit_quantity = plus(before.exit_quantity, booking.quantity)
+    exit_amount = plus(before.exit_amount, booking.amount)
+    exit_price = _mean_exit(before, booking, exit_amount, exit_quantity)
+    current_price = before.current_price if quantity else exit_price
+    realized_gross = plus(before.realized_gross, gain)
+    close_fees = plus(before.close_fees, booking.fee)
+    open_fees_released = plus(before.open_fees_released, pro_rata(open_fees_left, booking.quantity, held))
+    profit, fraction = unrealized(before.side, quantity, cost, current_price) if quantity else (None, None)
+    after = Figures(
+        quantity=quantity,
+        entry_quantity=before.entry_quantity,
+        exit_quantity=exit_quantity,
+        peak_quantity=before.peak_quantity,
+        entry_amount=before.entry_amount,
+        exit_amount=exit_amount,
+        cost=cost,
+        realized_gross=realized_gross,
+        open_fees=before.open_fees,
+        close_fees=close_fees,
+        open_fees_released=open_fees_released,
+        entry_price=before.entry_price,
+        average_entry_price=mean_of(cost, quantity),
+        exit_price=exit_price,
+        current_price=current_price,
+        realized_pnl=minus(minus(realized_gross, before.open_fees), close_fees),
+        realized_pnl_closed=minus(minus(realized_gross, close_fees), open_fees_released),
+        shortfall_quantity=before.shortfall_quantity,
+        unrealized_pnl=profit,
+        unrealized_pnl_pct=fraction,
+    )
+    return _checked(after), gain
+
+
+def _mean_exit(before: Position, booking: Booking, exit_amount: Decimal, exit_quantity: Decimal) -> Decimal:
+    """Mean of all exits; of a single one it is its price, which the rounding of its amount must not change."""
+    mean = mean_of(exit_amount, exit_quantity) if before.exit_quantity else None
+    return booking.price if mean is None else mean
+
+
+def unrealized(side: Side, quantity: Decimal, cost: Decimal, price: Decimal) -> tuple[Decimal, Decimal | None]:
+    """P&L of what is held at ``price``, and the same as a fraction of its cost (None at cost 0)."""
+    profit = _signed(side, minus(amount_of(quantity, price), cost))
+    fraction = round18(CONTEXT.divide(profit, cost)) if cost else None
+    require_fits("unrealized_pnl", profit)
+    require_fits("unrealized_pnl_pct", fraction)
+    return profit, fraction
+
+
+def require_fits(field: str, value: Decimal | None) -> None:
+    """Refuse a figure that its column cannot hold, before anything is appended."""
+    if value is not None and not -LIMIT < value < LIMIT:
+        raise CommandRejected(Reason.FIGURE_TOO_LARGE, field=field, value=f"{value:.6e}")
+
+
+def _signed(side: Side, gain: Decimal) -> Decimal:
+    return gain if side.sign > 0 else minus(ZERO, gain)
+
+
+def _checked(figures: Figures) -> Figures:
+    for field, value in figures.__dict__.items():
+        require_fits(field, value)
+    return figures

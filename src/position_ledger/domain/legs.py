@@ -1,0 +1,163 @@
+"""Legs: the parts of one execution, each on one position. Booking them is the same for every command that trades."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from position_ledger.domain.events import (
+    Fill,
+    PositionClosed,
+    PositionIncreased,
+    PositionOpened,
+    PositionReduced,
+    StreamRef,
+)
+from position_ledger.domain.exits import TrailingStop, arm
+from position_ledger.domain.figures import Booking, entered, exited, opened
+from position_ledger.domain.numbers import ONE, ZERO
+from position_ledger.domain.rejections import CommandRejected, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from decimal import Decimal
+    from uuid import UUID
+
+    from position_ledger.domain.book import BookKey
+    from position_ledger.domain.commands import Command
+    from position_ledger.domain.draft import Draft
+    from position_ledger.domain.position import Position
+    from position_ledger.domain.vocabulary import Side
+
+__all__ = [
+    "Leg",
+    "Opening",
+    "book_legs",
+    "described",
+    "require_in_order",
+    "require_prices",
+    "require_same_currency",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a new position is, beside its figures."""
+
+    key: BookKey
+    attributes: dict[str, Any]
+    """platform, model, edge, currency, target_price, stop_loss_price, metadata: as in `PositionOpened`."""
+    trailing_stop: TrailingStop | None
+    previous: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One part of an execution: an entry or an exit of ``position``, or the entry that opens a new one."""
+
+    stream: UUID
+    side: Side
+    is_entry: bool
+    booking: Booking
+    position: Position | None = None
+    opening: Opening | None = None
+    """Given exactly when there is no position yet."""
+    dust_excess: Decimal = ZERO
+    is_dust_left: bool = False
+    exit_reason: str = "fill"
+    """Why, if this leg closes its position."""
+
+    @property
+    def ref(self) -> StreamRef:
+        """Where this leg's event will be."""
+        return StreamRef(stream=self.stream, version=self.position.version + 1 if self.position else 1)
+
+
+def described(command: Command) -> dict[str, Any]:
+    """Take what a command says about its execution beside the numbers, as fields of a `Fill`."""
+    return {name: value for name in _DESCRIPTION if (value := getattr(command, name, None)) is not None}
+
+
+_DESCRIPTION = ("fee_currency", "venue", "venue_fill_id", "order_id", "liquidity", "source", "metadata")
+
+
+def book_legs(draft: Draft, legs: Sequence[Leg], description: dict[str, Any]) -> None:
+    """Append the events of all legs, linked in a ring, and what they mean for their books."""
+    refs = [leg.ref for leg in legs]
+    for index, leg in enumerate(legs):
+        linked = {"leg": index + 1, "linked": refs[(index + 1) % len(refs)]} if len(refs) > 1 else {}
+        shared = description | linked
+        if leg.position is None:
+            _book_opening(draft, leg, shared)
+        elif leg.is_entry:
+            figures = entered(leg.position, leg.booking)
+            draft.append(leg.stream, leg.position.version, PositionIncreased(fill=_fill(leg, shared), figures=figures))
+        else:
+            _book_exit(draft, leg, leg.position, shared)
+
+
+def _fill(leg: Leg, shared: dict[str, Any], realized_gross: Decimal = ZERO) -> Fill:
+    quantity, price, amount, fee = leg.booking
+    return Fill(
+        action=leg.side.entry_action if leg.is_entry else leg.side.exit_action,
+        quantity=quantity,
+        price=price,
+        amount=amount,
+        fee=fee,
+        realized_gross=realized_gross,
+        dust_excess=leg.dust_excess,
+        is_dust_left=leg.is_dust_left,
+        **shared,
+    )
+
+
+def _book_opening(draft: Draft, leg: Leg, shared: dict[str, Any]) -> None:
+    opening = leg.opening
+    if opening is None:
+        raise TypeError("a leg without a position must say what it opens")
+    terms = opening.trailing_stop
+    event = PositionOpened(
+        environment=opening.key.environment,
+        account=opening.key.account,
+        market=opening.key.market,
+        strategy=opening.key.strategy,
+        side=leg.side,
+        entry_time=draft.effective_at,
+        trailing_stop=arm(terms, leg.side, leg.booking.price) if terms else None,
+        previous=StreamRef(stream=opening.previous, version=1) if opening.previous else None,
+        fill=_fill(leg, shared),
+        figures=opened(leg.side, leg.booking),
+        **opening.attributes,
+    )
+    draft.append(leg.stream, 0, event)
+    draft.note_opened(leg.stream, event)
+
+
+def _book_exit(draft: Draft, leg: Leg, position: Position, shared: dict[str, Any]) -> None:
+    figures, gain = exited(position, leg.booking)
+    fill = _fill(leg, shared, gain)
+    if figures.quantity:
+        draft.append(leg.stream, position.version, PositionReduced(fill=fill, figures=figures))
+        return
+    draft.append(leg.stream, position.version, PositionClosed(exit_reason=leg.exit_reason, fill=fill, figures=figures))
+    draft.note_ended(leg.stream, position)
+
+
+def require_prices(command: object, side: Side, **prices: Decimal | None) -> None:
+    """Refuse own-side prices above 1 on a binary side; 0 and 1 are legal."""
+    for field, price in prices.items():
+        if side.is_binary and price is not None and price > ONE:
+            raise CommandRejected(Reason.PRICE_OUT_OF_RANGE, command, field=field, value=price, side=side.value)
+
+
+def require_same_currency(command: object, fee_currency: str | None, currency: str) -> None:
+    """Refuse a fee in another currency than the position's; sums never add currencies."""
+    if fee_currency is not None and fee_currency != currency:
+        raise CommandRejected(Reason.FEE_CURRENCY_UNSUPPORTED, command, value=fee_currency, held=currency)
+
+
+def require_in_order(command: Command, effective_at: datetime, last: datetime | None) -> None:
+    """Refuse a fill before the last one of what it touches; equal times follow the order of arrival."""
+    if last is not None and effective_at < last:
+        raise CommandRejected(Reason.TOO_LATE, command, value=effective_at.isoformat(), held=last.isoformat())

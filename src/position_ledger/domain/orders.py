@@ -1,0 +1,211 @@
+"""How the commands that address one position are decided: open, increase, reduce, close, settle, mark, set exits."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from position_ledger.domain.book import BookKey
+from position_ledger.domain.draft import Decision, Draft, effective_time, open_position
+from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked, PositionSettled
+from position_ledger.domain.exits import arm, touched, trail
+from position_ledger.domain.figures import Booking, exited, unrealized
+from position_ledger.domain.identity import fill_key_of
+from position_ledger.domain.legs import (
+    Leg,
+    Opening,
+    book_legs,
+    described,
+    require_in_order,
+    require_prices,
+    require_same_currency,
+)
+from position_ledger.domain.numbers import ONE, amount_of, minus
+from position_ledger.domain.rejections import CommandRejected, Reason
+from position_ledger.domain.vocabulary import ExitKind, Side
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from position_ledger.domain.commands import (
+        ClosePosition,
+        IncreasePosition,
+        MarkPosition,
+        OpenPosition,
+        ReducePosition,
+        SetExits,
+        SettlePosition,
+    )
+    from position_ledger.domain.draft import Streams
+    from position_ledger.domain.position import Position
+
+ENTRY_PRICE_MIN: Final = Decimal("0.01")
+ENTRY_PRICE_MAX: Final = Decimal("0.99")
+"""What OpenPosition takes on a binary side; facts are not bound by it."""
+
+
+def open_new(command: OpenPosition, streams: Streams, now: datetime) -> Decision:
+    """Open a new position, whatever else is open in its key."""
+    side, price = command.side, command.entry_price
+    require_same_currency(command, command.fee_currency, command.currency)
+    if side.is_binary and not ENTRY_PRICE_MIN <= price <= ENTRY_PRICE_MAX:
+        raise CommandRejected(Reason.ENTRY_PRICE_OUT_OF_RANGE, command, field="entry_price", value=price)
+    require_exit_prices(command, side)
+    key = BookKey(command.environment, command.account, command.market, command.strategy)
+    last = streams.book(key).last_exit(side)
+    opening = Opening(
+        key=key,
+        attributes=opening_attributes(command) | {"metadata": command.metadata},
+        trailing_stop=command.trailing_stop,
+        previous=last.stream if last else None,
+    )
+    booking = Booking(command.quantity, price, amount_of(command.quantity, price), command.fee)
+    draft = Draft(streams, effective_time(command, now, ()))
+    leg = Leg(streams.new_stream(), side, is_entry=True, booking=booking, opening=opening)
+    book_legs(draft, [leg], described(command) | {"metadata": None})
+    return _decided(draft, leg, fill_key_of(key.environment, key.account, command.venue, command.venue_fill_id))
+
+
+def increase(command: IncreasePosition, streams: Streams, now: datetime) -> Decision:
+    """Enter more of an open position."""
+    return _trade(command, command.quantity, streams, now, is_entry=True)
+
+
+def reduce(command: ReducePosition, streams: Streams, now: datetime) -> Decision:
+    """Leave a part of an open position, or all of it, which closes it."""
+    return _trade(command, command.quantity, streams, now, is_entry=False, exit_reason=command.reason)
+
+
+def close(command: ClosePosition, streams: Streams, now: datetime) -> Decision:
+    """Leave all of an open position."""
+    return _trade(command, None, streams, now, is_entry=False, exit_reason=command.reason)
+
+
+def _trade(
+    command: IncreasePosition | ReducePosition | ClosePosition,
+    quantity: Decimal | None,
+    streams: Streams,
+    now: datetime,
+    *,
+    is_entry: bool,
+    exit_reason: str = "manual",
+) -> Decision:
+    located = open_position(command, command.position_id, streams)
+    position = located.position
+    require_same_currency(command, command.fee_currency, position.currency)
+    require_prices(command, position.side, price=command.price)
+    draft = _draft_in_order(command, position, streams, now)
+    quantity = position.quantity if quantity is None else quantity
+    if not is_entry and quantity > position.quantity:
+        raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=position.quantity)
+    booking = Booking(quantity, command.price, amount_of(quantity, command.price), command.fee)
+    leg = Leg(located.stream, position.side, is_entry, booking, position, exit_reason=exit_reason)
+    book_legs(draft, [leg], described(command))
+    key = fill_key_of(position.environment, position.account, command.venue, command.venue_fill_id)
+    return _decided(draft, leg, key)
+
+
+def settle(command: SettlePosition, streams: Streams, now: datetime) -> Decision:
+    """Pay out all of an open position."""
+    located = open_position(command, command.position_id, streams)
+    position, stream = located.position, located.stream
+    require_same_currency(command, command.fee_currency, position.currency)
+    require_prices(command, position.side, value=command.value)
+    draft = _draft_in_order(command, position, streams, now)
+    price, amount = payout(position.side, position.quantity, command.value)
+    figures, gain = exited(position, Booking(position.quantity, price, amount, command.fee))
+    event = PositionSettled(
+        settlement_value=command.value,
+        quantity=position.quantity,
+        price=price,
+        amount=amount,
+        fee=command.fee,
+        realized_gross=gain,
+        figures=figures,
+    )
+    draft.append(stream, position.version, event)
+    draft.note_ended(stream, position)
+    return Decision(tuple(draft.appends), (stream,))
+
+
+def payout(side: Side, quantity: Decimal, value: Decimal) -> tuple[Decimal, Decimal]:
+    """Say what one contract and all of them receive when a market settles at ``value`` per YES (or at that price).
+
+    NO gets what YES leaves, so that a pair receives exactly 1 whatever the rounding.
+    """
+    if side is Side.NO:
+        return minus(ONE, value), minus(quantity, amount_of(quantity, value))
+    return value, amount_of(quantity, value)
+
+
+def mark(command: MarkPosition, streams: Streams, now: datetime) -> Decision:
+    """Value an open position, move its trailing stop, and tell which armed exits the mark touches."""
+    located = open_position(command, command.position_id, streams)
+    position, side, price = located.position, located.position.side, command.price
+    require_prices(command, side, price=price)
+    at = effective_time(command, now, (position.last_effective_at,))
+    if at < (position.mark_time or position.entry_time):
+        return Decision(positions=(located.stream,))
+    trailing = trail(position.trailing_stop, side, price) if position.trailing_stop else None
+    profit, fraction = unrealized(side, position.quantity, position.cost, price)
+    event = PositionMarked(
+        price=price,
+        source=command.source,
+        unrealized_pnl=profit,
+        unrealized_pnl_pct=fraction,
+        trailing_stop=None if trailing is position.trailing_stop else trailing,
+    )
+    draft = Draft(streams, at)
+    draft.append(located.stream, position.version, event)
+    kinds = _untold(position, touched(side, price, position.stop_loss_price, trailing, position.target_price))
+    if kinds:
+        draft.append(located.stream, position.version, ExitTriggered(kind=kinds[0], also=kinds[1:], price=price))
+    return Decision(tuple(draft.appends), (located.stream,), triggered=kinds)
+
+
+def _untold(position: Position, kinds: tuple[ExitKind, ...]) -> tuple[ExitKind, ...]:
+    return tuple(kind for kind in kinds if kind not in position.triggered)
+
+
+def set_exits(command: SetExits, streams: Streams, now: datetime) -> Decision:
+    """Replace all exits of an open position; a trailing stop starts from the present price."""
+    located = open_position(command, command.position_id, streams)
+    position, terms = located.position, command.trailing_stop
+    require_exit_prices(command, position.side)
+    event = ExitsSet(
+        target_price=command.target_price,
+        stop_loss_price=command.stop_loss_price,
+        trailing_stop=arm(terms, position.side, position.current_price) if terms else None,
+    )
+    draft = Draft(streams, effective_time(command, now, (position.last_effective_at,)))
+    draft.append(located.stream, position.version, event)
+    return Decision(tuple(draft.appends), (located.stream,))
+
+
+def require_exit_prices(command: Any, side: Side) -> None:
+    """Refuse exits that no mark of a binary side can touch."""
+    terms = command.trailing_stop
+    require_prices(
+        command,
+        side,
+        target_price=command.target_price,
+        stop_loss_price=command.stop_loss_price,
+        activation_price=terms.activation_price if terms else None,
+    )
+
+
+def opening_attributes(command: Any) -> dict[str, Any]:
+    """Take what a command says about a position that it opens, as fields of `PositionOpened`."""
+    names = ("platform", "model", "edge", "currency", "target_price", "stop_loss_price")
+    return {name: getattr(command, name) for name in names}
+
+
+def _draft_in_order(command: Any, position: Position, streams: Streams, now: datetime) -> Draft:
+    at = effective_time(command, now, (position.last_effective_at,))
+    require_in_order(command, at, position.last_fill_at)
+    return Draft(streams, at)
+
+
+def _decided(draft: Draft, leg: Leg, fill_key: str | None) -> Decision:
+    opened = None if leg.position else leg.stream
+    return Decision(tuple(draft.appends), (leg.stream,), opened=opened, fill_key=fill_key)

@@ -1,0 +1,204 @@
+"""The state of a position: the fold of its events. It repeats no arithmetic, because events carry the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, cast
+from uuid import UUID
+
+import msgspec
+from pydantic import BaseModel
+
+from position_ledger.domain.event import Event
+from position_ledger.domain.events import (
+    ExitsSet,
+    ExitTriggered,
+    PositionClosed,
+    PositionIncreased,
+    PositionMarked,
+    PositionOpened,
+    PositionReduced,
+    PositionSettled,
+    StreamRef,
+)
+from position_ledger.domain.exits import TrailingState
+from position_ledger.domain.vocabulary import Environment, ExitKind, Side, Status
+
+__all__ = ["Position", "evolve", "position_from_json", "position_json"]
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """One cycle from opening to flat. Figures are those of the last event that carried any; times are UTC."""
+
+    version: int
+    """Version of the stream after the last event folded."""
+    status: Status = Status.OPEN
+    environment: Environment
+    account: str
+    market: str
+    platform: str | None = None
+    strategy: int | None = None
+    model: int | None = None
+    edge: int | None = None
+    currency: str
+    side: Side
+    entry_time: datetime
+    exit_time: datetime | None = None
+    exit_reason: str | None = None
+    settlement_value: Decimal | None = None
+    target_price: Decimal | None = None
+    stop_loss_price: Decimal | None = None
+    trailing_stop: TrailingState | None = None
+    triggered: tuple[ExitKind, ...] = ()
+    """Exits that were told since they were armed; they are not told again."""
+    mark_time: datetime | None = None
+    mark_source: str | None = None
+    last_fill_at: datetime
+    """Effective time of the last event that changed the quantity."""
+    last_effective_at: datetime
+    """Latest effective time of any event."""
+    previous: StreamRef | None = None
+    metadata: dict[str, Any] | None = None
+
+    quantity: Decimal
+    entry_quantity: Decimal
+    exit_quantity: Decimal
+    peak_quantity: Decimal
+    entry_amount: Decimal
+    exit_amount: Decimal
+    cost: Decimal
+    realized_gross: Decimal
+    open_fees: Decimal
+    close_fees: Decimal
+    open_fees_released: Decimal
+    entry_price: Decimal
+    average_entry_price: Decimal | None
+    exit_price: Decimal | None
+    current_price: Decimal
+    realized_pnl: Decimal
+    realized_pnl_closed: Decimal
+    unrealized_pnl: Decimal | None
+    unrealized_pnl_pct: Decimal | None
+    shortfall_quantity: Decimal
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be traded, marked and closed."""
+        return self.status is Status.OPEN
+
+
+def evolve(position: Position | None, event: Event, effective_at: datetime) -> Position:
+    """Fold the next event of a position's stream.
+
+    Raises ``TypeError`` for an event that is not a position's, or that does not fit a stream that has begun or not.
+    """
+    if isinstance(event, PositionOpened):
+        if position is not None:
+            raise TypeError("position.opened must be the first event of its stream; the log is damaged")
+        return _opened(event, effective_at)
+    handler = _HANDLERS.get(type(event))
+    if handler is None or position is None:
+        raise TypeError(f"{type(event).__name__} cannot be folded into {type(position).__name__}; the log is damaged")
+    changes = handler(position, event, effective_at)
+    return msgspec.structs.replace(
+        position,
+        version=position.version + 1,
+        last_effective_at=max(position.last_effective_at, effective_at),
+        **changes,
+    )
+
+
+def position_json(position: Position) -> bytes:
+    """Write a snapshot of the state; `position_from_json` reads it back exactly."""
+    return msgspec.json.encode(position, enc_hook=_written)
+
+
+def position_from_json(snapshot: bytes) -> Position:
+    """Read a snapshot; ``msgspec.ValidationError`` if it is of another shape."""
+    return msgspec.json.decode(snapshot, type=Position, dec_hook=_read)
+
+
+def _written(part: BaseModel) -> dict[str, Any]:
+    return part.model_dump(mode="json", exclude_defaults=True)
+
+
+def _read(kind: type[BaseModel], part: object) -> BaseModel:
+    return kind.model_validate(part)
+
+
+_OPENED_AS_THEY_ARE: Final = tuple(name for name in PositionOpened.model_fields if name not in {"fill", "figures"})
+
+
+def _opened(event: PositionOpened, effective_at: datetime) -> Position:
+    attributes = {name: getattr(event, name) for name in _OPENED_AS_THEY_ARE}
+    return Position(
+        version=1,
+        last_fill_at=effective_at,
+        last_effective_at=effective_at,
+        **attributes,
+        **event.figures.__dict__,
+    )
+
+
+_Changes = dict[str, Any]
+
+
+def _filled(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    filled = cast("PositionIncreased | PositionReduced | PositionClosed | PositionSettled", event)
+    return {"last_fill_at": max(position.last_fill_at, effective_at), **filled.figures.__dict__}
+
+
+def _closed(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    closed = cast("PositionClosed", event)
+    return {
+        **_filled(position, event, effective_at),
+        "status": Status.CLOSED,
+        "exit_reason": closed.exit_reason,
+        "exit_time": effective_at,
+    }
+
+
+def _settled(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    settled = cast("PositionSettled", event)
+    return {
+        **_filled(position, event, effective_at),
+        "status": Status.SETTLED,
+        "exit_reason": settled.exit_reason,
+        "exit_time": effective_at,
+        "settlement_value": settled.settlement_value,
+    }
+
+
+def _marked(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    marked = cast("PositionMarked", event)
+    return {
+        "current_price": marked.price,
+        "mark_time": effective_at,
+        "mark_source": marked.source,
+        "unrealized_pnl": marked.unrealized_pnl,
+        "unrealized_pnl_pct": marked.unrealized_pnl_pct,
+        "trailing_stop": position.trailing_stop if marked.trailing_stop is None else marked.trailing_stop,
+    }
+
+
+def _triggered(position: Position, event: Event, effective_at: datetime) -> _Changes:  # noqa: ARG001 - one shape
+    triggered = cast("ExitTriggered", event)
+    return {"triggered": (*position.triggered, triggered.kind, *triggered.also)}
+
+
+def _exits_set(position: Position, event: Event, effective_at: datetime) -> _Changes:  # noqa: ARG001 - one shape
+    exits = cast("ExitsSet", event)
+    return {**exits.__dict__, "triggered": ()}
+
+
+_HANDLERS: Final[dict[type[Event], Callable[[Position, Event, datetime], _Changes]]] = {
+    PositionIncreased: _filled,
+    PositionReduced: _filled,
+    PositionClosed: _closed,
+    PositionSettled: _settled,
+    PositionMarked: _marked,
+    ExitTriggered: _triggered,
+    ExitsSet: _exits_set,
+}
