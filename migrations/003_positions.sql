@@ -41,6 +41,7 @@ CREATE TABLE positions (
     target_price          numeric(38,18),
     stop_loss_price       numeric(38,18),
     trailing_stop_state   jsonb,
+    exits_triggered       jsonb,
     cost                  numeric(38,18) NOT NULL,
     realized_gross        numeric(38,18) NOT NULL,
     open_fees             numeric(38,18) NOT NULL,
@@ -51,6 +52,7 @@ CREATE TABLE positions (
     unrealized_pnl        numeric(38,18),
     unrealized_pnl_pct    numeric(38,18),
     shortfall_quantity    numeric(38,18) NOT NULL,
+    is_dust               boolean        NOT NULL,
     exit_reason           text,
     entry_time            timestamptz    NOT NULL,
     exit_time             timestamptz,
@@ -107,6 +109,7 @@ COMMENT ON COLUMN positions.settlement_value IS 'What the market settled at, per
 COMMENT ON COLUMN positions.target_price IS 'Exit target, own-side price.';
 COMMENT ON COLUMN positions.stop_loss_price IS 'Stop, own-side price.';
 COMMENT ON COLUMN positions.trailing_stop_state IS 'Trailing stop: settings, watermark and stop.';
+COMMENT ON COLUMN positions.exits_triggered IS 'Exits that marks have touched since they were armed, in order.';
 COMMENT ON COLUMN positions.cost IS 'Exact cost of what is open.';
 COMMENT ON COLUMN positions.realized_gross IS 'Realized before fees.';
 COMMENT ON COLUMN positions.open_fees IS 'Fees charged on entries so far.';
@@ -117,6 +120,7 @@ COMMENT ON COLUMN positions.realized_pnl_closed IS 'realized_gross - close_fees 
 COMMENT ON COLUMN positions.unrealized_pnl IS 'sign * (quantity * current_price - cost); null when flat.';
 COMMENT ON COLUMN positions.unrealized_pnl_pct IS 'unrealized_pnl / cost as a fraction; null at cost 0.';
 COMMENT ON COLUMN positions.shortfall_quantity IS 'Sold or settled beyond what was held, after a correction.';
+COMMENT ON COLUMN positions.is_dust IS 'What is open is no more than the dust that its import tolerates.';
 COMMENT ON COLUMN positions.exit_reason IS 'Why it was closed.';
 COMMENT ON COLUMN positions.entry_time IS 'Effective time of the first entry.';
 COMMENT ON COLUMN positions.exit_time IS 'Effective time of the last exit, once flat.';
@@ -146,9 +150,9 @@ SELECT p.id, p.position_id, p.row_effective_date, p.version, p.effective_at, p.e
        p.market_id, p.platform_id, p.strategy_id, p.model_id, p.edge_id, p.currency, p.side, p.status, p.quantity,
        p.entry_quantity, p.exit_quantity, p.peak_quantity, p.entry_price, p.average_entry_price, p.current_price,
        p.mark_time, p.mark_source, p.exit_price, p.settlement_value, p.target_price, p.stop_loss_price,
-       p.trailing_stop_state, p.cost, p.realized_gross, p.open_fees, p.close_fees, p.open_fees_released,
+       p.trailing_stop_state, p.exits_triggered, p.cost, p.realized_gross, p.open_fees, p.close_fees, p.open_fees_released,
        p.realized_pnl, p.realized_pnl_closed, p.unrealized_pnl, p.unrealized_pnl_pct, p.shortfall_quantity,
-       p.exit_reason, p.entry_time, p.exit_time, p.previous_position_id, p.position_metadata
+       p.is_dust, p.exit_reason, p.entry_time, p.exit_time, p.previous_position_id, p.position_metadata
   FROM positions AS p WHERE p.row_current_ind;
 COMMENT ON VIEW current_positions IS 'The current version of every position.';
 
@@ -156,7 +160,7 @@ CREATE VIEW open_positions AS
 SELECT p.id, p.position_id, p.row_effective_date, p.version, p.effective_at, p.execution_environment, p.account_id,
        p.market_id, p.platform_id, p.strategy_id, p.model_id, p.edge_id, p.currency, p.side, p.quantity,
        p.entry_price, p.average_entry_price, p.current_price, p.mark_time, p.target_price, p.stop_loss_price,
-       p.trailing_stop_state, p.cost, p.realized_pnl, p.unrealized_pnl, p.unrealized_pnl_pct, p.entry_time,
+       p.trailing_stop_state, p.exits_triggered, p.cost, p.realized_pnl, p.unrealized_pnl, p.unrealized_pnl_pct, p.entry_time,
        p.position_metadata
   FROM positions AS p WHERE p.row_current_ind AND p.status = 'open';
 COMMENT ON VIEW open_positions IS 'What is held now.';
@@ -165,7 +169,7 @@ GRANT SELECT ON current_positions, open_positions TO position_ledger_reader, pos
 
 -- verify
 
-SELECT count(*) = 46 FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'positions';
+SELECT count(*) = 48 FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'positions';
 SELECT indisunique AND indisvalid AND pg_get_expr(indpred, indrelid) = 'row_current_ind' FROM pg_index
  WHERE indexrelid = to_regclass(current_schema() || '.positions_one_current_row');
 SELECT count(*) = 0 FROM pg_attribute WHERE attrelid = to_regclass(current_schema() || '.positions') AND attnum > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Event as ThreadEvent
 from typing import Any, ClassVar
 from uuid import UUID
@@ -37,7 +37,9 @@ from psycopg_pool import ConnectionPool
 
 from position_ledger.database import prepare
 from position_ledger.domain.event import Event
-from position_ledger.domain.streams import StreamState, evolve
+from position_ledger.domain.book import Book
+from position_ledger.domain.decisions import Append, fold_append
+from position_ledger.domain.position import Position
 from position_ledger.settings import Settings
 from position_ledger.store import feed
 from position_ledger.store.append import Key, KeyTaken, VersionConflict, append
@@ -46,6 +48,9 @@ from position_ledger.store.envelope import NO_HASH, NewEvent, chain, new_event_i
 
 SUBSCRIPTION_POLL_S = 0.05
 """A subscription looks for new events at least this often: it does not depend on being notified."""
+
+NOT_TOLD = datetime.min.replace(tzinfo=UTC)
+"""The effective time of an event that came through a reader of the library that does not read it."""
 
 for _name in ("psycopg", "psycopg.pool"):  # importing the library sets both to ERROR for the whole process
     logging.getLogger(_name).setLevel(logging.NOTSET)
@@ -58,11 +63,12 @@ class LedgerEvent:
     originator_id: UUID
     originator_version: int
     body: Event
-    effective_at: datetime | None = None
+    effective_at: datetime
 
     def mutate(self, aggregate: LedgerAggregate | None) -> LedgerAggregate:
         """The aggregate after this event."""
-        state = evolve(aggregate.state if aggregate else None, self.body, self.effective_at)
+        append = Append(self.originator_id, self.originator_version, self.body, self.effective_at)
+        state = fold_append(aggregate.state if aggregate else None, append)
         return LedgerAggregate(self.originator_id, self.originator_version, state)
 
 
@@ -72,7 +78,7 @@ class LedgerAggregate:
 
     id: UUID
     version: int
-    state: StreamState
+    state: Position | Book
     pending: tuple[LedgerEvent, ...] = ()
 
     def trigger(self, body: Event, effective_at: datetime) -> LedgerAggregate:
@@ -114,7 +120,7 @@ class LedgerMapper(Mapper[UUID]):
             UUID(str(stored_event.originator_id)),
             stored_event.originator_version,
             self.codec.decode(stored_event.topic, stored_event.state),
-            getattr(stored_event, "effective_at", None),
+            getattr(stored_event, "effective_at", NOT_TOLD),
         )
 
 

@@ -1,0 +1,328 @@
+"""Executing commands: decide on the states in memory, append in one round trip, and start over when others were faster."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from position_ledger.domain.commands import Command
+from position_ledger.domain.decisions import Append, Decision, decide, fill_key
+from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
+from position_ledger.domain.rejections import CommandRejected
+from position_ledger.errors import ConcurrencyError, DatabaseUnavailable
+from position_ledger.execution.streams import POSITION_PREFIX, Connect, StreamCache, WorkingStreams
+from position_ledger.store.append import Key, KeyTaken, VersionConflict
+from position_ledger.store.codec import Codec
+from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
+
+Append_ = Callable[[Sequence[NewEvent], Sequence[Key]], Sequence[Receipt]]
+BACKOFF_FIRST_S = 0.001
+BACKOFF_MAX_S = 0.05
+LOST_ANSWER_TRIES_MAX = 5
+LOST_ANSWER_WAIT_S = 0.5
+
+KEYS = "SELECT k.key, k.digest, k.appended FROM append_keys AS k WHERE k.key = ANY(%s)"
+NUMBERS = """
+SELECT e.originator_id, e.originator_version, e.notification_id
+  FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
+  JOIN events AS e ON e.originator_id = w.stream AND e.originator_version = w.version
+"""
+APPENDED_BY_US = """
+SELECT e.originator_id, e.originator_version, e.notification_id, e.recorded_at, e.event_id
+  FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
+  JOIN events AS e ON e.originator_id = w.stream AND e.originator_version = w.version
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What a command did. ``token`` is the number to wait for before its rows are read."""
+
+    position_id: str | None
+    """POS-n of the position that the command addressed or opened."""
+    positions: tuple[str, ...]
+    """Every position it opened or changed, the main one first."""
+    token: int
+    events: int
+    """Events that it appended; 0: it changed nothing, which is no error."""
+    triggered: tuple[str, ...] = ()
+    """Exits that a mark touched, in order of precedence."""
+    is_repeat: bool = False
+    """The same command or fill had been recorded before; this is its first result, and nothing was appended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """One command of a batch, decided or found to be a repeat."""
+
+    command: Command
+    decision: Decision
+    keys: tuple[Key, ...]
+
+
+class Executor:
+    """Executes commands against one ledger. Safe for threads."""
+
+    def __init__(  # noqa: PLR0913 - the parts it is composed of
+        self,
+        connect: Connect,
+        append: Append_,
+        codec: Codec,
+        *,
+        streams_cached_max: int,
+        retries_max: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._connect = connect
+        self._append = append
+        self._codec = codec
+        self._cache = StreamCache(streams_cached_max)
+        self._retries_max = retries_max
+        self._clock = clock
+
+    def execute(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+        """Execute a batch in one atomic append; results in the order of the commands.
+
+        Raises:
+            CommandRejected: the first command that is refused; nothing of the batch was written.
+            ConcurrencyError: other writers were faster at every retry; nothing was written.
+            DatabaseUnavailable: the answer was lost and the database did not come back to tell.
+        """
+        refresh = False
+        known: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        for attempt in range(self._retries_max + 1):
+            streams = WorkingStreams(self._connect, self._codec, self._cache, refresh=refresh)
+            try:
+                return self._attempt(commands, streams, known)
+            except _Stale:
+                refresh = True
+            except KeyTaken:
+                found = self._look_up(self._all_keys(commands, streams))
+                if not found.keys() - known.keys():
+                    raise
+                known.update(found)
+            except VersionConflict:
+                refresh = True
+                _back_off(attempt)
+        msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"
+        raise ConcurrencyError(msg)
+
+    def _attempt(
+        self, commands: Sequence[Command], streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
+    ) -> tuple[Executed, ...]:
+        now = self._clock()
+        repeats: dict[int, Executed] = {}
+        planned: dict[int, _Planned] = {}
+        try:
+            for place, command in enumerate(commands):
+                repeated = self._repeat_of(command, streams, known)
+                if repeated is not None:
+                    repeats[place] = repeated
+                    continue
+                decision = decide(command, streams, now)
+                streams.fold(decision, getattr(command, "handle", None))
+                planned[place] = _Planned(command, decision, self._keys(command, decision))
+        except CommandRejected:
+            self._recheck(commands, streams, known)
+            raise
+        appends = [(plan, append) for plan in planned.values() for append in plan.decision.appends]
+        if not appends:
+            self._recheck(commands, streams, known)
+            return tuple(repeats.get(place) or _unchanged(planned[place], streams) for place in range(len(commands)))
+        events = list(self._encoded(appends, streams))
+        keys = [key for plan in planned.values() for key in plan.keys]
+        receipts = self._append_surely(events, keys)
+        streams.keep(zip(events, receipts, strict=True))
+        numbers = {(receipt.stream, receipt.version): receipt.seq for receipt in receipts}
+        return tuple(
+            repeats.get(place) or self._done(planned[place], numbers, streams) for place in range(len(commands))
+        )
+
+    def _recheck(
+        self, commands: Sequence[Command], streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
+    ) -> None:
+        """Before saying no (or «nothing to do»): was it done before, or did we look at old states?"""
+        found = self._look_up(self._all_keys(commands, streams))
+        if found.keys() - known.keys():
+            raise KeyTaken
+        if streams.from_cache:
+            raise _Stale
+
+    def _encoded(
+        self, appends: Sequence[tuple[_Planned, Append]], streams: WorkingStreams
+    ) -> Iterator[NewEvent]:
+        hashes: dict[UUID, bytes] = {}
+        for plan, append in appends:
+            previous = hashes.get(append.stream) or streams.loaded(append.stream).stream_hash
+            state, topic, metadata = self._codec.encode(append.event), append.event.TOPIC, _metadata(plan.command)
+            digest = chain(previous, append.stream, append.version, topic, state, metadata)
+            hashes[append.stream] = digest
+            yield NewEvent(
+                append.stream, append.version, topic, state, new_event_id(), append.effective_at, digest, metadata
+            )
+
+    def _done(self, plan: _Planned, numbers: dict[tuple[UUID, int], int], streams: WorkingStreams) -> Executed:
+        if not plan.decision.appends:
+            return _unchanged(plan, streams)
+        positions = tuple(self._position_id(stream, numbers, streams) for stream in plan.decision.positions)
+        token = max(numbers[append.stream, append.version] for append in plan.decision.appends)
+        triggered = tuple(str(kind) for kind in plan.decision.triggered)
+        return Executed(positions[0] if positions else None, positions, token, len(plan.decision.appends), triggered)
+
+    @staticmethod
+    def _position_id(stream: UUID, numbers: dict[tuple[UUID, int], int], streams: WorkingStreams) -> str:
+        return f"{POSITION_PREFIX}{streams.loaded(stream).opened_seq or numbers[stream, 1]}"
+
+    # Repeats
+
+    def _keys(self, command: Command, decision: Decision) -> tuple[Key, ...]:
+        if not decision.appends or (command.command_id is None and decision.fill_key is None):
+            return ()
+        digest = content_digest(command)
+        appended = {
+            "events": [[append.stream, append.version] for append in decision.appends],
+            "positions": decision.positions,
+            "triggered": [str(kind) for kind in decision.triggered],
+            "opened": decision.opened,
+        }
+        names = []
+        if command.command_id is not None:
+            names.append(f"command:{command.command_id}")
+        if decision.fill_key is not None:
+            names.append(f"fill:{decision.fill_key}")
+        return tuple(Key(name, digest, appended) for name in names)
+
+    @staticmethod
+    def _all_keys(commands: Sequence[Command], streams: WorkingStreams) -> list[str]:
+        return [name for command in commands for name in _key_names(command, streams)]
+
+    def _look_up(self, names: Sequence[str]) -> dict[str, tuple[bytes, dict[str, Any]]]:
+        if not names:
+            return {}
+        with self._connect() as connection:
+            rows = connection.execute(KEYS, (list(names),)).fetchall()
+        return {key: (bytes(digest), appended) for key, digest, appended in rows}
+
+    def _repeat_of(
+        self, command: Command, streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
+    ) -> Executed | None:
+        """The first result of a command that is in the log already; other content under its id is a conflict."""
+        if not known:
+            return None
+        for name in _key_names(command, streams):
+            if name not in known:
+                continue
+            digest, appended = known[name]
+            if name.startswith("command:"):
+                require_same_command(command, digest)
+            else:
+                require_same_fill(command, digest)
+            handle = getattr(command, "handle", None)
+            if handle is not None and appended.get("opened"):
+                streams.name(handle, UUID(appended["opened"]))
+            return self._first_result(appended)
+        return None
+
+    def _first_result(self, appended: dict[str, Any]) -> Executed:
+        pairs = [(UUID(stream), int(version)) for stream, version in appended["events"]]
+        streams = [UUID(stream) for stream in appended["positions"]]
+        wanted = {*pairs, *((stream, 1) for stream in streams)}
+        with self._connect() as connection:
+            rows = connection.execute(NUMBERS, ([s for s, _ in wanted], [v for _, v in wanted])).fetchall()
+        numbers = {(stream, version): seq for stream, version, seq in rows}
+        positions = tuple(f"{POSITION_PREFIX}{numbers[stream, 1]}" for stream in streams)
+        return Executed(
+            positions[0] if positions else None,
+            positions,
+            max(numbers[pair] for pair in pairs),
+            len(pairs),
+            tuple(appended["triggered"]),
+            is_repeat=True,
+        )
+
+    # A lost answer
+
+    def _append_surely(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
+        """Append; when the connection broke, find out whether it was committed, and append again only if it was not."""
+        for tries in range(LOST_ANSWER_TRIES_MAX):
+            try:
+                return self._append(events, keys)
+            except (KeyTaken, VersionConflict):
+                receipts = self._receipts_of_ours(events) if tries else None
+                if receipts is not None:
+                    return receipts
+                raise
+            except (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable) as error:
+                if not _is_connection_loss(error):
+                    raise
+                lost = error
+            time.sleep(LOST_ANSWER_WAIT_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        msg = (
+            "the connection broke during the append and the database did not come back: it is not known whether it was "
+            "committed; repeat the command with the same command_id when it is back"
+        )
+        raise DatabaseUnavailable(msg) from lost
+
+    def _receipts_of_ours(self, events: Sequence[NewEvent]) -> list[Receipt] | None:
+        with self._connect() as connection:
+            rows = connection.execute(
+                APPENDED_BY_US, ([event.stream for event in events], [event.version for event in events])
+            ).fetchall()
+        found = {(row[0], row[1], row[4]): Receipt(row[0], row[1], row[2], row[3]) for row in rows}
+        ours = [found.get((event.stream, event.version, event.event_id)) for event in events]
+        return [receipt for receipt in ours if receipt is not None] if all(ours) else None
+
+
+class _Stale(Exception):  # noqa: N818 - a signal, never seen outside
+    """A refusal was decided on states from memory; they must be read again before it may be told."""
+
+
+def _key_names(command: Command, streams: WorkingStreams) -> list[str]:
+    names = []
+    if command.command_id is not None:
+        names.append(f"command:{command.command_id}")
+    if getattr(command, "venue_fill_id", None) is not None:
+        try:
+            key = fill_key(command, streams)
+        except CommandRejected:
+            key = None
+        if key is not None:
+            names.append(f"fill:{key}")
+    return names
+
+
+def _unchanged(plan: _Planned, streams: WorkingStreams) -> Executed:
+    """The result of a command that changed nothing: its token is the last number of its position."""
+    loaded = [streams.loaded(stream) for stream in plan.decision.positions]
+    positions = tuple(f"{POSITION_PREFIX}{one.opened_seq}" for one in loaded)
+    token = max((one.last_seq for one in loaded), default=0)
+    return Executed(positions[0] if positions else None, positions, token, 0)
+
+
+def _metadata(command: Command) -> dict[str, str]:
+    given = {
+        "command_id": command.command_id,
+        "actor": command.actor,
+        "correlation_id": command.correlation_id,
+        "causation_id": command.causation_id,
+    }
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _is_connection_loss(error: BaseException) -> bool:
+    """Whether the transaction's fate is unknown: the server gave no answer (an answer would carry an SQLSTATE)."""
+    cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
+    state = getattr(cause, "sqlstate", None)
+    return state is None or state in {"57P01", "57P02", "57P03", "08006", "08003", "08000"}
+
+
+def _back_off(attempt: int) -> None:
+    """Wait with full jitter, longer each time, so that writers on one stream take turns."""
+    time.sleep(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**attempt)))  # noqa: S311 - jitter

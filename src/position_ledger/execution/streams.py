@@ -1,0 +1,204 @@
+"""The states that commands are decided on: loaded from the log, kept in memory, never trusted when they say no."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+
+from position_ledger.domain.book import Book, BookKey, book_stream
+from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
+from position_ledger.domain.fields import Handle
+from position_ledger.domain.position import Position
+from position_ledger.store.codec import Codec
+from position_ledger.store.envelope import NO_HASH, NewEvent, Receipt, new_event_id
+
+Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+"""Gives a connection of the pool for the length of a with block."""
+
+STREAM_EVENTS = """
+SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
+  FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s ORDER BY e.originator_version
+"""
+STREAM_OF_NUMBER = "SELECT e.originator_id, e.topic FROM events AS e WHERE e.notification_id = %s"
+POSITION_PREFIX = "POS-"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A stream as far as it has been read: state, version, hash of the last event, first and last global number."""
+
+    state: Position | Book | None = None
+    version: int = 0
+    stream_hash: bytes = NO_HASH
+    opened_seq: int = 0
+    last_seq: int = 0
+
+
+NOT_BEGUN = Loaded()
+
+
+class StreamCache:
+    """The last loaded state of each stream, least recently used dropped first. Safe for threads: entries never change."""
+
+    def __init__(self, streams_max: int) -> None:
+        self._streams_max = streams_max
+        self._loaded: OrderedDict[UUID, Loaded] = OrderedDict()
+        self._stream_of: OrderedDict[int, UUID] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, stream: UUID) -> Loaded | None:
+        """The state, if it is kept; it may be behind the log."""
+        with self._lock:
+            loaded = self._loaded.get(stream)
+            if loaded is not None:
+                self._loaded.move_to_end(stream)
+            return loaded
+
+    def put(self, stream: UUID, loaded: Loaded) -> None:
+        """Keep a state, unless a later one is kept already."""
+        with self._lock:
+            before = self._loaded.get(stream)
+            if before is None or before.version <= loaded.version:
+                self._loaded[stream] = loaded
+                self._loaded.move_to_end(stream)
+            while len(self._loaded) > self._streams_max:
+                self._loaded.popitem(last=False)
+
+    def stream_of(self, number: int) -> UUID | None:
+        """The position stream that the event of this number belongs to, if it is known."""
+        with self._lock:
+            return self._stream_of.get(number)
+
+    def note_stream(self, number: int, stream: UUID) -> None:
+        """Remember to which stream a number belongs; that never changes."""
+        with self._lock:
+            self._stream_of[number] = stream
+            while len(self._stream_of) > 2 * self._streams_max:
+                self._stream_of.popitem(last=False)
+
+
+class WorkingStreams:
+    """The streams of one attempt at one batch: what decisions read, with what was already decided folded in.
+
+    Implements `position_ledger.domain.decisions.Streams`.
+    """
+
+    def __init__(self, connect: Connect, codec: Codec, cache: StreamCache, *, refresh: bool) -> None:
+        self._connect = connect
+        self._codec = codec
+        self._cache = cache
+        self._refresh = refresh
+        self._base: dict[UUID, Loaded] = {}
+        self._working: dict[UUID, Position | Book | None] = {}
+        self._handles: dict[str, UUID] = {}
+        self.from_cache = False
+        """Whether any state was taken from memory without asking the database: a refusal must then be checked."""
+
+    def position(self, ref: str | int | Handle) -> Located:
+        """A position by «POS-n», any surrogate id, or a handle of this batch."""
+        stream = self._handles.get(ref.name) if isinstance(ref, Handle) else self._stream_of(ref)
+        state = self._state(stream) if stream is not None else None
+        if stream is None or not isinstance(state, Position):
+            raise unknown_position(ref)
+        return Located(stream, state)
+
+    def position_stream(self, stream: UUID) -> Position:
+        """The position of a stream that a book names."""
+        return cast("Position", self._state(stream))
+
+    def book(self, key: BookKey) -> Book:
+        """The book of a key, empty if it has not begun."""
+        state = self._state(book_stream(key))
+        return Book() if state is None else cast("Book", state)
+
+    def new_stream(self) -> UUID:
+        """A random stream id, which has nothing to load."""
+        stream = new_event_id()
+        self._base[stream] = NOT_BEGUN
+        self._working[stream] = None
+        return stream
+
+    def loaded(self, stream: UUID) -> Loaded:
+        """The stream as the log has it, without what this batch adds."""
+        if stream not in self._base:
+            self._base[stream] = self._load(stream)
+            self._working[stream] = self._base[stream].state
+        return self._base[stream]
+
+    def fold(self, decision: Decision, handle: str | None) -> None:
+        """Let later commands of the batch see what was decided."""
+        for append in decision.appends:
+            self._working[append.stream] = fold_append(self._state(append.stream), append)
+        if handle is not None and decision.opened is not None:
+            self.name(handle, decision.opened)
+
+    def name(self, handle: str, stream: UUID) -> None:
+        """Let later commands of the batch address a position by a handle."""
+        self._handles[handle] = stream
+
+    def keep(self, appended: Iterable[tuple[NewEvent, Receipt]]) -> None:
+        """After the append: remember the new states for the next command."""
+        ends: dict[UUID, tuple[NewEvent, Receipt, int]] = {}
+        for event, receipt in appended:
+            opened = receipt.seq if event.version == 1 else self._opened_seq(event.stream, ends)
+            ends[event.stream] = (event, receipt, opened)
+        for stream, (event, receipt, opened) in ends.items():
+            state = self._working[stream]
+            self._cache.put(stream, Loaded(state, event.version, event.stream_hash, opened, receipt.seq))
+            if isinstance(state, Position):
+                self._cache.note_stream(opened, stream)
+
+    def _opened_seq(self, stream: UUID, ends: dict[UUID, tuple[NewEvent, Receipt, int]]) -> int:
+        return ends[stream][2] if stream in ends else self._base[stream].opened_seq
+
+    def _state(self, stream: UUID) -> Position | Book | None:
+        if stream not in self._working:
+            self.loaded(stream)
+        return self._working[stream]
+
+    def _load(self, stream: UUID) -> Loaded:
+        kept = self._cache.get(stream)
+        if kept is not None and not self._refresh:
+            self.from_cache = True
+            return kept
+        loaded = self._read_on(stream, kept or NOT_BEGUN)
+        if loaded.version:
+            self._cache.put(stream, loaded)
+        return loaded
+
+    def _read_on(self, stream: UUID, loaded: Loaded) -> Loaded:
+        """Fold what the log has beyond the version that is loaded."""
+        with self._connect() as connection:
+            rows = connection.execute(STREAM_EVENTS, (stream, loaded.version), prepare=True, binary=True).fetchall()
+        state, opened_seq = loaded.state, loaded.opened_seq
+        for version, topic, body, effective_at, _, seq in rows:
+            state = fold_append(state, Append(stream, version, self._codec.decode(topic, body), effective_at))
+            opened_seq = opened_seq or seq
+        if not rows:
+            return loaded
+        return Loaded(state, rows[-1][0], bytes(rows[-1][4]), opened_seq, rows[-1][5])
+
+    def _stream_of(self, ref: str | int) -> UUID | None:
+        number = number_of(ref)
+        stream = self._cache.stream_of(number)
+        if stream is not None:
+            return stream
+        with self._connect() as connection:
+            row = connection.execute(STREAM_OF_NUMBER, (number,), prepare=True).fetchone()
+        if row is None or not str(row[1]).startswith("position."):
+            return None
+        self._cache.note_stream(number, row[0])
+        return cast("UUID", row[0])
+
+
+def number_of(ref: str | int) -> int:
+    """The sequence number in a position reference: 17 for 17, «17» and «POS-17»; 0 for anything else."""
+    text = str(ref).removeprefix(POSITION_PREFIX)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

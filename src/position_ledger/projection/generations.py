@@ -1,0 +1,208 @@
+"""Generations: which physical table belongs to which code, and the rule by which a process may start.
+
+A generation is one build of a projection. The active one is what readers see; a retired one is kept for an instant
+rollback, and stays current as long as workers with its code run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from position_ledger.errors import SchemaMismatch
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.fingerprint import fingerprint_of
+
+SHARDS = 16
+"""Shards of a generation: an upper limit for the workers that can project it side by side."""
+
+GENERATION_LOCK = 0x504C47
+"""First half of the two-integer advisory lock of a generation; the second half is its id."""
+
+_COLUMNS = "g.generation_id, g.projection, g.fingerprint, g.columns, g.schema_name, g.state, g.mode, g.release"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One row of projection_generations."""
+
+    generation_id: int
+    projection: str
+    fingerprint: str
+    columns: Sequence[str]
+    schema: str
+    state: str
+    mode: str
+    release: str
+
+
+def kept(connection: psycopg.Connection[Any], projection: str | None = None) -> list[Generation]:
+    """Every generation that still has its table (not dropped), by projection and age."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM projection_generations AS g WHERE g.state <> 'dropped' "  # noqa: S608 - our constant
+        "AND (%(projection)s::text IS NULL OR g.projection = %(projection)s) ORDER BY g.projection, g.generation_id",
+        {"projection": projection},
+    ).fetchall()
+    return [Generation(*row) for row in rows]
+
+
+def active(connection: psycopg.Connection[Any], projection: str) -> Generation | None:
+    """The generation that readers see, or None before the first `migrate up`."""
+    return next((g for g in kept(connection, projection) if g.state == "active"), None)
+
+
+def followed(connection: psycopg.Connection[Any], projections: Iterable[Projection[Any]]) -> list[Generation]:
+    """The generations that this code may write and workers follow: its fingerprint, and loaded up to a checkpoint."""
+    ours = {projection.table: fingerprint_of(projection) for projection in projections}
+    loaded = {
+        row[0] for row in connection.execute("SELECT DISTINCT generation_id FROM projection_checkpoints").fetchall()
+    }
+    return [
+        g
+        for g in kept(connection)
+        if g.mode == "worker" and g.generation_id in loaded and ours.get(g.projection) == g.fingerprint
+    ]
+
+
+def check_start(connection: psycopg.Connection[Any], projections: Iterable[Projection[Any]]) -> None:
+    """The start rule: each definition has a kept generation, whose table has exactly its columns.
+
+    Raises:
+        SchemaMismatch: names the projection, the gap and the command that closes it.
+    """
+    generations = kept(connection)
+    for projection in projections:
+        mine = [
+            g for g in generations if g.projection == projection.table and g.fingerprint == fingerprint_of(projection)
+        ]
+        if not mine:
+            raise SchemaMismatch(_no_generation(projection, [g for g in generations if g.projection == projection.table]))
+        for generation in mine:
+            check_columns(connection, generation.schema, projection)
+
+
+def _no_generation(projection: Projection[Any], others: Sequence[Generation]) -> str:
+    current = next((g for g in others if g.state == "active"), None)
+    if current is None:
+        return f"table {projection.table} has never been set up in this database: run position-ledger migrate up"
+    return (
+        f"table {projection.table} was built by other code (release {current.release}), and this process may not write "
+        f"it{column_gap(projection.columns, current.columns)}: run rebuild-projection {projection.table}"
+    )
+
+
+def column_gap(code: Sequence[str], table: Sequence[str]) -> str:
+    """The difference between the columns of code and table in words; empty if there is none."""
+    missing = [column for column in code if column not in table]
+    unknown = [column for column in table if column not in code]
+    words = ""
+    if missing:
+        words += f"; the table lacks {', '.join(missing)}"
+    if unknown:
+        words += f"; the row type lacks {', '.join(unknown)}"
+    return words
+
+
+def check_columns(connection: psycopg.Connection[Any], schema: str, projection: Projection[Any]) -> None:
+    """Refuse a table whose columns are not exactly those of the definition, in any order.
+
+    Raises:
+        SchemaMismatch: names the columns that one has and the other lacks.
+    """
+    rows = connection.execute(
+        "SELECT a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "
+        "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        (schema, projection.table),
+    ).fetchall()
+    if not rows:
+        msg = f"table {schema}.{projection.table} does not exist: run position-ledger migrate up"
+        raise SchemaMismatch(msg)
+    gap = column_gap(projection.columns, [row[0] for row in rows])
+    if gap:
+        msg = (
+            f"table {schema}.{projection.table} and its row type {projection.row.__name__} differ{gap}: add the field to "
+            f"the row type or the column in a migration, then run position-ledger migrate up"
+        )
+        raise SchemaMismatch(msg)
+
+
+def shard_ranges(shards: int = SHARDS) -> list[tuple[int, UUID, UUID]]:
+    """(shard, first stream, last stream) over all stream ids, equal in size, without gap or overlap."""
+    size = 2**128 // shards
+    return [(shard, UUID(int=shard * size), UUID(int=(shard + 1) * size - 1)) for shard in range(shards)]
+
+
+def create(  # noqa: PLR0913 - the columns of a generation
+    connection: psycopg.Connection[Any],
+    projection: Projection[Any],
+    *,
+    schema: str,
+    state: str,
+    release: str,
+    mode: str = "worker",
+) -> int:
+    """Insert a generation of this code, without checkpoints; answers its id. Inside the caller's transaction, if any."""
+    row = connection.execute(
+        "INSERT INTO projection_generations (projection, fingerprint, columns, schema_name, state, mode, release, activated_at) "
+        "VALUES (%(projection)s, %(fingerprint)s, %(columns)s, %(schema)s, %(state)s, %(mode)s, %(release)s, "
+        "CASE WHEN %(state)s = 'active' THEN clock_timestamp() END) RETURNING generation_id",
+        {
+            "projection": projection.table,
+            "fingerprint": fingerprint_of(projection),
+            "columns": list(projection.columns),
+            "schema": schema,
+            "state": state,
+            "mode": mode,
+            "release": release,
+        },
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def create_checkpoints(connection: psycopg.Connection[Any], generation_id: int, position: int) -> None:
+    """One checkpoint for each shard, at a position up to which the table is loaded: from now on workers follow it."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO projection_checkpoints (generation_id, shard, stream_from, stream_to, position) "
+            "VALUES (%s, %s, %s, %s, %s)",
+            [(generation_id, shard, low, high, position) for shard, low, high in shard_ranges()],
+        )
+
+
+def ensure_first(
+    connection: psycopg.Connection[Any], projections: Iterable[Projection[Any]], *, schema: str, release: str
+) -> list[str]:
+    """Give every projection that has a table but no generation its first one, at position 0; answers their tables.
+
+    Runs as the owner of the schema, after migrations.
+
+    Raises:
+        SchemaMismatch: the columns of the table are not those of the definition.
+    """
+    made = []
+    for projection in projections:
+        with connection.transaction():
+            if active(connection, projection.table) is not None:
+                continue
+            check_columns(connection, schema, projection)
+            generation_id = create(connection, projection, schema=schema, state="active", release=release)
+            create_checkpoints(connection, generation_id, 0)
+            made.append(projection.table)
+    return made
+
+
+def visible_up_to(connection: psycopg.Connection[Any], tables: Sequence[str]) -> int:
+    """The number up to which every event is visible in all the tables; inline generations never lag."""
+    row = connection.execute(
+        "SELECT min(c.position) FROM projection_checkpoints AS c JOIN projection_generations AS g USING (generation_id) "
+        "WHERE g.state = 'active' AND g.mode = 'worker' AND g.projection = ANY(%s)",
+        (list(tables),),
+        prepare=True,
+    ).fetchone()
+    return 2**63 - 1 if row is None or row[0] is None else int(row[0])

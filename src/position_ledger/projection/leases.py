@@ -1,0 +1,142 @@
+"""Who may write which shard: leases by the clock of the database, with a fencing token that rises at each change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from position_ledger.domain.errors import LedgerError
+
+LEASE_S = 4.0
+"""How long a lease lasts unless renewed; longer than the idle-in-transaction time-out of its holder."""
+
+WORKER_FORGOTTEN_S = 6.0
+"""A worker that was not seen for so long does not count when shards are shared out."""
+
+ACQUIRE = """
+UPDATE projection_checkpoints AS c
+   SET token = c.token + 1, holder = %(holder)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+ WHERE (c.generation_id, c.shard) IN (
+       SELECT f.generation_id, f.shard FROM projection_checkpoints AS f
+        WHERE f.generation_id = %(generation)s AND f.lease_until < clock_timestamp()
+        ORDER BY f.shard LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+RETURNING c.generation_id, c.shard, c.stream_from, c.stream_to, c.position, c.token
+"""
+
+RENEW = """
+UPDATE projection_checkpoints AS c
+   SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+  FROM unnest(%(shards)s::smallint[], %(tokens)s::bigint[]) AS m (shard, token)
+ WHERE c.generation_id = %(generation)s AND c.shard = m.shard AND c.token = m.token
+RETURNING c.shard
+"""
+
+RELEASE = """
+UPDATE projection_checkpoints AS c SET holder = NULL, lease_until = '-infinity'
+  FROM unnest(%(shards)s::smallint[], %(tokens)s::bigint[]) AS m (shard, token)
+ WHERE c.generation_id = %(generation)s AND c.shard = m.shard AND c.token = m.token
+"""
+
+HEARTBEAT = """
+INSERT INTO projection_workers AS w (worker, fingerprints, seen_at) VALUES (%(worker)s, %(fingerprints)s, clock_timestamp())
+ON CONFLICT (worker) DO UPDATE SET seen_at = clock_timestamp(), fingerprints = excluded.fingerprints
+"""
+
+WORKERS_ALIVE = """
+SELECT count(*) FROM projection_workers AS w
+ WHERE w.seen_at > clock_timestamp() - make_interval(secs => %s) AND %s = ANY(w.fingerprints)
+"""
+
+
+class LeaseLost(LedgerError):
+    """Another worker holds a shard now: what was about to be written was not, and must be folded again from its rows."""
+
+
+@dataclass(slots=True)
+class Lease:
+    """The right to write one shard of one generation. ``position`` is its checkpoint and moves as it is projected."""
+
+    generation_id: int
+    shard: int
+    stream_from: UUID
+    stream_to: UUID
+    position: int
+    token: int
+
+
+def acquire(
+    connection: psycopg.Connection[Any], generation_id: int, holder: str, *, limit: int, lease_s: float = LEASE_S
+) -> list[Lease]:
+    """Take up to ``limit`` shards that nobody holds."""
+    if limit <= 0:
+        return []
+    rows = connection.execute(
+        ACQUIRE, {"generation": generation_id, "holder": holder, "limit": limit, "lease_s": lease_s}
+    ).fetchall()
+    return [Lease(*row) for row in sorted(rows, key=lambda row: row[1])]
+
+
+def renew(connection: psycopg.Connection[Any], leases: Sequence[Lease], *, lease_s: float = LEASE_S) -> list[Lease]:
+    """Extend leases; answers those that are still ours."""
+    still: list[Lease] = []
+    for generation_id, group in by_generation(leases).items():
+        rows = connection.execute(RENEW, {**_shards_and_tokens(generation_id, group), "lease_s": lease_s}).fetchall()
+        ours = {row[0] for row in rows}
+        still.extend(lease for lease in group if lease.shard in ours)
+    return still
+
+
+def release(connection: psycopg.Connection[Any], leases: Sequence[Lease]) -> None:
+    """Give leases back; those that are ours no longer are left alone."""
+    for generation_id, group in by_generation(leases).items():
+        connection.execute(RELEASE, _shards_and_tokens(generation_id, group))
+
+
+def heartbeat(connection: psycopg.Connection[Any], worker: str, fingerprints: Sequence[str]) -> None:
+    """Say that a worker with this code is alive."""
+    connection.execute(HEARTBEAT, {"worker": worker, "fingerprints": list(fingerprints)})
+
+
+def leave(connection: psycopg.Connection[Any], worker: str) -> None:
+    """Say that a worker has ended, and forget those that were lost long ago."""
+    connection.execute(
+        "DELETE FROM projection_workers WHERE worker = %s OR seen_at < clock_timestamp() - interval '1 hour'", (worker,)
+    )
+
+
+def fair_share(connection: psycopg.Connection[Any], fingerprint: str, shards: int) -> int:
+    """How many shards each worker with this code should hold: all shards divided by the workers alive, rounded up."""
+    row = connection.execute(WORKERS_ALIVE, (WORKER_FORGOTTEN_S, fingerprint)).fetchone()
+    assert row is not None
+    return -(-shards // max(1, int(row[0])))
+
+
+def by_generation(leases: Iterable[Lease]) -> dict[int, list[Lease]]:
+    """The leases by their generation."""
+    groups: dict[int, list[Lease]] = {}
+    for lease in leases:
+        groups.setdefault(lease.generation_id, []).append(lease)
+    return groups
+
+
+def merged_ranges(leases: Iterable[Lease]) -> list[tuple[UUID, UUID]]:
+    """The stream ranges of some shards, neighbours joined: all shards together are one range."""
+    ranges: list[tuple[UUID, UUID]] = []
+    for lease in sorted(leases, key=lambda lease: lease.stream_from):
+        if ranges and ranges[-1][1].int + 1 == lease.stream_from.int:
+            ranges[-1] = (ranges[-1][0], lease.stream_to)
+        else:
+            ranges.append((lease.stream_from, lease.stream_to))
+    return ranges
+
+
+def _shards_and_tokens(generation_id: int, leases: Sequence[Lease]) -> dict[str, Any]:
+    return {
+        "generation": generation_id,
+        "shards": [lease.shard for lease in leases],
+        "tokens": [lease.token for lease in leases],
+    }

@@ -1,0 +1,108 @@
+"""Every SQL statement that is derived from the columns of a projected table: composed here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from psycopg import sql
+from psycopg.sql import SQL, Composed, Identifier
+
+from position_ledger.projection.definition import SURROGATE, Projection
+from position_ledger.projection.scd2 import Version
+
+
+def write(schema: str, projection: Projection[Any]) -> Composed:
+    """Expire and insert in one statement: parameters ids, ats (of the expired) and rows (JSON array).
+
+    Answers how many rows expired and how many were inserted. The insert reads the count of the expired, so that the
+    unique index on current rows never sees two.
+    """
+    table, columns = Identifier(schema, projection.table), projection.columns
+    return SQL(
+        "WITH ended AS ("
+        " UPDATE {table} AS t SET row_current_ind = false, row_expiration_date = e.at"
+        " FROM unnest(%(ids)s::bigint[], %(ats)s::timestamptz[]) AS e (id, at)"
+        " WHERE t.id = e.id AND t.row_current_ind RETURNING t.id"
+        "), counted AS (SELECT count(*) AS n FROM ended), made AS ("
+        " INSERT INTO {table} ({columns})"
+        " SELECT {values} FROM counted CROSS JOIN json_populate_recordset(NULL::{table}, %(rows)s::json) AS r"
+        " RETURNING 1)"
+        " SELECT (SELECT n FROM counted), (SELECT count(*) FROM made)"
+    ).format(table=table, columns=names(columns), values=names(columns, of="r"))
+
+
+def load_current(schema: str, projection: Projection[Any]) -> Composed:
+    """The current versions of some keys (parameter: the keys), as `version_of` reads them."""
+    return SQL("SELECT {columns} FROM {table} AS t WHERE t.{key} = ANY(%s) AND t.row_current_ind").format(
+        columns=names(version_columns(projection), of="t"),
+        table=Identifier(schema, projection.table),
+        key=Identifier(projection.key_column),
+    )
+
+
+def load_all_versions(schema: str, projection: Projection[Any]) -> Composed:
+    """Every version of some keys up to a number (parameters: the keys, the number), by key and version."""
+    return SQL("SELECT {columns} FROM {table} AS t WHERE t.{key} = ANY(%s) AND t.id <= %s ORDER BY t.{key}, t.version").format(
+        columns=names(version_columns(projection), of="t"),
+        table=Identifier(schema, projection.table),
+        key=Identifier(projection.key_column),
+    )
+
+
+def copy_in(schema: str, projection: Projection[Any]) -> Composed:
+    """Bulk load: binary rows in the order of the columns."""
+    return SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)").format(
+        table=Identifier(schema, projection.table), columns=names(projection.columns)
+    )
+
+
+def version_columns(projection: Projection[Any]) -> tuple[str, ...]:
+    """The columns that make a `Version`, in the order in which `version_of` takes them."""
+    return (
+        SURROGATE,
+        projection.key_column,
+        "row_effective_date",
+        "row_expiration_date",
+        "version",
+        "effective_at",
+        *projection.row.__struct_fields__,
+    )
+
+
+def version_of(projection: Projection[Any], values: Sequence[Any]) -> Version:
+    """A `Version` from the values of `version_columns`."""
+    return Version(*values[:6], projection.row(*values[6:]))
+
+
+def names(columns: Sequence[str], *, of: str | None = None) -> Composed:
+    """Column names, comma-separated, qualified by an alias if one is given."""
+    parts = [Identifier(of, column) if of else Identifier(column) for column in columns]
+    return sql.SQL(", ").join(parts)
+
+
+def encode_rows(projection: Projection[Any], versions: Sequence[Version]) -> str:
+    """The versions as the JSON array that `write` takes."""
+    record = _record_type(projection.table, projection.columns)
+    return msgspec.json.encode([record(*values_of(version)) for version in versions]).decode()
+
+
+def values_of(version: Version) -> tuple[Any, ...]:
+    """The values of a version in the order of the table's columns."""
+    return (
+        version.id,
+        version.key,
+        version.expires is None,
+        version.effective,
+        version.expires,
+        version.version,
+        version.effective_at,
+        *msgspec.structs.astuple(version.row),
+    )
+
+
+@lru_cache(maxsize=64)
+def _record_type(table: str, columns: tuple[str, ...]) -> Callable[..., Any]:
+    return msgspec.defstruct(f"{table}_record", [(column, Any) for column in columns], gc=False)
