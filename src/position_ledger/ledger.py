@@ -1,0 +1,174 @@
+"""The ledger: the one object that trading code opens. Composition root of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from position_ledger.database import open_pool, translated
+from position_ledger.domain.commands import Command
+from position_ledger.errors import ConfigurationError
+from position_ledger.events import EVENTS
+from position_ledger.execution.executor import Executed, Executor
+from position_ledger.projection.definition import Projection, load_projections
+from position_ledger.projection.generations import check_start
+from position_ledger.projection.waiting import wait_for
+from position_ledger.reading import Reader, TableRow
+from position_ledger.settings import Settings, load_settings
+from position_ledger.setup import Reached, reach
+from position_ledger.store import feed
+from position_ledger.store.append import Key, append
+from position_ledger.store.codec import Codec
+from position_ledger.store.envelope import NewEvent, Receipt
+
+
+class Ledger:
+    """One ledger in one database. Safe for threads; one per process is enough. Use it as a context manager."""
+
+    def __init__(self, settings: Settings, reached: Reached) -> None:
+        """Prefer `Ledger.open`."""
+        self.settings = settings
+        self._reached = reached
+        self.projections: tuple[Projection[Any], ...] = load_projections(settings.projections)
+        self.codec = Codec(EVENTS)
+        self._pool = open_pool(reached.database_url, settings)
+        try:
+            with self._connection() as connection:
+                feed.check_connection(connection)
+                check_start(connection, self.projections)
+        except BaseException:
+            self._pool.close()
+            raise
+        positions = next((p for p in self.projections if p.table == "positions"), None)
+        if positions is None:
+            msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
+            raise ConfigurationError(msg)
+        self._reader = Reader(self._connection, settings.ledger_schema, positions)
+        self._executor = Executor(
+            self._connection,
+            self._append,
+            self.codec,
+            streams_cached_max=settings.streams_cached_max,
+            retries_max=settings.conflict_retries_max,
+        )
+
+    @classmethod
+    def open(cls, **settings: Any) -> Self:
+        """Open the ledger with settings from keyword arguments or the environment; no URL means: embedded servers.
+
+        Raises:
+            ConfigurationError: a setting cannot be used.
+            DatabaseUnavailable: no database answers there.
+            SchemaMismatch: the database does not fit this code; names the gap and the command that closes it.
+        """
+        loaded = load_settings(**settings)
+        reached = reach(loaded)
+        try:
+            return cls(loaded, reached)
+        except BaseException:
+            reached.close()
+            raise
+
+    # Commands
+
+    def execute(self, command: Command) -> Executed:
+        """Execute one command; its result has the position and the token to wait for.
+
+        Raises:
+            CommandRejected: refused, with an enumerated reason; nothing was written.
+            ConcurrencyError, DatabaseUnavailable: see their docstrings; repeating with a command_id is safe.
+            NotYetVisible: with strong consistency only; the command is committed.
+        """
+        return self.execute_many([command])[0]
+
+    def execute_many(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+        """Execute commands in order in one atomic append: all or none. Raises as `execute`."""
+        if not commands:
+            return ()
+        with translated():
+            done = self._executor.execute(commands)
+        if self.settings.consistency == "strong":
+            self.wait_for(max(one.token for one in done))
+        return done
+
+    def wait_for(self, token: int, timeout_s: float | None = None) -> None:
+        """Return when the rows of everything up to the token are visible; projects itself when no worker does.
+
+        Raises:
+            NotYetVisible: not within ``timeout_s`` (default: the setting wait_timeout_s).
+        """
+        limit_s = self.settings.wait_timeout_s if timeout_s is None else timeout_s
+        with translated():
+            wait_for(self._connection, self.projections, self.codec, token, limit_s)
+
+    # Reading
+
+    def position(self, ref: str | int) -> TableRow:
+        """The current row of a position, by POS-n or any surrogate id. Raises `CommandRejected` if there is none."""
+        with translated():
+            return self._reader.position(ref)
+
+    def history(self, ref: str | int) -> list[TableRow]:
+        """All versions of a position, oldest first. Raises `CommandRejected` if there is none."""
+        with translated():
+            return self._reader.history(ref)
+
+    def events(self, ref: str | int) -> list[TableRow]:
+        """The events of a position, oldest first. Raises `CommandRejected` if there is none."""
+        with translated():
+            return self._reader.events(ref)
+
+    def positions(  # noqa: PLR0913 - the filters
+        self,
+        *,
+        status: str | None = None,
+        account: str | None = None,
+        market: str | None = None,
+        strategy: int | None = None,
+        environment: str | None = None,
+        side: str | None = None,
+        known_at: datetime | None = None,
+    ) -> list[TableRow]:
+        """Positions that pass the filters, the newest entry first; ``known_at`` (aware): as recorded at that time."""
+        with translated():
+            return self._reader.positions(
+                status=status,
+                account=account,
+                market=market,
+                strategy=strategy,
+                environment=environment,
+                side=side,
+                known_at=known_at,
+            )
+
+    # Life
+
+    def close(self) -> None:
+        """Close every connection and leave the embedded servers, if any. Closing twice is fine."""
+        self._pool.close()
+        self._reached.close()
+
+    def __enter__(self) -> Self:
+        """The ledger itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
+        with self._pool.connection() as connection:
+            yield connection
+
+    def _append(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
+        with self._connection() as connection:
+            return append(connection, events, keys)
+

@@ -1,0 +1,70 @@
+"""Read-your-writes: wait until a token is visible, and project in the caller when nobody else does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psycopg
+
+from position_ledger.database import process_name
+from position_ledger.errors import NotYetVisible
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.follower import Follower
+from position_ledger.projection.generations import visible_up_to
+from position_ledger.store.codec import Codec
+
+POLL_FIRST_S = 0.0005
+POLL_MAX_S = 0.01
+HELP_AFTER_S = 0.05
+"""A waiting caller looks for free shards after this time: with live workers it never gets any."""
+
+
+def wait_for(
+    connect: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+    projections: Iterable[Projection[Any]],
+    codec: Codec,
+    token: int,
+    timeout_s: float,
+) -> None:
+    """Return when every event up to ``token`` is visible in all the tables. Works across processes.
+
+    Raises:
+        NotYetVisible: not in time. The command is committed all the same and must not be repeated.
+    """
+    definitions = tuple(projections)
+    tables = [projection.table for projection in definitions]
+    started = time.monotonic()
+    poll_s = POLL_FIRST_S
+    with connect() as connection:
+        while visible_up_to(connection, tables) < token:
+            waited_s = time.monotonic() - started
+            if waited_s >= timeout_s:
+                raise NotYetVisible(token, timeout_s)
+            if waited_s >= HELP_AFTER_S:
+                _help(connection, definitions, codec, token, started + timeout_s)
+            time.sleep(poll_s)
+            poll_s = min(2 * poll_s, POLL_MAX_S)
+
+
+def _help(
+    connection: psycopg.Connection[Any],
+    projections: tuple[Projection[Any], ...],
+    codec: Codec,
+    token: int,
+    deadline: float,
+) -> None:
+    """Take what shards are free and project them until the token is visible; at once done if all are held."""
+    tables = [projection.table for projection in projections]
+    name = f"{process_name()}:{threading.get_ident()}:waiting"
+    follower = Follower(connection, projections, codec, name=name, share=False)
+    try:
+        follower.step()
+        while follower.held and time.monotonic() < deadline and visible_up_to(connection, tables) < token:
+            if not follower.step():
+                time.sleep(POLL_FIRST_S)
+    finally:
+        follower.close()

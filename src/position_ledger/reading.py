@@ -1,0 +1,151 @@
+"""Reading the tables: current rows, history, what was known at a time, and the events behind a position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composable, Identifier
+
+from position_ledger.domain.decisions import unknown_position
+from position_ledger.execution.streams import number_of
+from position_ledger.projection.definition import Projection
+
+Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+TableRow = dict[str, Any]
+"""One row by column name: Decimal, aware datetime in UTC, str, int, bool, or what JSON holds."""
+
+ROWS_MAX = 100_000
+"""Most rows that one listing answers; narrow it by its filters beyond that."""
+
+POSITION_OF = """
+SELECT o.notification_id FROM events AS e
+  JOIN events AS o ON o.originator_id = e.originator_id AND o.originator_version = 1
+ WHERE e.notification_id = %s AND e.topic LIKE 'position.%%'
+"""
+
+EVENTS_OF = """
+SELECT e.notification_id AS seq, e.originator_version AS version, e.topic, convert_from(e.state, 'UTF8')::jsonb AS body,
+       e.recorded_at, e.effective_at, e.event_id, e.metadata
+  FROM events AS o JOIN events AS e ON e.originator_id = o.originator_id
+ WHERE o.notification_id = %s ORDER BY e.originator_version
+"""
+
+FILTERS: Mapping[str, str] = {
+    "status": "status",
+    "account": "account_id",
+    "market": "market_id",
+    "strategy": "strategy_id",
+    "environment": "execution_environment",
+    "side": "side",
+}
+
+
+class Reader:
+    """Reads one schema. Never selects *, so a swap to a table with more columns breaks no prepared statement."""
+
+    def __init__(self, connect: Connect, schema: str, positions: Projection[Any]) -> None:
+        self._connect = connect
+        self._table = Identifier(schema, positions.table)
+        self._columns = sql.SQL(", ").join(Identifier("p", column) for column in positions.columns)
+
+    def position_id(self, ref: str | int) -> str:
+        """POS-n of the position that an id belongs to: POS-n itself or any surrogate id ever issued.
+
+        Raises:
+            CommandRejected: no position has ever had it.
+        """
+        rows = self._rows(SQL(POSITION_OF), (number_of(ref),))
+        if not rows:
+            raise unknown_position(ref)
+        return f"POS-{rows[0]['notification_id']}"
+
+    def position(self, ref: str | int) -> TableRow:
+        """The current row of a position.
+
+        Raises:
+            CommandRejected: unknown id.
+        """
+        rows = self._select(SQL("p.position_id = %(id)s AND p.row_current_ind"), {"id": self.position_id(ref)})
+        if not rows:
+            raise unknown_position(ref)
+        return rows[0]
+
+    def history(self, ref: str | int) -> list[TableRow]:
+        """All versions of a position, the first one first.
+
+        Raises:
+            CommandRejected: unknown id.
+        """
+        return self._select(
+            SQL("p.position_id = %(id)s"), {"id": self.position_id(ref)}, order=SQL("p.version")
+        )
+
+    def positions(self, *, known_at: datetime | None = None, **filters: str | int | None) -> list[TableRow]:
+        """Positions that pass every filter that is not None, the newest entry first.
+
+        ``known_at`` (aware): the rows as the ledger knew them at that recorded time; None: the current rows.
+        """
+        conditions: list[Composable] = []
+        parameters: dict[str, Any] = {}
+        if known_at is None:
+            conditions.append(SQL("p.row_current_ind"))
+        else:
+            conditions.append(
+                SQL(
+                    "p.row_effective_date <= %(known_at)s AND "
+                    "(p.row_expiration_date > %(known_at)s OR p.row_expiration_date IS NULL)"
+                )
+            )
+            parameters["known_at"] = known_at
+        for name, value in filters.items():
+            if value is not None:
+                conditions.append(SQL("p.{} = {}").format(Identifier(FILTERS[name]), sql.Placeholder(name)))
+                parameters[name] = value
+        return self._select(SQL(" AND ").join(conditions), parameters)
+
+    def events(self, ref: str | int) -> list[TableRow]:
+        """The events of a position in order: seq, version, topic, body, recorded_at, effective_at, event_id, metadata.
+
+        Raises:
+            CommandRejected: unknown id.
+        """
+        return self._rows(SQL(EVENTS_OF), (number_of(self.position_id(ref)),))
+
+    def _select(
+        self, where: Composable, parameters: Mapping[str, Any], order: Composable | None = None
+    ) -> list[TableRow]:
+        statement = SQL("SELECT {columns} FROM {table} AS p WHERE {where} ORDER BY {order} LIMIT {limit}").format(
+            columns=self._columns,
+            table=self._table,
+            where=where,
+            order=order or SQL("p.entry_time DESC, p.id DESC"),
+            limit=sql.Literal(ROWS_MAX),
+        )
+        return [_plain(row) for row in self._rows(statement, parameters)]
+
+    def _rows(self, statement: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> list[TableRow]:  # noqa: ANN401
+        """Run one query; once more, unprepared, when a swap changed the type of a column of a prepared statement."""
+        with self._connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            try:
+                return cursor.execute(statement, parameters).fetchall()
+            except psycopg.errors.FeatureNotSupported:
+                connection.execute("DEALLOCATE ALL")
+                return cursor.execute(statement, parameters, prepare=False).fetchall()
+
+
+def _plain(row: TableRow) -> TableRow:
+    """Decimals without the trailing zeros of their column."""
+    return {name: trimmed(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+
+
+def trimmed(value: Decimal) -> Decimal:
+    """The same number in its shortest form, never in scientific notation."""
+    short = value.normalize()
+    return short if short.as_tuple().exponent <= 0 else short.quantize(Decimal(1))  # type: ignore[operator]
