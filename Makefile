@@ -50,8 +50,8 @@ test: $(INSTALLED)
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine --quiet
-	@$(BIN)/python -m coverage json --quiet -o .coverage.json
-	@$(BIN)/python -m tools.coverage_gates .coverage.json
+	@$(BIN)/python -m coverage json --quiet -o .coverage-report.json
+	@$(BIN)/python -m tools.coverage_gates .coverage-report.json
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check --quiet
@@ -85,6 +85,6 @@ constraints: pyproject.toml
 	    --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o constraints.txt
 
 clean:
-	@rm -rf $(VENV) build dist bench-results htmlcov .coverage .coverage.* .import-linter.log \
+	@rm -rf $(VENV) build dist bench-results htmlcov .coverage .coverage.* .coverage-report.json .import-linter.log \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

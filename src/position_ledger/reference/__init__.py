@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-if not Path(__file__).with_name("projections").is_dir():
+if not Path(__file__).with_name("projections").is_dir():  # pragma: no branch - beside it only in a wheel
     __path__.append(str(Path(__file__).parents[3]))
