@@ -34,14 +34,14 @@ help:
 	@echo 'make clean   remove everything that make made'
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@set -e; python=$$(sh tools/find_python.sh); \
-	echo "setting up $(VENV) with $$("$$python" --version)"; \
-	rm -f $(INSTALLED); \
-	if [ "$$($(BIN)/python -c 'import sys; print(sys.prefix)' 2>/dev/null)" != '$(CURDIR)/$(VENV)' ]; then \
-	    rm -rf $(VENV); "$$python" -m venv $(VENV); fi; \
+	@set -e; if ! $(BIN)/python -c '' 2>/dev/null || [ "$$(cat $@ 2>/dev/null)" != '$(CURDIR)' ]; then \
+	    python=$$(sh tools/find_python.sh); \
+	    echo "setting up $(VENV) with $$("$$python" --version)"; \
+	    rm -rf $(VENV); "$$python" -m venv $(VENV); \
+	fi; \
 	$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt; \
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
-	printf '%s\n' '$(CURDIR)' > $(INSTALLED)
+	printf '%s\n' '$(CURDIR)' > $@
 
 demo: $(INSTALLED)
 	@$(BIN)/position-ledger demo
