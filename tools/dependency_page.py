@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -94,23 +95,30 @@ def accepted(dependency: Dependency) -> bool:
     return dependency.licence in PERMISSIVE
 
 
+def declared_by(name: str) -> list[str]:
+    """Return the requirement lines of a package; those of the ledger from pyproject.toml, as an install may be old."""
+    if name == PROJECT:
+        text = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+        return list(tomllib.loads(text)["project"]["dependencies"])
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
 def requirements_of(name: str, extras: Iterable[str]) -> Iterator[Requirement]:
     """Yield what a package needs on the oldest Python, with the extras asked for; nothing when it is not installed."""
-    try:
-        lines = metadata.requires(name) or []
-    except metadata.PackageNotFoundError:
-        return
-    for requirement in map(Requirement, lines):
+    for requirement in map(Requirement, declared_by(name)):
         chosen = [OLDEST | {"extra": extra} for extra in ("", *extras)]
         if requirement.marker is None or any(requirement.marker.evaluate(one) for one in chosen):
             yield requirement
 
 
-def asked(project: str = PROJECT) -> dict[str, set[str]]:
+def asked() -> dict[str, set[str]]:
     """Return canonical package name -> what asks for it: names, or the version range when it is the project."""
     reasons: dict[str, set[str]] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    waiting: list[tuple[str, frozenset[str]]] = [(project, frozenset())]
+    waiting: list[tuple[str, frozenset[str]]] = [(PROJECT, frozenset())]
     while waiting:
         asker, extras = current = waiting.pop()
         if current in seen:
@@ -118,7 +126,7 @@ def asked(project: str = PROJECT) -> dict[str, set[str]]:
         seen.add(current)
         for requirement in requirements_of(asker, extras):
             name = canonicalize_name(requirement.name)
-            reason = f"the ledger, `{requirement.specifier}`" if asker == project else asker
+            reason = f"the ledger, `{requirement.specifier}`" if asker == PROJECT else asker
             if name != asker:
                 reasons.setdefault(name, set()).add(reason)
             waiting.append((name, frozenset(requirement.extras)))
