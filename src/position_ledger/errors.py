@@ -54,7 +54,7 @@ class GenerationNotOurs(LedgerError):
 
 
 class SwapBlocked(LedgerError):
-    """The swap found no quiet moment within its budget; the message names what blocked it, and live rows are unchanged."""
+    """The swap found no quiet moment within its budget; the message names what blocked it, live rows are unchanged."""
 
 
 class VerificationFailed(LedgerError):

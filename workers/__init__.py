@@ -1,0 +1,1 @@
+"""How projecting is run: the broker made from settings, and the dramatiq actors."""
