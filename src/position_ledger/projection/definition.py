@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Generic, TypeVar
@@ -29,7 +30,7 @@ LEADING_COLUMNS = ("row_current_ind", "row_effective_date", "row_expiration_date
 """What the engine adds after the surrogate id and the business key."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Projection(Generic[RowT]):
     """One projected table: a frozen value, collected from modules, never registered.
 
@@ -60,17 +61,17 @@ class Projection(Generic[RowT]):
         msg = f"projection {self.table}: {problem}"
         raise ConfigurationError(msg)
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """All columns of the table in order: surrogate, key, SCD2, then those of the row type."""
         return (SURROGATE, self.key_column, *LEADING_COLUMNS, *self.row.__struct_fields__)
 
-    @property
+    @cached_property
     def topics(self) -> tuple[str, ...]:
         """Topics of the events that concern the table, sorted."""
         return tuple(sorted(event.TOPIC for event in self.folds))
 
-    @property
+    @cached_property
     def folds_by_topic(self) -> dict[str, Fold]:
         """The folds by the topic of their event."""
         return {event.TOPIC: fold for event, fold in self.folds.items()}

@@ -9,10 +9,11 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 import msgspec
-from pydantic import BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 from typing_extensions import TypeAliasType
 
@@ -140,6 +141,8 @@ def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no c
         return typing.Union[tuple(_plain(argument) for argument in arguments)]  # noqa: UP007 - built at run time
     if isinstance(annotation, TypeAliasType):
         return Any  # pydantic's JsonValue, which is recursive
+    if annotation is AwareDatetime:
+        return datetime
     if origin in (tuple, list, dict, frozenset, set):
         return origin[tuple(argument if argument is ... else _plain(argument) for argument in arguments)]
     return annotation
