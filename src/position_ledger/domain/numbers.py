@@ -100,6 +100,8 @@ def allocate(total: Decimal, weights: Iterable[Decimal]) -> tuple[Decimal, ...]:
     Cumulative shares are rounded, so no part collects the rounding of all others.
     """
     parts = tuple(weights)
+    if len(parts) == 1:
+        return (total,)
     whole = reduce(plus, parts, ZERO)
     allocated, so_far, result = ZERO, ZERO, []
     for weight in parts:
