@@ -17,7 +17,7 @@ __all__ = ["refusal", "rejected"]
 
 def refusal(reason: Reason, value: object) -> PydanticCustomError:
     """Say in pydantic's terms why a field is refused; `rejected` turns it into a `CommandRejected`."""
-    return PydanticCustomError(reason.code, "{shown}", {"value": value, "shown": shown(value)})
+    return PydanticCustomError(reason.code, "{value}", {"value": shown(value)})
 
 
 _BY_PYDANTIC_TYPE: Final = {"missing": Reason.FIELD_MISSING, "extra_forbidden": Reason.FIELD_UNKNOWN}
