@@ -327,7 +327,7 @@ def check_versions(world: World) -> None:
 
 
 Histories.TestCase.settings = examples(150, steps=30)
-TestHistories = pytest.mark.filterwarnings("error")(Histories.TestCase)
+TestHistories = pytest.mark.timeout(0 if LONG else 120)(Histories.TestCase)
 
 
 @examples(100)
