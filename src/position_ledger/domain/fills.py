@@ -7,6 +7,7 @@ parts sum exactly), then booked like any other execution.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.book import BookKey
@@ -182,10 +183,7 @@ def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal]) -> list[Decima
     amounts: list[Decimal] = []
     for price in dict.fromkeys(prices):
         quantities = [share.quantity for share, at in zip(shares, prices, strict=True) if at == price]
-        whole = ZERO
-        for quantity in quantities:
-            whole = plus(whole, quantity)
-        amounts += allocate(amount_of(whole, price), quantities)
+        amounts += allocate(amount_of(reduce(plus, quantities), price), quantities)
     return amounts
 
 

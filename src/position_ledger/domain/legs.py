@@ -13,7 +13,7 @@ from position_ledger.domain.events import (
     PositionReduced,
     StreamRef,
 )
-from position_ledger.domain.exits import TrailingStop, arm
+from position_ledger.domain.exits import TrailingTerms, arm
 from position_ledger.domain.figures import Booking, entered, exited, opened
 from position_ledger.domain.numbers import ONE, ZERO
 from position_ledger.domain.rejections import CommandRejected, Reason
@@ -48,7 +48,7 @@ class Opening:
     key: BookKey
     attributes: dict[str, Any]
     """platform, model, edge, currency, target_price, stop_loss_price, metadata: as in `PositionOpened`."""
-    trailing_stop: TrailingStop | None
+    trailing_stop: TrailingTerms | None
     previous: UUID | None
 
 

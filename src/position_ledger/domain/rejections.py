@@ -179,7 +179,10 @@ def _name_of(command: object) -> str:
 
 def shown(value: object) -> str:
     """One short line for a message: plain text as it is, blank or odd text quoted, anything long cut."""
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:  # an int with more digits than Python writes
+        return "an endless number"
     if isinstance(value, str) and (not text.isprintable() or text != text.strip() or not text):
         text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS_MAX else text[: _SHOWN_CHARACTERS_MAX - 1] + "…"
