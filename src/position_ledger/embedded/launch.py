@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from position_ledger.embedded import locks
-from position_ledger.embedded.process import cut_log, open_log
+from position_ledger.embedded.process import cut_log, log_tail, open_log
 from position_ledger.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _launch(layout: Layout, lock_fd: int) -> None:
     _check_space(layout)
     layout.state_file.unlink(missing_ok=True)
     cut_log(layout.supervisor_log)
-    command = [sys.executable, "-P", _SCRIPT, layout.home, layout.place, str(lock_fd)]
+    command = [sys.executable, "-P", str(_SCRIPT), str(layout.home), str(layout.place), str(lock_fd)]
     with open_log(layout.supervisor_log) as log_fd:
         done = subprocess.run(  # noqa: S603
             command,
@@ -56,7 +56,7 @@ def _launch(layout: Layout, lock_fd: int) -> None:
             check=False,
         )
     if done.returncode != 0:
-        msg = f"{sys.executable} could not start the supervisor (exit code {done.returncode}); see {layout.supervisor_log}"
+        msg = f"the supervisor could not be started with {sys.executable}: {log_tail(layout.supervisor_log)}"
         raise DatabaseUnavailable(msg)
 
 

@@ -82,7 +82,7 @@ def runs_as_root() -> bool:
 
 
 def default_home() -> Path:
-    """The data folder when none is named: the user's data folder, or for root one that a system user can reach."""
+    """Return the data folder when none is named: the user's own, or for root one that a system user can reach."""
     if runs_as_root():
         return ROOT_FOLDER / "homes" / "default"
     import platformdirs  # noqa: PLC0415  (only the default needs it)
@@ -227,7 +227,9 @@ def make_socket_folder(layout: Layout, server_uid: int) -> Path:
         except (OSError, ConfigurationError):
             continue
         return folder
-    msg = f"no private folder for the sockets of {layout.home} could be made; set POSITION_LEDGER_HOME to a shorter path"
+    msg = (
+        f"no private folder for the sockets of {layout.home} could be made; set POSITION_LEDGER_HOME to a shorter path"
+    )
     raise ConfigurationError(msg)
 
 
@@ -238,10 +240,10 @@ def fits_sockets(folder: Path) -> bool:
 
 
 def database_url(socket_folder: Path) -> str:
-    """The address of the database as a libpq URI."""
+    """Return the address of the database as a libpq URI."""
     return f"postgresql:///{DATABASE}?host={quote(os.fsencode(socket_folder), safe='')}&user={OWNER}"
 
 
 def redis_url(socket_folder: Path) -> str:
-    """The address of Valkey as redis-py understands it."""
+    """Return the address of Valkey as redis-py understands it."""
     return f"unix://{quote(os.fsencode(socket_folder / VALKEY_SOCKET))}?db=0"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from position_ledger.embedded.layout import Layout
 
 START_LIMIT_S = 90.0
-"""How long `start` waits: making a data folder takes about 2 s, recovery after a crash up to the length of 2 GB of log."""
+"""How long `start` waits: a new data folder takes about 2 s, recovery after a crash may have to read 2 GB of log."""
 LAUNCHES_MAX = 3
 
 
@@ -103,7 +103,9 @@ class EmbeddedServers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

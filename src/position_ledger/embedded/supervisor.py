@@ -211,7 +211,7 @@ class Supervisor:
             postgres_pid=pids.get("PostgreSQL", 0),
             valkey_pid=pids.get("Valkey", 0),
             problem=str(failure.error) if failure else "",
-            is_configuration=bool(failure) and isinstance(failure.error, ConfigurationError),
+            is_configuration=failure is not None and isinstance(failure.error, ConfigurationError),
         )
         if state != self._reported:
             with suppress(OSError):

@@ -1,0 +1,270 @@
+"""The embedded servers are private, open nothing that was closed, and run for root and for ordinary users."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+import redis
+from embedded_helpers import SOURCE, USER, UserProcess, ready_state, server_processes, wait_until_stopped
+
+from position_ledger.embedded import EmbeddedServers
+from position_ledger.embedded.layout import ROOT_FOLDER, SOCKET_PATH_BYTES_MAX, Layout, open_layout
+from position_ledger.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(120)
+IS_ROOT = os.geteuid() == 0
+only_root = pytest.mark.skipif(not IS_ROOT, reason="proves what root must not do")
+SITE = Path(psycopg.__file__).parents[1]
+
+
+def _modes(paths: list[Path]) -> dict[str, tuple[int, int, int]]:
+    """Mode, owner and group of paths and of everything above them."""
+    return {
+        str(path): (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid)
+        for start in paths
+        for path in (start, *start.parents)
+    }
+
+
+def _socket_folder(url: str) -> Path:
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
+
+
+@pytest.fixture
+def closed_home(tmp_path: Path) -> Iterator[Path]:
+    """A data folder below a folder that only its owner can enter, like /root; real files of root's are removed too."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    home = closed / "a home, with 100% ü'\" signs"
+    yield home
+    if home.exists():
+        place = open_layout(home).place
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_servers_are_private_and_off_the_network(closed_home: Path) -> None:
+    """Given a home with every odd sign in a closed folder, when started, then nothing opened and nothing listens on TCP."""
+    watched = [closed_home.parent, SITE, Path(sys.executable).resolve(), Path(sys.prefix), Path("/var/lib"), SOURCE]
+    before = _modes(watched)
+
+    with EmbeddedServers.start(closed_home) as servers:
+        layout = Layout(servers.home, servers.place)
+        assert _modes(watched) == before
+        with psycopg.connect(servers.database_url) as connection:
+            assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
+            assert connection.execute("SHOW fsync").fetchone() == ("on",)
+            assert connection.execute("SHOW data_checksums").fetchone() == ("on",)
+            assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+            assert connection.execute("SELECT current_user").fetchone() == ("position_ledger",)
+        with redis.Redis.from_url(servers.redis_url) as client:
+            assert client.ping()
+        processes = server_processes(layout)
+        assert not _listening_sockets() & {link for pid in processes for link in _sockets_of(pid)}
+        for private in (layout.control, layout.data, layout.valkey, _socket_folder(servers.database_url)):
+            assert private.stat().st_mode & 0o777 == 0o700
+        if IS_ROOT:
+            assert all(Path(f"/proc/{pid}").stat().st_uid != 0 for pid in processes)
+            assert servers.place.is_relative_to(ROOT_FOLDER)
+    wait_until_stopped(layout)
+    assert _modes(watched) == before
+
+
+def _listening_sockets() -> set[str]:
+    lines = [line.split() for name in ("tcp", "tcp6") for line in _lines(Path("/proc/net") / name)[1:]]
+    return {f"socket:[{fields[9]}]" for fields in lines if fields[3] == "0A"}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _sockets_of(pid: int) -> list[str]:
+    return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+
+@only_root
+def test_a_home_of_root_that_was_removed_starts_empty(closed_home: Path) -> None:
+    """Given a home of root with data, when removed and made again, then the old data does not come back by itself."""
+    closed_home.mkdir(mode=0o700)
+    first = open_layout(closed_home)
+    assert open_layout(closed_home) == first
+
+    shutil.rmtree(closed_home)
+
+    second = open_layout(closed_home)
+    assert second.place != first.place
+    shutil.rmtree(first.place)
+
+
+@only_root
+def test_root_refuses_the_home_of_another_user(tmp_path: Path) -> None:
+    """Given a home that an ordinary user's ledger made, when root starts there, then refused, nothing changed."""
+    control = tmp_path / "control"
+    control.mkdir()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(control, nobody.pw_uid, nobody.pw_gid)
+
+    with pytest.raises(ConfigurationError, match=f"belongs to the ledger of user id {nobody.pw_uid} and you are root"):
+        EmbeddedServers.start(tmp_path)
+
+    assert list(tmp_path.iterdir()) == [control]
+
+
+@only_root
+def test_a_pointer_that_root_did_not_write_is_refused(tmp_path: Path) -> None:
+    """Given a home whose owner made it point at other data of root's, when started, then it is not followed."""
+    pointer = tmp_path / "servers-are-in"
+    pointer.write_text(f"{ROOT_FOLDER}/homes/default\n")
+    nobody = pwd.getpwnam("nobody")
+    os.chown(pointer, nobody.pw_uid, nobody.pw_gid)
+
+    with pytest.raises(ConfigurationError, match="remove it"):
+        EmbeddedServers.start(tmp_path)
+
+
+# --- as an ordinary user, when the tests themselves run as root
+
+
+@pytest.fixture(scope="module")
+def nobody_python() -> list[str]:
+    """A command that runs this Python's packages as user nobody; skipped where no Python is in nobody's reach."""
+    if not IS_ROOT:
+        pytest.skip("the tests run as an ordinary user already")
+    nobody = pwd.getpwnam("nobody")
+    as_nobody = [sys.executable, "-c", _BECOME, str(nobody.pw_uid), str(nobody.pw_gid)]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        command = [*as_nobody, python]
+        probe = subprocess.run(
+            [*command, "-c", "import psycopg, position_ledger.embedded"],
+            env={"PYTHONPATH": f"{SOURCE}:{SITE}"},
+            capture_output=True,
+            check=False,
+        )
+        if probe.returncode == 0:
+            return command
+    pytest.skip("no Python and source folder that user nobody can reach; run the tests as an ordinary user as well")
+
+
+_BECOME = (
+    "import os,sys; os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1])); os.chdir('/');"
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
+@pytest.fixture
+def nobody_folder() -> Iterator[Path]:
+    """A folder of user nobody, private, in a place that nobody can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="pl-nobody-"))
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_an_ordinary_user_has_everything_in_the_home(nobody_python: list[str], nobody_folder: Path) -> None:
+    """Given user nobody with a home too long for sockets, when started, then all is nobody's and private, side by side."""
+    long_home = nobody_folder / ("long-" * 30)
+    one, two = UserProcess(long_home, prefix=nobody_python), UserProcess(nobody_folder / "two", prefix=nobody_python)
+
+    for user, home in ((one, long_home), (two, nobody_folder / "two")):
+        assert "database_url" in user.answer, user.answer
+        assert user.answer["place"] == str(home)
+        with psycopg.connect(user.answer["database_url"]) as connection:
+            assert connection.execute("SELECT current_database()").fetchone() == ("position_ledger",)
+        with redis.Redis.from_url(user.answer["redis_url"]) as client:
+            assert client.ping()
+        uid = pwd.getpwnam("nobody").pw_uid
+        processes = server_processes(Layout(home, home))
+        assert processes
+        assert all(Path(f"/proc/{pid}").stat().st_uid == uid for pid in processes)
+        folder = _socket_folder(user.answer["database_url"])
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert folder.stat().st_uid == uid
+        assert len(os.fsencode(folder / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES_MAX
+    assert not _socket_folder(one.answer["database_url"]).is_relative_to(long_home)
+    assert _socket_folder(two.answer["database_url"]) == nobody_folder / "two" / "run"
+    one.leave()
+    two.kill9()
+    for home in (long_home, nobody_folder / "two"):
+        wait_until_stopped(Layout(home, home))
+    shutil.rmtree(_socket_folder(one.answer["database_url"]))
+
+
+def test_another_user_cannot_connect(nobody_python: list[str], closed_home: Path) -> None:
+    """Given servers of root, when user nobody connects to their sockets, then permission is denied."""
+    code = (
+        "import psycopg, redis, sys\n"
+        "for connect in (psycopg.connect, lambda url: redis.Redis.from_url(url).ping()):\n"
+        "    try: connect(sys.argv.pop(1)); print('let in')\n"
+        "    except (psycopg.OperationalError, redis.ConnectionError) as error: print(error)\n"
+    )
+    with EmbeddedServers.start(closed_home) as servers:
+        done = subprocess.run(
+            [*nobody_python, "-c", code, servers.database_url, servers.redis_url],
+            env={"PYTHONPATH": f"{SOURCE}:{SITE}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        layout = Layout(servers.home, servers.place)
+    assert done.stdout.count("Permission denied") == 2, done.stdout
+    wait_until_stopped(layout)
+
+
+def test_an_ordinary_user_gets_a_sentence_for_a_home_of_root(nobody_python: list[str], tmp_path: Path) -> None:
+    """Given a home of root, when user nobody starts there, then one sentence says why not and what to set."""
+    open_folder = Path(tempfile.mkdtemp(prefix="pl-root-"))
+    open_folder.chmod(0o755)
+    homes = {tmp_path / "x": "Permission denied", open_folder / "x": "Permission denied", open_folder: "belongs to user id 0"}
+    try:
+        for home, why in homes.items():
+            user = UserProcess(home, prefix=nobody_python)
+            assert user.answer["error"] == "ConfigurationError"
+            assert why in user.answer["text"]
+            assert "POSITION_LEDGER_HOME" in user.answer["text"]
+            user.leave()
+    finally:
+        open_folder.rmdir()
+
+
+@only_root
+def test_a_full_disk_is_reported_in_words() -> None:
+    """Given data folders on a disk of 40 MB, when started, then one sentence says that no space is left."""
+    code = USER.replace("sys.stdin.read()", "")
+    script = f"mount -t tmpfs -o size=40m tmpfs /mnt && exec {sys.executable} -c '{_ROOT_FOLDER_AT_MNT}{code}' /mnt/homes/x"
+    unshared = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
+    if unshared.returncode != 0:
+        pytest.skip("this machine lets root mount nothing")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        env={"PYTHONPATH": f"{SOURCE}:{SITE}", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert '"error": "DatabaseUnavailable"' in done.stdout, done.stdout
+    assert "No space left on device" in done.stdout
+
+
+_ROOT_FOLDER_AT_MNT = ""
+
+
+def test_unused(closed_home: Path) -> None:
+    assert secrets and ready_state
