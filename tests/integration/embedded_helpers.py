@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import position_ledger.embedded
-from position_ledger.embedded.layout import Layout
+from position_ledger.embedded.__main__ import stop
 from position_ledger.embedded.process import holders, wait_until
 from position_ledger.embedded.state import Phase, State, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from position_ledger.embedded.layout import Layout
 
 SOURCE = Path(position_ledger.embedded.__file__).parents[2]
 LIMIT_S = 30.0
@@ -114,3 +116,9 @@ def wait_until_stopped(layout: Layout, limit_s: float = LIMIT_S) -> float:
     locks = ("postgres.lock", "valkey.lock", "users.lock")  # the supervisor has the last one open
     assert wait_until(lambda: not any(holders(layout.control / name) for name in locks), limit_s), "still running"
     return time.monotonic() - began_s
+
+
+def stop_now(layout: Layout) -> None:
+    """Stop servers that nobody uses any more without waiting out their linger time."""
+    assert stop(layout) == (True, "stopped")
+    wait_until_stopped(layout)

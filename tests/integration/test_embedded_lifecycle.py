@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString
 
@@ -24,6 +25,7 @@ from embedded_helpers import (
     kill9,
     ready_state,
     server_processes,
+    stop_now,
     wait_until_stopped,
 )
 
@@ -40,14 +42,14 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def _new_home(base: Path) -> Path:
-    """A home whose files are in itself, also for root, so that removing it leaves nothing behind."""
+    """Return a home whose files are in itself, also for root, so that removing it leaves nothing behind."""
     name = f"test-{secrets.token_hex(4)}"
     return ROOT_FOLDER / "homes" / name if os.geteuid() == 0 else base / name
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One data folder for the whole module; every test finds and leaves its servers stopped or lingering."""
+    """Give one data folder for the whole module; every test finds and leaves its servers stopped or lingering."""
     home = _new_home(tmp_path_factory.mktemp("home"))
     yield home
     shutil.rmtree(home, ignore_errors=True)
@@ -55,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def fresh_home(tmp_path: Path) -> Iterator[Path]:
-    """A data folder that no server has seen."""
+    """Give a data folder that no server has seen."""
     home = _new_home(tmp_path)
     yield home
     shutil.rmtree(home, ignore_errors=True)
@@ -63,7 +65,7 @@ def fresh_home(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def layout(home: Path) -> Layout:
-    """The paths of the module's data folder."""
+    """Give the paths of the module's data folder."""
     return open_layout(home)
 
 
@@ -79,6 +81,11 @@ def _answers_sql(servers: EmbeddedServers) -> bool:
         return _sql(servers, "SELECT 1") == 1
     except psycopg.OperationalError:
         return False
+
+
+def _supervisor_so_far(layout: Layout) -> int:
+    """Return the process id of the first supervisor, while it is too early for its report."""
+    return int(layout.supervisor_log.read_text().partition("[")[2].partition("]")[0])
 
 
 def test_processes_that_start_at_one_instant_share_one_pair_of_servers(fresh_home: Path) -> None:
@@ -103,7 +110,7 @@ def test_processes_that_start_at_one_instant_share_one_pair_of_servers(fresh_hom
 
 
 def test_data_outlives_the_servers_and_the_last_user_killed_lets_them_stop(home: Path, layout: Layout) -> None:
-    """Given rows and a key, when the last user is killed with -9, then the servers stop, and start with the same data."""
+    """Given rows and a key, when the last user is killed with -9, then the servers stop and start as they were."""
     with EmbeddedServers.start(home) as servers:
         _sql(servers, "CREATE TABLE kept AS SELECT 7 AS number")
         with redis.Redis.from_url(servers.redis_url) as client:
@@ -128,9 +135,9 @@ def test_data_outlives_the_servers_and_the_last_user_killed_lets_them_stop(home:
 
 
 def test_joining_running_servers_is_cheap(home: Path) -> None:
-    """Given running servers, when joined and left 20 times, then the median takes less than 100 ms and nothing piles up."""
+    """Given running servers, when joined and left 20 times, then it takes milliseconds and nothing piles up."""
     with EmbeddedServers.start(home):
-        descriptors = len(os.listdir("/proc/self/fd"))
+        descriptors = len(list(Path("/proc/self/fd").iterdir()))
         durations_s = []
         for _ in range(20):
             began_s = time.monotonic()
@@ -138,7 +145,7 @@ def test_joining_running_servers_is_cheap(home: Path) -> None:
             durations_s.append(time.monotonic() - began_s)
 
         assert sorted(durations_s)[10] < 0.1
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
 def test_commands_in_a_row_find_the_servers_still_running(home: Path, layout: Layout) -> None:
@@ -153,7 +160,7 @@ def test_commands_in_a_row_find_the_servers_still_running(home: Path, layout: La
 
 
 def test_a_killed_postgres_comes_back_with_what_was_committed(home: Path, layout: Layout) -> None:
-    """Given a session busy in a loop, when the postmaster is killed with -9, then it is back in seconds, nothing lost."""
+    """Given a session busy in a loop, when the postmaster is killed with -9, then it is back, and nothing lost."""
     with EmbeddedServers.start(home) as servers, closing(psycopg.connect(servers.database_url)) as busy:
         _sql(servers, "CREATE TABLE committed AS SELECT 1 AS number")
         busy_pid = busy.info.backend_pid
@@ -165,7 +172,7 @@ def test_a_killed_postgres_comes_back_with_what_was_committed(home: Path, layout
         began_s = time.monotonic()
 
         after = ready_state(layout, other_than=before)
-        assert wait_until(lambda: _answers_sql(servers), 10)
+        assert wait_until(partial(_answers_sql, servers), 10)
         assert time.monotonic() - began_s < 10
         assert after.postgres_pid != before.postgres_pid
         assert after.valkey_pid == before.valkey_pid
@@ -234,8 +241,8 @@ def test_a_data_folder_that_was_half_made_is_made_again(fresh_home: Path) -> Non
     user = UserProcess(fresh_home)
     layout = open_layout(fresh_home)
     draft = layout.postgres / "data.new"
-    assert wait_until(lambda: (draft / "base").exists(), 30)
-    supervisor_pid = holders_of_supervisor(layout)
+    assert wait_until((draft / "base").exists, 30)
+    supervisor_pid = _supervisor_so_far(layout)
     user.kill9()
     kill9(supervisor_pid)
     assert draft.exists()
@@ -246,17 +253,11 @@ def test_a_data_folder_that_was_half_made_is_made_again(fresh_home: Path) -> Non
         assert not draft.exists()
 
 
-def holders_of_supervisor(layout: Layout) -> int:
-    """The process id of the supervisor while it is too early for a report about servers."""
-    log = layout.supervisor_log.read_text()
-    return int(log.partition("[")[2].partition("]")[0])
-
-
 def test_a_process_number_used_again_does_not_keep_postgres_from_starting(home: Path, layout: Layout) -> None:
     """Given a postmaster.pid that names a process that lives and is another, when started, then it is not believed."""
     with EmbeddedServers.start(home):
         lines = (layout.data / "postmaster.pid").read_text().splitlines()
-    wait_until_stopped(layout)
+    stop_now(layout)
     victim = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     stale = layout.data / "postmaster.pid"
     stale.write_text("\n".join([str(victim.pid), *lines[1:]]) + "\n")
@@ -273,7 +274,7 @@ def test_a_data_folder_of_another_version_is_refused_and_untouched(home: Path, l
     """Given data of another major version, when started, then one sentence says so; put right, it starts."""
     with EmbeddedServers.start(home):
         pass
-    wait_until_stopped(layout)
+    stop_now(layout)
     version = layout.data / "PG_VERSION"
     version.write_text("17\n")
     try:
@@ -281,7 +282,6 @@ def test_a_data_folder_of_another_version_is_refused_and_untouched(home: Path, l
             EmbeddedServers.start(home)
     finally:
         version.write_text("18\n")
-    wait_until_stopped(layout)
     with EmbeddedServers.start(home) as servers:
         assert _answers_sql(servers)
 
@@ -290,7 +290,7 @@ def test_a_server_that_cannot_start_is_reported_with_its_log(home: Path, layout:
     """Given a damaged data folder, when started, then the error carries the last lines of PostgreSQL's log."""
     with EmbeddedServers.start(home):
         pass
-    wait_until_stopped(layout)
+    stop_now(layout)
     control = layout.data / "global" / "pg_control"
     aside = control.rename(control.with_name("aside"))
     try:
@@ -322,7 +322,7 @@ def test_a_removed_home_takes_its_servers_along_and_starts_empty(fresh_home: Pat
 
 def test_a_pipe_of_the_caller_ends_with_the_caller(home: Path, layout: Layout) -> None:
     """Given servers that linger, when the command that started them ends, then nobody else holds its output open."""
-    wait_until_stopped(layout)
+    stop_now(layout)
 
     done = subprocess.run(
         [sys.executable, "-c", USER, str(home)],
@@ -393,5 +393,5 @@ def test_a_terminated_supervisor_stops_the_servers_cleanly(home: Path, layout: L
 
     os.kill(state.supervisor_pid, signal.SIGTERM)
 
-    wait_until_stopped(layout)
+    wait_until_stopped(layout, LINGER_S / 2)
     assert "database system is shut down" in (layout.control / "postgres.log").read_text()[log_length:]

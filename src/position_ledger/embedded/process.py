@@ -199,16 +199,15 @@ def holders(lock_file: Path) -> list[int]:
 
 
 def _all_pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    folder = Path(f"/proc/{pid}/fd")
     try:
-        descriptors = os.listdir(folder)
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return False
-    return any(_is_file(folder / descriptor, wanted) for descriptor in descriptors)
+    return any(_is_file(descriptor, wanted) for descriptor in descriptors)
 
 
 def _is_file(path: Path, wanted: os.stat_result) -> bool:

@@ -115,7 +115,8 @@ def as_ledger_error(error: LedgerError | OSError) -> LedgerError:
     """Return an error whose message is for people."""
     if isinstance(error, LedgerError):
         return error
-    return LedgerError(f"the servers cannot be started ({error.strerror}: {error.filename or 'unknown file'})")
+    why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return LedgerError(f"the servers cannot be started ({why})")
 
 
 class Supervisor:
@@ -248,4 +249,7 @@ class Supervisor:
                 keeper.server.kill()
             else:
                 keeper.server.stop()
+        if not self._socket_folder.is_relative_to(self._layout.place):
+            with suppress(OSError):
+                self._socket_folder.rmdir()
         say("ended")
