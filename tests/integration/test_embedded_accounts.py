@@ -64,10 +64,12 @@ def closed_home(tmp_path: Path) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def test_servers_are_private_and_off_the_network(closed_home: Path) -> None:
+def test_servers_are_private_and_off_the_network(closed_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given a home with every odd sign in a closed folder, when started, then all is private, no port is open."""
     watched = [closed_home.parent, SITE, Path(sys.executable).resolve(), Path(sys.prefix), Path("/var/lib"), SOURCE]
     before = _modes(watched)
+    for name, value in {"PGPORT": "1", "PGHOST": "/x", "PGUSER": "x", "PGDATABASE": "x", "PGDATA": "/x"}.items():
+        monkeypatch.setenv(name, value)  # the caller's own, for another server
 
     with EmbeddedServers.start(closed_home) as servers:
         layout = Layout(servers.home, servers.place)
@@ -102,6 +104,18 @@ def _lines(path: Path) -> list[str]:
 
 def _sockets_of(pid: int) -> list[str]:
     return [str(descriptor.readlink()) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+def test_the_default_home_follows_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given an empty HOME, when no data folder is named, then it is in there; root never settles in a user's HOME."""
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert EmbeddedServers.default_home() == tmp_path / ".local/share/position-ledger"
+
+    if IS_ROOT:
+        os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
+        assert EmbeddedServers.default_home() == ROOT_FOLDER / "homes/default"
 
 
 @only_root
@@ -251,7 +265,7 @@ def test_an_ordinary_user_gets_a_sentence_for_a_home_of_root(nobody_python: list
 
 
 @only_root
-@pytest.mark.parametrize(("size_mb", "words"), [(34, "No space left on device"), (20, "20 MB are free")])
+@pytest.mark.parametrize(("size_mb", "words"), [(34, "No space left on device"), (20, "MB are free")])
 def test_a_full_disk_is_reported_in_words(size_mb: int, words: str) -> None:
     """Given a disk too small for a data folder, when started, then one sentence says so and no process is left."""
     with_room = Path(tempfile.mkdtemp(prefix="pl-room-"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from position_ledger.embedded.binaries import postgres_major
-from position_ledger.embedded.layout import DATABASE, OWNER, POSTGRES_SOCKET, make_folder
+from position_ledger.embedded.layout import DATABASE, OWNER, PORT, POSTGRES_SOCKET, make_folder
 from position_ledger.embedded.process import ServerProcess, connect, log_tail, open_log, spawn
 from position_ledger.errors import ConfigurationError, DatabaseUnavailable
 
@@ -79,6 +79,7 @@ class Cluster:
     def _settings(self) -> dict[str, str]:
         return {
             **_SETTINGS,
+            "port": str(PORT),
             "unix_socket_directories": f'"{str(self.socket_folder).replace(chr(34), chr(34) * 2)}"',
             "dynamic_shared_memory_type": _shared_memory_type(),
             "fsync": "on" if self.is_durable else "off",
