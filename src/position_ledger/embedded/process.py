@@ -71,7 +71,7 @@ class ServerProcess:
         return self.is_running() and self.asks()
 
     def start(self) -> None:
-        """Start the server after everything of an earlier one is gone. Raises DatabaseUnavailable when it will not go."""
+        """Start the server once nothing of an earlier one is left. Raises DatabaseUnavailable when that will not go."""
         lock_fd = locks.open_lock_file(self.lock_file)
         try:
             self._wait_for_predecessor(lock_fd)
@@ -131,7 +131,7 @@ class ServerProcess:
         return log_tail(self.log_file)
 
 
-def spawn(
+def spawn(  # noqa: PLR0913
     command: Sequence[str | os.PathLike[str]],
     account: Account,
     *,
@@ -199,22 +199,28 @@ def holders(lock_file: Path) -> list[int]:
 
 
 def _all_pids() -> Iterator[int]:
-    return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    with suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                if os.path.samestat(entry.stat(), wanted):
-                    return True
-    return False
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+    return any(_is_file(descriptor, wanted) for descriptor in descriptors)
+
+
+def _is_file(path: Path, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), wanted)
+    except OSError:
+        return False
 
 
 def _program(pid: int) -> str:
     """Return the name of the program that a process executes, also when its file was replaced since."""
     try:
-        return Path(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")).name
+        return Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
     except OSError:
         return ""
 

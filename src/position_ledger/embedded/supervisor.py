@@ -115,7 +115,8 @@ def as_ledger_error(error: LedgerError | OSError) -> LedgerError:
     """Return an error whose message is for people."""
     if isinstance(error, LedgerError):
         return error
-    return LedgerError(f"the servers cannot be started ({error.strerror}: {error.filename or 'unknown file'})")
+    why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return LedgerError(f"the servers cannot be started ({why})")
 
 
 class Supervisor:
@@ -211,7 +212,7 @@ class Supervisor:
             postgres_pid=pids.get("PostgreSQL", 0),
             valkey_pid=pids.get("Valkey", 0),
             problem=str(failure.error) if failure else "",
-            is_configuration=bool(failure) and isinstance(failure.error, ConfigurationError),
+            is_configuration=failure is not None and isinstance(failure.error, ConfigurationError),
         )
         if state != self._reported:
             with suppress(OSError):
@@ -248,4 +249,7 @@ class Supervisor:
                 keeper.server.kill()
             else:
                 keeper.server.stop()
+        if not self._socket_folder.is_relative_to(self._layout.place):
+            with suppress(OSError):
+                self._socket_folder.rmdir()
         say("ended")
