@@ -70,22 +70,19 @@ class Follower:
         """How many shards this follower holds."""
         return sum(len(one.held) for one in self._followed.values())
 
-    def run(self, stop: threading.Event, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Follow until told to stop (or ``until`` says so), then give every shard back.
+    def follow(self, stop: threading.Event, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Follow until told to stop (or ``until`` says so). Keeps its shards: `close` gives them back.
 
         Raises:
-            FoldFailed, WriteMismatch, psycopg.Error: after the shards were given back as far as possible.
+            FoldFailed, WriteMismatch, psycopg.Error: nothing was written; close, and begin again with a new follower.
         """
         idle_s = POLL_FIRST_S
-        try:
-            while not stop.is_set() and not until():
-                if self.step():
-                    idle_s = POLL_FIRST_S
-                else:
-                    stop.wait(idle_s)
-                    idle_s = min(2 * idle_s, POLL_MAX_S)
-        finally:
-            self.close()
+        while not stop.is_set() and not until():
+            if self.step():
+                idle_s = POLL_FIRST_S
+            else:
+                stop.wait(idle_s)
+                idle_s = min(2 * idle_s, POLL_MAX_S)
 
     def step(self) -> bool:
         """Do what is due; true if there was something to project."""
