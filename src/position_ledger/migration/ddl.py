@@ -1,0 +1,197 @@
+"""SQL that makes a table again from its catalogue values: bare for a bulk load, then finished.
+
+Definitions come from the server unqualified, so both parts are run after ``shadow_path``: the shadow's schema first, then
+the live one, where the plain tables, types and functions are that the table refers to.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, LiteralString, cast
+
+from psycopg import sql
+
+from position_ledger.errors import MigrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from psycopg.sql import Composable, Composed
+
+    from position_ledger.migration.catalogue import Column, Grant, Table
+
+__all__ = ["create_table", "finish_table", "grant_statements", "shadow_path", "unfit_for_projection"]
+
+_STORAGE: Final = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+_COMPRESSION: Final = {"p": "pglz", "l": "lz4"}
+_ENABLED: Final = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
+_CONSTRAINT_ORDER: Final = "puxcnf"
+
+
+def unfit_for_projection(table: Table) -> list[str]:
+    """Why replaying the log could not give this table the same rows; empty when it can.
+
+    A projected row is what its events say: a default that reads a clock, a sequence or chance, or an identity column,
+    would give another value at every rebuild.
+    """
+    return [
+        *(f"column {column.name} is an identity column" for column in table.columns.values() if column.identity),
+        *(
+            f"column {column.name} has the changing default {column.default}"
+            for column in table.columns.values()
+            if column.default_volatility in {"s", "v"} and not column.generated
+        ),
+        *table.unsupported,
+    ]
+
+
+def shadow_path(schema: str, live: str) -> Composed:
+    """The SET LOCAL search_path under which the statements of this module mean what they say."""
+    return sql.SQL("SET LOCAL search_path = {}, {}").format(sql.Identifier(schema), sql.Identifier(live))
+
+
+def create_table(table: Table, schema: str) -> Composed:
+    """The bare table in schema: columns with NOT NULL and defaults, storage and options; no index and no constraint.
+
+    NOT NULL belongs here: checking it while loading costs nothing, adding it later reads the whole table.
+    Raises MigrationError for a table with a feature that cannot be generated.
+    """
+    _refuse_unsupported(table)
+    name = sql.Identifier(schema, table.name)
+    columns = sql.SQL(", ").join(_column(column) for column in table.columns.values())
+    parts = [sql.SQL("CREATE TABLE {} ({})").format(name, columns)]
+    if table.options:
+        parts.append(sql.SQL(" WITH ({})").format(_options(table.options)))
+    for column in table.columns.values():
+        if column.storage is not None:
+            parts.append(
+                sql.SQL("; ALTER TABLE {} ALTER COLUMN {} SET STORAGE {}").format(
+                    name, sql.Identifier(column.name), _raw(_STORAGE[column.storage])
+                )
+            )
+    return sql.Composed(parts)
+
+
+def finish_table(table: Table, schema: str) -> list[Composed]:
+    """What the loaded table still lacks, in order: indexes and constraints by their names, statistics, triggers, grants,
+    comments. Afterwards its catalogue equals the one it was made from."""
+    _refuse_unsupported(table)
+    name = sql.Identifier(schema, table.name)
+    return [
+        *_constraints(table, name, "pux"),
+        *(_raw(index.definition) + sql.SQL("") for index in table.indexes.values() if not index.constraint),
+        *_constraints(table, name, "cnf"),
+        *_statistics(table, name, schema),
+        *_triggers(table, name),
+        *_options_again(table, name),
+        *grant_statements(table, schema),
+        *_comments(table, name, schema),
+    ]
+
+
+def grant_statements(table: Table, schema: str) -> Iterator[Composed]:
+    """Exactly the table's privileges: what the owner and PUBLIC got by default is taken back first."""
+    name = sql.Identifier(schema, table.name)
+    yield sql.SQL("REVOKE ALL ON TABLE {} FROM PUBLIC, CURRENT_USER").format(name)
+    yield from _grants(table.grants, name, None)
+    for column in table.columns.values():
+        yield from _grants(column.grants, name, column.name)
+
+
+def _refuse_unsupported(table: Table) -> None:
+    invalid = [f"the invalid index {index.name}" for index in table.indexes.values() if not index.valid]
+    identity = [f"the identity column {column.name}" for column in table.columns.values() if column.identity]
+    for feature in (*table.unsupported, *identity, *invalid):
+        raise MigrationError(f"table {table.name} cannot be made again beside itself: it has {feature}; take that away first")
+
+
+def _raw(text: str) -> sql.SQL:
+    """Text that the server itself wrote as SQL."""
+    return sql.SQL(cast("LiteralString", text))
+
+
+def _column(column: Column) -> Composed:
+    parts: list[Composable] = [sql.Identifier(column.name), _raw(column.type)]
+    if column.compression:
+        parts.append(_raw(f"COMPRESSION {_COMPRESSION[column.compression]}"))
+    if column.collation is not None:
+        parts.append(_raw(f"COLLATE {column.collation}"))
+    if column.generated:
+        kind = {"s": "STORED", "v": "VIRTUAL"}[column.generated]
+        parts.append(_raw(f"GENERATED ALWAYS AS ({column.default}) {kind}"))
+    elif column.default is not None:
+        parts.append(_raw(f"DEFAULT {column.default}"))
+    if column.not_null:
+        parts.append(sql.SQL("NOT NULL"))
+    return sql.SQL(" ").join(parts)
+
+
+def _options(options: Iterable[str]) -> Composed:
+    pairs = (option.partition("=") for option in options)
+    return sql.SQL(", ").join(_raw(f"{key} = ") + sql.Literal(value) for key, _, value in pairs)
+
+
+def _options_again(table: Table, name: sql.Identifier) -> Iterator[Composed]:
+    """Once more after the load, for which some of them may have been set otherwise."""
+    if table.options:
+        yield sql.SQL("ALTER TABLE {} SET ({})").format(name, _options(table.options))
+
+
+def _constraints(table: Table, name: sql.Identifier, kinds: str) -> Iterator[Composed]:
+    chosen = [constraint for constraint in table.constraints.values() if constraint.kind in kinds]
+    for constraint in sorted(chosen, key=lambda each: (_CONSTRAINT_ORDER.index(each.kind), each.name)):
+        yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
+            name, sql.Identifier(constraint.name), _raw(constraint.definition)
+        )
+
+
+def _statistics(table: Table, name: sql.Identifier, schema: str) -> Iterator[Composed]:
+    for column in table.columns.values():
+        alter = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET ").format(name, sql.Identifier(column.name))
+        if column.statistics_target is not None:
+            yield alter + sql.SQL("STATISTICS {}").format(sql.Literal(column.statistics_target))
+        if column.options:
+            yield alter + sql.SQL("({})").format(_options(column.options))
+    for index in table.indexes.values():
+        for number, target in index.statistics_targets:
+            yield sql.SQL("ALTER INDEX {} ALTER COLUMN {} SET STATISTICS {}").format(
+                sql.Identifier(schema, index.name), sql.Literal(number), sql.Literal(target)
+            )
+    for definition in table.statistics.values():
+        yield _raw(definition) + sql.SQL("")
+
+
+def _triggers(table: Table, name: sql.Identifier) -> Iterator[Composed]:
+    for trigger in table.triggers.values():
+        yield _raw(trigger.definition) + sql.SQL("")
+        if trigger.enabled in _ENABLED:
+            yield sql.SQL("ALTER TABLE {} {} TRIGGER {}").format(
+                name, _raw(_ENABLED[trigger.enabled]), sql.Identifier(trigger.name)
+            )
+
+
+def _grants(grants: Iterable[Grant], name: sql.Identifier, column: str | None) -> Iterator[Composed]:
+    def key(grant: Grant) -> tuple[str, bool]:
+        return grant.grantee, grant.grantable
+
+    for (grantee, grantable), group in groupby(sorted(grants, key=key), key):
+        of_column = sql.SQL(" ({})").format(sql.Identifier(column)) if column else sql.SQL("")
+        privileges = sql.SQL(", ").join(_raw(grant.privilege) + of_column for grant in group)
+        role = {"<owner>": "CURRENT_USER", "<public>": "PUBLIC"}.get(grantee, grantee)
+        option = sql.SQL(" WITH GRANT OPTION" if grantable else "")
+        yield sql.SQL("GRANT {} ON TABLE {} TO {}{}").format(privileges, name, _raw(role), option)
+
+
+def _comments(table: Table, name: sql.Identifier, schema: str) -> Iterator[Composed]:
+    places: list[tuple[Composable, str | None]] = [(sql.SQL("TABLE {}").format(name), table.comment)]
+    for column in table.columns.values():
+        places.append((sql.SQL("COLUMN {}").format(sql.Identifier(schema, table.name, column.name)), column.comment))
+    for index in table.indexes.values():
+        places.append((sql.SQL("INDEX {}").format(sql.Identifier(schema, index.name)), index.comment))
+    for kind, things in (("CONSTRAINT", table.constraints), ("TRIGGER", table.triggers)):
+        for thing in things.values():
+            place = sql.SQL("{} {} ON {}").format(_raw(kind), sql.Identifier(thing.name), name)
+            places.append((place, thing.comment))
+    for place, comment in places:
+        if comment is not None:
+            yield sql.SQL("COMMENT ON {} IS {}").format(place, sql.Literal(comment))
