@@ -48,7 +48,9 @@ def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
         if os.geteuid() == 0:
             shutil.chown(home, "postgres", "postgres")
         _run([str(binaries / "initdb"), "-D", f"{home}/data", "-U", "admin", "-A", "trust", "-E", "UTF8", "--no-sync"])
-        options = f"-c fsync=off -c listen_addresses='' -c unix_socket_directories={home} -c max_prepared_transactions=2"
+        options = (
+            f"-c fsync=off -c listen_addresses='' -c unix_socket_directories={home} -c max_prepared_transactions=2"
+        )
         pg_ctl = [str(binaries / "pg_ctl"), "-D", f"{home}/data", "-l", f"{home}/log", "-w"]
         _run([*pg_ctl, "-o", options, "start"])
         try:

@@ -193,7 +193,10 @@ def attached_to(connection: Connection[Any], schema: str, table: str, target: Ta
     target nothing counts as extra. Publication membership by schema or for all tables needs no action at a swap.
     """
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute("SELECT current_setting('search_path') AS path, to_regclass(format('%%I.%%I', %s::text, %s::text))::oid AS oid", [schema, table]).fetchone()
+        row = cursor.execute(
+            "SELECT current_setting('search_path') AS path, to_regclass(format('%%I.%%I', %s::text, %s::text))::oid AS oid",
+            [schema, table],
+        ).fetchone()
         if row is None or row["oid"] is None:
             raise MigrationError(f"there is no table {schema}.{table}; apply the migrations first")
         cursor.execute("SELECT set_config('search_path', 'pg_catalog', true)")

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from position_ledger.migration.files import MigrationFile
     from position_ledger.migration.session import Connection
 
-__all__ = ["BOOKKEEPING", "Applied", "add_history", "change_state", "ensure_bookkeeping", "forget", "read_applied", "remember"]
+__all__ = [
+    "BOOKKEEPING",
+    "Applied",
+    "add_history",
+    "change_state",
+    "ensure_bookkeeping",
+    "forget",
+    "read_applied",
+    "remember",
+]
 
 TABLE: Final = "schema_migrations"
 HISTORY: Final = "schema_migration_history"
@@ -199,15 +208,15 @@ def change_state(cursor: AnyCursor, schema: str, file: MigrationFile, state: Sta
 
 def forget(cursor: AnyCursor, schema: str, file: MigrationFile, duration_ms: int) -> None:
     """Delete the row of a file that was rolled back; the history keeps both."""
-    cursor.execute(
-        sql.SQL("DELETE FROM {} WHERE number = %s").format(sql.Identifier(schema, TABLE)), [file.number]
-    )
+    cursor.execute(sql.SQL("DELETE FROM {} WHERE number = %s").format(sql.Identifier(schema, TABLE)), [file.number])
     if cursor.rowcount != 1:
         raise MigrationError(f"{file.filename} is not recorded as applied; see `position-ledger migrate status`")
     add_history(cursor, schema, file, "down", duration_ms)
 
 
-def add_history(cursor: Cursor[tuple[object, ...]], schema: str, file: MigrationFile, action: Action, duration_ms: int) -> None:
+def add_history(
+    cursor: Cursor[tuple[object, ...]], schema: str, file: MigrationFile, action: Action, duration_ms: int
+) -> None:
     """Append what was done to the history."""
     cursor.execute(
         sql.SQL(

@@ -56,7 +56,9 @@ def dropped_index(statement: Statement) -> str:
 
 def _plain_name(tokens: list[Token], statement: Statement) -> str:
     if not tokens or tokens[0].kind not in {"word", "name"} or (len(tokens) > 1 and tokens[1].text in {".", ","}):
-        raise MigrationError(f"line {statement.line}: name exactly one index, without a schema, in {statement.excerpt!r}")
+        raise MigrationError(
+            f"line {statement.line}: name exactly one index, without a schema, in {statement.excerpt!r}"
+        )
     return identifier(tokens[0])
 
 

@@ -7,7 +7,7 @@ the live one, where the plain tables, types and functions are that the table ref
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, LiteralString, cast
+from typing import TYPE_CHECKING, Final
 
 from psycopg import sql
 
@@ -41,7 +41,7 @@ def unfit_for_projection(table: Table) -> list[str]:
             for column in table.columns.values()
             if column.default_volatility in {"s", "v"} and not column.generated
         ),
-        *table.unsupported,
+        *(f"it has {feature}" for feature in table.unsupported),
     ]
 
 
@@ -62,13 +62,13 @@ def create_table(table: Table, schema: str) -> Composed:
     parts = [sql.SQL("CREATE TABLE {} ({})").format(name, columns)]
     if table.options:
         parts.append(sql.SQL(" WITH ({})").format(_options(table.options)))
-    for column in table.columns.values():
-        if column.storage is not None:
-            parts.append(
-                sql.SQL("; ALTER TABLE {} ALTER COLUMN {} SET STORAGE {}").format(
-                    name, sql.Identifier(column.name), _raw(_STORAGE[column.storage])
-                )
-            )
+    parts.extend(
+        sql.SQL("; ALTER TABLE {} ALTER COLUMN {} SET STORAGE {}").format(
+            name, sql.Identifier(column.name), _raw(_STORAGE[column.storage])
+        )
+        for column in table.columns.values()
+        if column.storage is not None
+    )
     return sql.Composed(parts)
 
 
@@ -102,12 +102,14 @@ def _refuse_unsupported(table: Table) -> None:
     invalid = [f"the invalid index {index.name}" for index in table.indexes.values() if not index.valid]
     identity = [f"the identity column {column.name}" for column in table.columns.values() if column.identity]
     for feature in (*table.unsupported, *identity, *invalid):
-        raise MigrationError(f"table {table.name} cannot be made again beside itself: it has {feature}; take that away first")
+        raise MigrationError(
+            f"table {table.name} cannot be made again beside itself: it has {feature}; take that away first"
+        )
 
 
 def _raw(text: str) -> sql.SQL:
     """Text that the server itself wrote as SQL."""
-    return sql.SQL(cast("LiteralString", text))
+    return sql.SQL(text)
 
 
 def _column(column: Column) -> Composed:
@@ -183,15 +185,18 @@ def _grants(grants: Iterable[Grant], name: sql.Identifier, column: str | None) -
 
 
 def _comments(table: Table, name: sql.Identifier, schema: str) -> Iterator[Composed]:
-    places: list[tuple[Composable, str | None]] = [(sql.SQL("TABLE {}").format(name), table.comment)]
-    for column in table.columns.values():
-        places.append((sql.SQL("COLUMN {}").format(sql.Identifier(schema, table.name, column.name)), column.comment))
-    for index in table.indexes.values():
-        places.append((sql.SQL("INDEX {}").format(sql.Identifier(schema, index.name)), index.comment))
-    for kind, things in (("CONSTRAINT", table.constraints), ("TRIGGER", table.triggers)):
-        for thing in things.values():
-            place = sql.SQL("{} {} ON {}").format(_raw(kind), sql.Identifier(thing.name), name)
-            places.append((place, thing.comment))
-    for place, comment in places:
+    for place, comment in _commented(table, name, schema):
         if comment is not None:
             yield sql.SQL("COMMENT ON {} IS {}").format(place, sql.Literal(comment))
+
+
+def _commented(table: Table, name: sql.Identifier, schema: str) -> Iterator[tuple[Composed, str | None]]:
+    yield sql.SQL("TABLE {}").format(name), table.comment
+    for column in table.columns.values():
+        yield sql.SQL("COLUMN {}").format(sql.Identifier(schema, table.name, column.name)), column.comment
+    for index in table.indexes.values():
+        yield sql.SQL("INDEX {}").format(sql.Identifier(schema, index.name)), index.comment
+    for constraint in table.constraints.values():
+        yield sql.SQL("CONSTRAINT {} ON {}").format(sql.Identifier(constraint.name), name), constraint.comment
+    for trigger in table.triggers.values():
+        yield sql.SQL("TRIGGER {} ON {}").format(sql.Identifier(trigger.name), name), trigger.comment

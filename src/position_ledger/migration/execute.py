@@ -66,7 +66,9 @@ def run_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, stateme
         _raise_failed(error, file.filename, line, "the deferred constraints")
 
 
-def run_statement(cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, text: str = "") -> None:
+def run_statement(
+    cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, text: str = ""
+) -> None:
     """Execute one statement (or text in its place); raise StatementFailed, or the driver's error when the server is gone.
 
     ``binary`` makes psycopg use the extended protocol, in which the server itself refuses two statements in one string.
@@ -109,7 +111,15 @@ def verify_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, sect
     with cursor.connection.transaction():
         cursor.execute("SET TRANSACTION READ ONLY")
         for statement in section.statements:
-            run_statement(cursor, file, statement)
+            try:
+                run_statement(cursor, file, statement)
+            except StatementFailed as error:
+                if error.sqlstate != psycopg.errors.ReadOnlySqlTransaction.sqlstate:
+                    raise
+                raise MigrationError(
+                    f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} writes; "
+                    "it may only read; nothing of this file was kept"
+                ) from error
             _refuse_untrue(cursor, file, statement)
 
 

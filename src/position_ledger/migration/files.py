@@ -32,7 +32,9 @@ SECTIONS: Final = ("forward", "verify", "rollback")
 SUM_FILE: Final = "migrations.sum"
 _FILENAME = re.compile(r"(?P<number>\d{3,})_(?P<name>[a-z0-9]+(?:_[a-z0-9]+)*)\.sql")
 _HEADER_LINE = re.compile(rf"--\s*(?P<key>{'|'.join(HEADER_KEYS + OPTIONAL_KEYS)})\s*:(?P<value>.*)")
-_TRANSACTION_CONTROL: Final = frozenset({"begin", "commit", "rollback", "start", "end", "abort", "savepoint", "release"})
+_TRANSACTION_CONTROL: Final = frozenset(
+    {"begin", "commit", "rollback", "start", "end", "abort", "savepoint", "release"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,9 @@ def _header_values(text: str) -> dict[str, str]:
 
 def _check_header_values(header: Mapping[str, str], number: int) -> None:
     if not header["Migration"].isdecimal() or int(header["Migration"]) != number:
-        raise MigrationError(f"the header says '-- Migration: {header['Migration']}' but the file name says {number:03}")
+        raise MigrationError(
+            f"the header says '-- Migration: {header['Migration']}' but the file name says {number:03}"
+        )
     try:
         date.fromisoformat(header["Date"])
     except ValueError as error:
@@ -284,7 +288,9 @@ def _check_rollback(section: Section, header: Mapping[str, str]) -> None:
             "the section '-- rollback' has no statement; write it, or say in the header '-- Rollback: none, because …'"
         )
     if section.statements and says_none:
-        raise MigrationError("the header says '-- Rollback: none' but the section '-- rollback' has statements; drop one")
+        raise MigrationError(
+            "the header says '-- Rollback: none' but the section '-- rollback' has statements; drop one"
+        )
 
 
 def _index_of(header: Mapping[str, str], sections: Mapping[str, Section]) -> ConcurrentIndex | None:
@@ -298,7 +304,9 @@ def _index_of(header: Mapping[str, str], sections: Mapping[str, Section]) -> Con
             )
     index = created_index(sections["forward"].statements[0])
     if dropped_index(sections["rollback"].statements[0]) != index.name:
-        raise MigrationError(f"the rollback drops another index than the {index.name!r} that the file builds; name that one")
+        raise MigrationError(
+            f"the rollback drops another index than the {index.name!r} that the file builds; name that one"
+        )
     return index
 
 

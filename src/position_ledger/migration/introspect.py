@@ -58,7 +58,8 @@ def reading_path(connection: Connection[Any], schema: str, beside: str | None = 
         cursor.execute("SELECT current_setting('search_path') AS path")
         before = cursor.fetchone()
         cursor.execute(
-            "SELECT set_config('search_path', concat_ws(', ', quote_ident(%s), quote_ident(%s)), true)", [schema, beside]
+            "SELECT set_config('search_path', concat_ws(', ', quote_ident(%s), quote_ident(%s)), true)",
+            [schema, beside],
         )
         yield cursor
         cursor.execute("SELECT set_config('search_path', %s, true)", [before["path"] if before else ""])

@@ -43,7 +43,7 @@ RELATIONS: Final = f"""
                CASE WHEN c.reloftype <> 0 THEN 'a composite type as its definition' END,
                CASE WHEN c.reltablespace <> 0 THEN 'a tablespace of its own' END,
                CASE WHEN a.amname <> 'heap' THEN 'access method ' || a.amname END,
-               CASE WHEN c.relkind = 'r' AND c.relreplident <> 'd' THEN 'replica identity ' || c.relreplident END
+               CASE WHEN c.relkind = 'r' AND c.relreplident <> 'd' THEN 'replica identity ' || c.relreplident::text END
            ], NULL) AS unsupported
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam
      WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND NOT {_of_extension("pg_class", "c.oid")}

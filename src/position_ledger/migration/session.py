@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import psycopg
 import tenacity
@@ -24,10 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-__all__ = ["Connection", "Limits", "LockHolder", "lock_holder", "lock_key", "migration_session", "open_session", "use_schema"]
+__all__ = [
+    "Connection",
+    "Limits",
+    "LockHolder",
+    "lock_blockers",
+    "lock_holder",
+    "lock_key",
+    "migration_session",
+    "open_session",
+    "use_schema",
+]
 
-type_row = tuple[object, ...]
-Connection = psycopg.Connection[type_row]
+Connection = psycopg.Connection[tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,9 @@ class LockHolder:
 
 def lock_key(database: str, schema: str) -> tuple[int, int]:
     """The two int4 of the advisory lock; one pair per database and schema."""
-    first, second = struct.unpack(">ii", hashlib.sha256(f"position_ledger.migration\0{database}\0{schema}".encode()).digest()[:8])
+    first, second = struct.unpack(
+        ">ii", hashlib.sha256(f"position_ledger.migration\0{database}\0{schema}".encode()).digest()[:8]
+    )
     return first, second
 
 
@@ -77,7 +88,9 @@ def open_session(conninfo: str, limits: Limits) -> Iterator[Connection]:
             application_name=f"position-ledger migrate {socket.gethostname()[:24]} {os.getpid()}",
         )
     except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(f"the database refused the connection or did not answer: {one_line(error)}") from error
+        raise DatabaseUnavailable(
+            f"the database refused the connection or did not answer: {one_line(error)}"
+        ) from error
     with contextlib.closing(connection):
         try:
             yield connection
@@ -161,3 +174,24 @@ def lock_holder(connection: Connection, key: tuple[int, int]) -> LockHolder | No
         )
         row = cursor.fetchone()
     return LockHolder(*row) if row else None  # type: ignore[arg-type]
+
+
+def lock_blockers(connection: Connection, schema: str) -> str:
+    """The sessions that hold locks on relations of schema, oldest transaction first, as text; "" when there is none."""
+    rows = connection.execute(
+        """
+        SELECT DISTINCT a.xact_start, format('server process %%s (%%s, role %%s, transaction open for %%s s: %%s)', a.pid,
+               coalesce(nullif(a.application_name, ''), 'unnamed'), a.usename,
+               coalesce(round(extract(epoch FROM clock_timestamp() - a.xact_start), 1)::text, '?'),
+               coalesce(left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80), '?'))
+          FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+          JOIN pg_catalog.pg_class c ON l.locktype = 'relation' AND c.oid = l.relation
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE l.granted AND n.nspname = %s AND l.pid <> pg_backend_pid()
+           AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+         ORDER BY a.xact_start
+         LIMIT 3
+        """,
+        [schema],
+    ).fetchall()
+    return ", ".join(str(row[1]) for row in rows)
