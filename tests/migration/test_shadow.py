@@ -45,7 +45,8 @@ CREATE TABLE positions (
     made_at timestamptz(3),
     version int NOT NULL,
     CONSTRAINT one_version UNIQUE (position_id, version) WITH (fillfactor = 80),
-    CONSTRAINT "no ""overlap""" EXCLUDE USING gist (effective WITH &&)
+    CONSTRAINT "no OVERLAP" EXCLUDE USING gist (effective WITH &&) WITH (fillfactor = 60) DEFERRABLE,
+    CONSTRAINT put_off UNIQUE NULLS NOT DISTINCT (note) INCLUDE (version) DEFERRABLE INITIALLY DEFERRED
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_enabled = false);
 ALTER TABLE positions ADD CONSTRAINT later CHECK (version > 0) NOT VALID;
 CREATE UNIQUE INDEX one_current ON positions (position_id) WHERE row_current_ind;
@@ -98,7 +99,7 @@ def test_a_shadow_equals_its_original_in_everything(connection: psycopg.Connecti
         "ALTER TABLE shadow.positions ALTER quantity DROP NOT NULL",
         "ALTER TABLE shadow.positions ALTER quantity DROP DEFAULT",
         "ALTER TABLE shadow.positions ALTER version TYPE bigint",
-        "ALTER TABLE shadow.positions ALTER note TYPE text COLLATE \"C\"",
+        'ALTER TABLE shadow.positions ALTER note TYPE text COLLATE "C"',
         "ALTER TABLE shadow.positions ALTER strategy SET STATISTICS 501",
         "ALTER TABLE shadow.positions ALTER note SET STORAGE EXTENDED",
         "ALTER TABLE shadow.positions SET (fillfactor = 91)",
@@ -182,7 +183,7 @@ def test_what_hangs_on_a_live_table_is_found(connection: psycopg.Connection) -> 
         CREATE FUNCTION team.of(ledger.positions) RETURNS int LANGUAGE sql AS 'SELECT 1';
         CREATE TABLE team.kept (old ledger.positions);
         CREATE RULE to_log AS ON INSERT TO team.kept DO ALSO SELECT count(*) FROM ledger.positions;
-        CREATE PUBLICATION some FOR TABLE ledger.positions (id, note) WHERE (id > 5);
+        CREATE PUBLICATION some_rows FOR TABLE ledger.positions (id, note) WHERE (id > 5);
         CREATE PUBLICATION every FOR ALL TABLES;
         CREATE PUBLICATION in_schema FOR TABLES IN SCHEMA ledger;
         CREATE TRIGGER by_hand AFTER DELETE ON ledger.positions EXECUTE FUNCTION ledger.look();
@@ -196,7 +197,9 @@ def test_what_hangs_on_a_live_table_is_found(connection: psycopg.Connection) -> 
         ("team", "notes", "later", False),
         ("team", "notes", "to_position", True),
     ]
-    assert found.foreign_keys[1].definition == "FOREIGN KEY (\"position\") REFERENCES ledger.positions(id) ON DELETE CASCADE"
+    assert (
+        found.foreign_keys[1].definition == 'FOREIGN KEY ("position") REFERENCES ledger.positions(id) ON DELETE CASCADE'
+    )
     assert [(view.schema, view.name, view.materialized, view.depth) for view in found.views] == [
         ("ledger", "current_positions", False, 1),
         ("team", "totals", True, 1),
@@ -211,7 +214,7 @@ def test_what_hangs_on_a_live_table_is_found(connection: psycopg.Connection) -> 
     assert [(each.name, each.scope, each.columns, each.row_filter) for each in found.publications] == [
         ("every", "all", (), None),
         ("in_schema", "schema", (), None),
-        ("some", "table", ("id", "note"), "(id > 5)"),
+        ("some_rows", "table", ("id", "note"), "(id > 5)"),
     ]
     assert [(each.relation, each.column) for each in found.row_type_columns] == [("kept", "old")]
     assert found.extra_triggers == ("by_hand",)

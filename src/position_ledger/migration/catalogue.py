@@ -78,6 +78,7 @@ class Index:
     definition: str
     constraint: bool
     valid: bool
+    options: tuple[str, ...]
     comment: str | None
     statistics_targets: tuple[tuple[int, int], ...]
 

@@ -78,9 +78,9 @@ def finish_table(table: Table, schema: str) -> list[Composed]:
     _refuse_unsupported(table)
     name = sql.Identifier(schema, table.name)
     return [
-        *_constraints(table, name, "pux"),
-        *(_raw(index.definition) + sql.SQL("") for index in table.indexes.values() if not index.constraint),
-        *_constraints(table, name, "cnf"),
+        *_indexes(table),
+        *_constraints(table, name),
+        *_options_of_own_indexes(table, schema),
         *_statistics(table, name, schema),
         *_triggers(table, name),
         *_options_again(table, name),
@@ -139,12 +139,37 @@ def _options_again(table: Table, name: sql.Identifier) -> Iterator[Composed]:
         yield sql.SQL("ALTER TABLE {} SET ({})").format(name, _options(table.options))
 
 
-def _constraints(table: Table, name: sql.Identifier, kinds: str) -> Iterator[Composed]:
-    chosen = [constraint for constraint in table.constraints.values() if constraint.kind in kinds]
-    for constraint in sorted(chosen, key=lambda each: (_CONSTRAINT_ORDER.index(each.kind), each.name)):
-        yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
-            name, sql.Identifier(constraint.name), _raw(constraint.definition)
-        )
+def _indexes(table: Table) -> Iterator[Composed]:
+    """Each takes only a SHARE lock, so several sessions may build them side by side."""
+    for index in table.indexes.values():
+        if not index.constraint or _is_attachable(table, index.name):
+            yield _raw(index.definition) + sql.SQL("")
+
+
+def _is_attachable(table: Table, name: str) -> bool:
+    """Whether the constraint can take a finished index over: its own definition would lose the index's options."""
+    constraint, index = table.constraints[name], table.indexes[name]
+    return constraint.kind in {"p", "u"} and " USING btree " in index.definition
+
+
+def _constraints(table: Table, name: sql.Identifier) -> Iterator[Composed]:
+    for constraint in sorted(
+        table.constraints.values(), key=lambda each: (_CONSTRAINT_ORDER.index(each.kind), each.name)
+    ):
+        definition: Composable = _raw(constraint.definition)
+        if constraint.kind in {"p", "u"} and _is_attachable(table, constraint.name):
+            kind = "PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"
+            _, deferrable, rest = constraint.definition.rpartition(" DEFERRABLE")
+            definition = sql.SQL("{} USING INDEX {}{}").format(
+                _raw(kind), sql.Identifier(constraint.name), _raw(deferrable + rest if deferrable else "")
+            )
+        yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(name, sql.Identifier(constraint.name), definition)
+
+
+def _options_of_own_indexes(table: Table, schema: str) -> Iterator[Composed]:
+    for index in table.indexes.values():
+        if index.constraint and index.options and not _is_attachable(table, index.name):
+            yield sql.SQL("ALTER INDEX {} SET ({})").format(sql.Identifier(schema, index.name), _options(index.options))
 
 
 def _statistics(table: Table, name: sql.Identifier, schema: str) -> Iterator[Composed]:

@@ -141,7 +141,7 @@ def _column(row: Row) -> Column:
 
 def _index(row: Row) -> Index:
     targets = tuple((int(number), int(target)) for number, target in row["statistics_targets"] or ())
-    return Index(**{**row, "statistics_targets": targets})
+    return Index(**{**row, "options": tuple(sorted(row["options"] or ())), "statistics_targets": targets})
 
 
 def _table(row: Row, parts: Mapping[str, Mapping[str, dict[str, Any]]]) -> Table:

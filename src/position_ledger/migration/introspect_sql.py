@@ -90,7 +90,7 @@ CONSTRAINTS: Final = """
 INDEXES: Final = """
     SELECT c.relname::text AS relation, i.relname::text AS name, pg_get_indexdef(i.oid, 0, true) AS definition,
            EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.oid AND k.contype IN ('p', 'u', 'x')) AS constraint,
-           x.indisvalid AND x.indisready AS valid, obj_description(i.oid, 'pg_class') AS comment,
+           x.indisvalid AND x.indisready AS valid, i.reloptions AS options, obj_description(i.oid, 'pg_class') AS comment,
            (SELECT jsonb_agg(jsonb_build_array(a.attnum, a.attstattarget) ORDER BY a.attnum) FROM pg_attribute a
              WHERE a.attrelid = i.oid AND a.attstattarget >= 0) AS statistics_targets
       FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid
