@@ -26,7 +26,8 @@ IMPATIENT = Limits(migration_lock_wait_s=0.4, retry_budget_s=0.5, retry_pause_ma
 RUNNER = """
 import sys
 from position_ledger.migration import Migrator
-Migrator(sys.argv[1], sys.argv[2]).up()
+url, folder, command = sys.argv[1:4]
+getattr(Migrator(url, folder), command)(*map(int, sys.argv[4:]))
 """
 
 
@@ -48,8 +49,10 @@ def is_running(connection: psycopg.Connection, query_part: str) -> bool:
 
 
 @contextlib.contextmanager
-def runner_process(database_url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", RUNNER, database_url, str(folder)], stderr=subprocess.PIPE)
+def runner_process(database_url: str, folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER, database_url, str(folder), *(command or ("up",))], stderr=subprocess.PIPE
+    )
     try:
         yield process
     finally:
@@ -100,7 +103,8 @@ def test_a_lost_connection_in_the_middle_is_one_sentence(database_url: str, conn
         applying = pool.submit(Migrator(database_url, [T1, slow]).up)
         wait_until(lambda: is_running(connection, "pg_sleep(60)"))
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND datname = current_database()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query LIKE 'SELECT pg_sleep%' AND datname = current_database()"
         )
         with pytest.raises(DatabaseUnavailable, match="connection was lost while migrating .*whole or not at all"):
             applying.result(timeout=20)
@@ -191,6 +195,41 @@ def test_an_index_build_killed_half_way_is_resumed(
     assert read_catalogue(connection, "ledger").tables["strategies"].indexes["strategies_name"].valid is False
     assert [file.number for file in Migrator(database_url, tmp_path).up().files] == [3]
     assert read_catalogue(connection, "ledger").tables["strategies"].indexes["strategies_name"].valid is True
+
+
+def test_a_runner_killed_after_the_build_finds_the_index_done(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    migrator = Migrator(database_url, [T1, T2, T3])
+    migrator.up()
+    built = connection.execute("SELECT 'ledger.strategies_name'::regclass::oid").fetchone()
+    connection.execute("UPDATE ledger.schema_migrations SET state = 'running' WHERE number = 3")
+    assert [file.number for file in migrator.up().files] == [3]
+    assert connection.execute("SELECT 'ledger.strategies_name'::regclass::oid").fetchone() == built
+    assert migrator.status().is_current
+
+
+def test_an_index_drop_killed_half_way_is_resumed(
+    database_url: str, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "001_step.sql").write_text(migration_text(1, T1.forward.text, rollback="DROP TABLE strategies;"))
+    (tmp_path / "002_step.sql").write_text(
+        migration_text(2, T3.forward.text, T3.verify.text, T3.rollback.text, transactional=False)
+    )
+    migrator = Migrator(database_url, tmp_path)
+    migrator.up()
+    with psycopg.connect(database_url) as old_snapshot:
+        old_snapshot.execute("INSERT INTO ledger.strategies VALUES (1, 'one')")
+        with runner_process(database_url, tmp_path, "down", "2") as process:
+            wait_until(lambda: is_running(connection, "DROP INDEX CONCURRENTLY"))
+            process.kill()
+        wait_until(lambda: lock_holder(connection, lock_key(connection.info.dbname, "ledger")) is None)
+    assert migrator.status().rows[1].state == "reverting"
+    with pytest.raises(MigrationError, match="rollback of 002_step was interrupted; finish it first with .* down 002"):
+        migrator.up()
+    assert [file.number for file in migrator.down(2).files] == [2]
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
+    assert [file.number for file in migrator.up().files] == [2]
 
 
 def test_a_failed_index_build_is_cleaned_up_at_once(database_url: str, connection: psycopg.Connection) -> None:

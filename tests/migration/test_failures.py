@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import psycopg
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import pytest
 from files_helper import T1, migration
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration import Migrator, read_catalogue
+
+if TYPE_CHECKING:
+    import psycopg
 
 SETUP = migration(
     1,
@@ -117,8 +122,6 @@ def test_settings_of_one_file_do_not_reach_the_next(database_url: str, connectio
 
 def test_two_statements_that_look_like_one_are_refused_by_the_server(database_url: str) -> None:
     """Were the lexer ever wrong, the extended protocol still takes one statement only."""
-    from dataclasses import replace
-
     merged = replace(T1.forward.statements[0], text="SELECT 1; COMMIT")
     wrong = replace(T1, forward=replace(T1.forward, statements=(merged,)))
     with pytest.raises(MigrationError, match="cannot insert multiple commands into a prepared statement"):

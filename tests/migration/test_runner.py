@@ -10,12 +10,10 @@ from files_helper import T1, T2, T3, migration, migration_text
 from psycopg.conninfo import make_conninfo
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError, SchemaMismatch
-from position_ledger.migration import Limits, Migrator, diff, read_catalogue, write_sum
+from position_ledger.migration import Migrator, diff, parse_file, read_catalogue, write_sum
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-QUICK = Limits(migration_lock_wait_s=0.5, retry_budget_s=0.6, retry_pause_max_s=0.1)
 
 
 def scalar(connection: psycopg.Connection, query: str) -> Any:
@@ -31,7 +29,7 @@ def test_up_applies_all_files_and_records_them(database_url: str, connection: ps
         "SELECT number, name, state, checksum, duration_ms >= 0, applied_by FROM ledger.schema_migrations ORDER BY 1"
     ).fetchall()
     assert rows == [
-        (file.number, "00%d_step" % file.number, "done", file.checksums.whole, True, "admin") for file in (T1, T2, T3)
+        (file.number, f"{file.number:03}_step", "done", file.checksums.whole, True, "admin") for file in (T1, T2, T3)
     ]
     assert scalar(connection, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ledger.strategies_name'::regclass")
 
@@ -102,8 +100,6 @@ def test_a_database_from_the_future_is_refused_and_untouched(database_url: str) 
     ],
 )
 def test_an_edited_applied_file_is_refused_naming_the_section(database_url: str, changed: str, section: str) -> None:
-    from position_ledger.migration import parse_file
-
     Migrator(database_url, [T1]).up()
     edited = Migrator(database_url, [parse_file("001_step.sql", changed.encode()), T2])
     with pytest.raises(
@@ -115,8 +111,6 @@ def test_an_edited_applied_file_is_refused_naming_the_section(database_url: str,
 
 
 def test_line_ends_are_no_edit(database_url: str) -> None:
-    from position_ledger.migration import parse_file
-
     Migrator(database_url, [T1]).up()
     text = migration_text(1, T1.forward.text.strip(), T1.verify.text.strip(), "DROP TABLE strategies;")
     dos = parse_file("001_step.sql", text.replace("\n", "\r\n").encode())
@@ -232,10 +226,13 @@ def test_a_user_without_rights_gets_one_sentence(
 ) -> None:
     if is_migrated:
         Migrator(database_url, [T1]).up()
-        connection.execute("GRANT USAGE ON SCHEMA ledger TO pg_read_all_data")
     connection.execute("DROP ROLE IF EXISTS reader")
-    connection.execute("CREATE ROLE reader LOGIN IN ROLE pg_read_all_data")
+    connection.execute("CREATE ROLE reader LOGIN")
     reader = Migrator(make_conninfo(database_url, user="reader"), [T1, T2])
+    if is_migrated:
+        with pytest.raises(MigrationError, match=r"role reader may not read ledger.schema_migrations; grant it SELECT"):
+            reader.status()
+        connection.execute("GRANT pg_read_all_data TO reader")
     assert [row.state for row in reader.status().rows] == ["applied" if is_migrated else "pending", "pending"]
     with pytest.raises(MigrationError, match="role reader may not migrate schema ledger of database .* as the owner"):
         reader.up()
@@ -248,3 +245,49 @@ def test_a_read_only_session_gets_one_sentence(database_url: str) -> None:
     Migrator(database_url, [T1]).up()
     with pytest.raises(MigrationError, match="may not migrate schema ledger .*read-only"):
         Migrator(read_only, [T1, T2]).up()
+
+
+def test_an_ordinary_owner_needs_no_superuser(database_url: str, connection: psycopg.Connection) -> None:
+    """CREATEDB and its own database are enough for everything, the scratch database included."""
+    connection.execute("DROP DATABASE IF EXISTS of_owner")
+    connection.execute("DROP ROLE IF EXISTS ordinary")
+    connection.execute("CREATE ROLE ordinary LOGIN CREATEDB")
+    connection.execute("CREATE DATABASE of_owner OWNER ordinary")
+    try:
+        migrator = Migrator(
+            make_conninfo(database_url, user="ordinary", dbname="of_owner"), [T1, T2, T3], projected={"x"}
+        )
+        assert len(migrator.up().files) == 3
+        assert [effect.kind for effect in migrator.targets.effects([1, 2, 3])] == ["plain"] * 3
+        assert len(migrator.down(1).files) == 3
+    finally:
+        connection.execute("DROP DATABASE of_owner WITH (FORCE)")
+
+
+def test_a_recorded_file_cannot_be_recorded_twice(database_url: str) -> None:
+    migrator = Migrator(database_url, [T1, T2])
+    migrator.up()
+    with psycopg.connect(database_url) as other, other.cursor() as cursor:
+        with pytest.raises(MigrationError, match=r"002_step.sql was recorded as applied by another runner"):
+            migrator.record_applied(cursor, [T2])
+        other.rollback()
+        migrator.record_rolled_back(cursor, [T2])
+        with pytest.raises(MigrationError, match=r"002_step.sql is not recorded as applied"):
+            migrator.record_rolled_back(cursor, [T2])
+
+
+def test_the_files_of_a_database_in_another_encoding_arrive_whole(
+    connection: psycopg.Connection, database_url: str
+) -> None:
+    connection.execute("DROP DATABASE IF EXISTS latin")
+    connection.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        url = make_conninfo(database_url, dbname="latin")
+        file = migration(1, "CREATE TABLE a (x int); COMMENT ON TABLE a IS 'Größe';", rollback="DROP TABLE a;")
+        migrator = Migrator(url, [file])
+        migrator.up()
+        with psycopg.connect(url, client_encoding="utf8") as inside:
+            assert read_catalogue(inside, "ledger").tables["a"].comment == "Größe"
+        assert len(migrator.down(1).files) == 1
+    finally:
+        connection.execute("DROP DATABASE latin WITH (FORCE)")

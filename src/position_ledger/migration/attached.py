@@ -15,7 +15,7 @@ from position_ledger.errors import MigrationError
 from position_ledger.migration.introspect import read_table
 
 if TYPE_CHECKING:
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
     from position_ledger.migration.catalogue import Grant, Table
 
@@ -193,31 +193,38 @@ def attached_to(connection: Connection[Any], schema: str, table: str, target: Ta
     target nothing counts as extra. Publication membership by schema or for all tables needs no action at a swap.
     """
     with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(
-            "SELECT current_setting('search_path') AS path, to_regclass(format('%%I.%%I', %s::text, %s::text))::oid AS oid",
-            [schema, table],
-        ).fetchone()
-        if row is None or row["oid"] is None:
+        found = cursor.execute(_FIND, [schema, table]).fetchone()
+        if found is None:
             raise MigrationError(f"there is no table {schema}.{table}; apply the migrations first")
         cursor.execute("SELECT set_config('search_path', 'pg_catalog', true)")
-
-        def rows(query: str) -> list[dict[str, Any]]:
-            return cursor.execute(query.encode(), {"table": row["oid"]}).fetchall()
-
-        hanging = {
-            "foreign_keys": tuple(IncomingForeignKey(**each) for each in rows(_FOREIGN_KEYS)),
-            "views": tuple(DependentView(**each) for each in rows(_VIEWS)),
-            "functions": tuple(DependentFunction(**each) for each in rows(_FUNCTIONS)),
-            "rules": tuple(DependentRule(**each) for each in rows(_RULES)),
-            "publications": tuple(
-                PublicationMember(**{**each, "columns": tuple(each["columns"] or ())}) for each in rows(_PUBLICATIONS)
-            ),
-            "row_type_columns": tuple(RowTypeColumn(**each) for each in rows(_ROW_TYPE_COLUMNS)),
-            "owned_sequences": tuple(each["name"] for each in rows(_OWNED_SEQUENCES)),
-        }
-        cursor.execute("SELECT set_config('search_path', %s, true)", [row["path"]])
+        hanging = _hanging(cursor, found["oid"])
+        cursor.execute("SELECT set_config('search_path', %s, true)", [found["path"]])
         live = read_table(connection, schema, table)
     return Attached(live=live, **hanging, **_extras(live, target or live))
+
+
+_FIND: Final = """
+    SELECT c.oid, current_setting('search_path') AS path
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
+"""
+
+
+def _hanging(cursor: Cursor[dict[str, Any]], oid: int) -> dict[str, Any]:
+    def rows(query: str) -> list[dict[str, Any]]:
+        return cursor.execute(query.encode(), {"table": oid}).fetchall()
+
+    return {
+        "foreign_keys": tuple(IncomingForeignKey(**row) for row in rows(_FOREIGN_KEYS)),
+        "views": tuple(DependentView(**row) for row in rows(_VIEWS)),
+        "functions": tuple(DependentFunction(**row) for row in rows(_FUNCTIONS)),
+        "rules": tuple(DependentRule(**row) for row in rows(_RULES)),
+        "publications": tuple(
+            PublicationMember(**{**row, "columns": tuple(row["columns"] or ())}) for row in rows(_PUBLICATIONS)
+        ),
+        "row_type_columns": tuple(RowTypeColumn(**row) for row in rows(_ROW_TYPE_COLUMNS)),
+        "owned_sequences": tuple(row["name"] for row in rows(_OWNED_SEQUENCES)),
+    }
 
 
 def _extras(live: Table, target: Table) -> dict[str, Any]:

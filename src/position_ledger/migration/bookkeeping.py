@@ -89,6 +89,12 @@ _CREATE: Final = (
     "COMMENT ON TABLE {history} IS 'Every migration and rollback ever run here; append-only'",
 )
 
+_FIND: Final = """
+    SELECT has_table_privilege(c.oid, 'INSERT') AND current_setting('transaction_read_only') = 'off'
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = %s AND c.relname = %s
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -137,20 +143,12 @@ def ensure_bookkeeping(connection: Connection, schema: str) -> None:
 
 
 def _exists(connection: Connection, schema: str) -> bool:
-    row = connection.execute(
-        "SELECT to_regclass(format('%%I.%%I', %s::text, %s::text)) IS NOT NULL", [schema, TABLE]
-    ).fetchone()
-    return row == (True,)
+    """Asked of the catalogue itself: to_regclass fails for a role that may not use the schema."""
+    return connection.execute(_FIND, [schema, TABLE]).fetchone() is not None
 
 
 def _refuse_read_only(connection: Connection, schema: str) -> None:
-    row = connection.execute(
-        """
-        SELECT has_table_privilege(format('%%I.%%I', %s::text, %s::text), 'INSERT')
-           AND current_setting('transaction_read_only') = 'off'
-        """,
-        [schema, TABLE],
-    ).fetchone()
+    row = connection.execute(_FIND, [schema, TABLE]).fetchone()
     if row != (True,):
         raise _may_not_write(connection, schema)
 
@@ -179,7 +177,17 @@ def read_applied(connection: Connection, schema: str) -> tuple[Applied, ...]:
 
 
 def remember(cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int) -> None:
-    """Insert the row of a file in the caller's transaction; a second runner of the same file fails on the primary key."""
+    """Insert the row of a file in the caller's transaction; MigrationError when another runner has recorded it."""
+    try:
+        _insert(cursor, schema, file, state, duration_ms)
+    except psycopg.errors.UniqueViolation as error:
+        raise MigrationError(
+            f"{file.filename} was recorded as applied by another runner meanwhile; see `position-ledger migrate status`"
+        ) from error
+    add_history(cursor, schema, file, "up" if state == "done" else "start", duration_ms)
+
+
+def _insert(cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int) -> None:
     sums = file.checksums
     cursor.execute(
         sql.SQL(
@@ -191,7 +199,6 @@ def remember(cursor: AnyCursor, schema: str, file: MigrationFile, state: State, 
             *(_origin(), duration_ms),
         ],
     )
-    add_history(cursor, schema, file, "up" if state == "done" else "start", duration_ms)
 
 
 def change_state(cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int = 0) -> None:

@@ -1,7 +1,7 @@
 """What a schema holds, as plain comparable values: everything is keyed by name, never by oid or column number.
 
-Definitions are the server's own text, read with the schema alone on the search path, so that its name is in none of them
-and the same table in another schema compares equal. Two catalogues are comparable when the same server version wrote both.
+Definitions are the server's own text, read with the schema alone on the search path, so that its name is in none of
+them and the same table in another schema compares equal. Compare only what servers of one version wrote.
 """
 
 from __future__ import annotations
@@ -203,10 +203,9 @@ def _differences_of_part(where: str, part: str, old: Any, new: Any) -> Iterator[
     if isinstance(old, dict):
         yield from _differences_of_mapping(where, _SINGULAR.get(part, part.removesuffix("s")), old, new)
     elif isinstance(old, tuple) and old != new:
-        yield from (f"{where}: {part} lost {_shown(item)}" for item in old if item not in new)
-        yield from (f"{where}: {part} gained {_shown(item)}" for item in new if item not in old)
-        if sorted(map(str, old)) == sorted(map(str, new)):
-            yield f"{where}: {part} changed order or count: {_shown(old)} became {_shown(new)}"
+        lost = [f"{where}: {part} lost {_shown(item)}" for item in old if item not in new]
+        gained = [f"{where}: {part} gained {_shown(item)}" for item in new if item not in old]
+        yield from lost + gained or [f"{where}: {part} {_shown(old)} became {_shown(new)}"]
     elif old != new:
         yield f"{where}: {part.replace('_', ' ')} {_shown(old)} became {_shown(new)}"
 

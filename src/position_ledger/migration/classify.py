@@ -69,11 +69,13 @@ def classify(
 
 
 def _structure(table: Table | None) -> object:
-    """What only a rebuild may change; index, comment, grant, trigger, option and statistics are changed in place."""
+    """What only a rebuild may change; index, comment, grant, trigger, storage and statistics change in place."""
     if table is None:
         return None
     columns = {
-        column.name: replace(column, comment=None, statistics_target=None, options=(), grants=())
+        column.name: replace(
+            column, comment=None, statistics_target=None, options=(), grants=(), storage=None, compression=""
+        )
         for column in table.columns.values()
     }
     constraints = {each.name: replace(each, comment=None) for each in table.constraints.values()}
@@ -92,8 +94,8 @@ def _refuse_both(effect: Effect, projected: frozenset[str], written: list[str]) 
     number, filename = effect.file.number, effect.file.filename
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""  # noqa: PLR2004 - enough to find the place
     raise MigrationError(
-        f"{filename} changes the projected table {_names(effect.tables)}, which is rebuilt from the log, and also other "
-        f"things ({'; '.join(others[:3])}{more}); split it: everything else in {number:03}_…, "
+        f"{filename} changes the projected table {_names(effect.tables)}, which is rebuilt from the log, and also "
+        f"other things ({'; '.join(others[:3])}{more}); split it: everything else in {number:03}_…, "
         f"what concerns {_names(effect.tables)} in {number + 1:03}_…"
     )
 
@@ -108,8 +110,8 @@ def _refuse_unfit(effect: Effect) -> None:
     for name in sorted(effect.tables & effect.after.tables.keys()):
         for reason in unfit_for_projection(effect.after.tables[name]):
             raise MigrationError(
-                f"{effect.file.filename} makes the projected table {name} one that the log cannot fill again: {reason}; "
-                "take it away, or let the projection give the value"
+                f"{effect.file.filename} makes the projected table {name} one that the log cannot fill again: "
+                f"{reason}; take it away, or let the projection give the value"
             )
 
 

@@ -1,7 +1,7 @@
 """SQL that makes a table again from its catalogue values: bare for a bulk load, then finished.
 
-Definitions come from the server unqualified, so both parts are run after ``shadow_path``: the shadow's schema first, then
-the live one, where the plain tables, types and functions are that the table refers to.
+Definitions come from the server unqualified, so both parts are run after ``shadow_path``: the shadow's schema first,
+then the live one, where the plain tables, types and functions are that the table refers to.
 """
 
 from __future__ import annotations
@@ -73,8 +73,7 @@ def create_table(table: Table, schema: str) -> Composed:
 
 
 def finish_table(table: Table, schema: str) -> list[Composed]:
-    """What the loaded table still lacks, in order: indexes and constraints by their names, statistics, triggers, grants,
-    comments. Afterwards its catalogue equals the one it was made from."""
+    """What the loaded table still lacks, in order; afterwards its catalogue equals the one it was made from."""
     _refuse_unsupported(table)
     name = sql.Identifier(schema, table.name)
     return [

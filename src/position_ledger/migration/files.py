@@ -1,8 +1,8 @@
 """Read a folder of numbered SQL migrations into checked, frozen values; nothing here touches a database.
 
-A file is ``NNN_descriptive_name.sql``: a header of ``-- Key: value`` lines, then three sections, each begun by a line of
-its own: ``-- forward``, ``-- verify``, ``-- rollback``. A section mark inside a string, a dollar quote or a block comment
-is text, not a mark. Checksums are SHA-256 over the bytes with every line end made LF.
+A file is ``NNN_descriptive_name.sql``: a header of ``-- Key: value`` lines, then three sections, each begun by a line
+of its own: ``-- forward``, ``-- verify``, ``-- rollback``. Such a line inside a string, a dollar quote or a block
+comment is text. Checksums are SHA-256 over the bytes with every line end made LF.
 """
 
 from __future__ import annotations
@@ -102,13 +102,14 @@ def load_folder(folder: Traversable) -> tuple[MigrationFile, ...]:
 
 
 def _refuse_number_clashes(filenames: Iterable[str]) -> None:
-    """Before any file is read: two files with one number are the more telling error than a bad header in one of them."""
+    """Before any file is read: two files with one number say more than a bad header in one of them."""
     seen: dict[int, str] = {}
     for filename in filenames:
         number = _number_of(filename)
         if number in seen:
             raise MigrationError(
-                f"{seen[number]} and {filename} have the same number {number:03}; give the later one the next free number"
+                f"{seen[number]} and {filename} have the same number {number:03}; "
+                "give the later one the next free number"
             )
         seen[number] = filename
 
@@ -254,8 +255,8 @@ def _refuse_unsendable(statement: Statement) -> None:
     control = words[:1] and words[0] in _TRANSACTION_CONTROL
     if control or words[:2] in {("prepare", "transaction"), ("set", "transaction")}:
         raise MigrationError(
-            f"line {statement.line}: {statement.excerpt!r} controls the transaction; leave it out, the runner wraps each "
-            "file in one transaction"
+            f"line {statement.line}: {statement.excerpt!r} controls the transaction; leave it out, "
+            "the runner wraps each file in one transaction"
         )
     if words[:1] == ("copy",) and {"stdin", "stdout"} & set(words):
         raise MigrationError(f"line {statement.line}: COPY cannot read from or write to a migration file; use INSERT")
@@ -276,7 +277,8 @@ def _check_verify(section: Section) -> None:
     for statement in section.statements:
         if statement.words[:1] not in {("select",), ("with",)}:
             raise MigrationError(
-                f"line {statement.line}: {statement.excerpt!r} is no SELECT; a verification returns one row with one true"
+                f"line {statement.line}: {statement.excerpt!r} is no SELECT; "
+                "a verification returns one row with one true"
             )
 
 

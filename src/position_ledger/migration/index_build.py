@@ -1,7 +1,7 @@
 """The one step outside a transaction: an index built or dropped CONCURRENTLY, resumable from its state row.
 
-Row ``running`` is committed before the build and ``done`` after it. A build that fails is cleaned up at once and its row
-taken away; only a kill leaves ``running`` behind, and then an INVALID index of that name is ours and is dropped first.
+Row ``running`` is committed before the build and ``done`` after it. A build that fails is cleaned up at once and its
+row taken away; only a kill leaves ``running`` behind, and then an INVALID index of that name is ours and is dropped first.
 lock_timeout stays off: the build waits for old snapshots, and a time-out would leave an INVALID index each time.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["build_index", "drop_index"]
 
 
 def build_index(connection: Connection, schema: str, file: MigrationFile) -> None:
-    """Build the index of a file, or finish what a killed runner began; raise MigrationError with everything as before."""
+    """Build the index of a file, or finish what a killed runner began; MigrationError leaves everything as before."""
     started = time.monotonic()
     index = _index_of(file)
     is_resumed = any(row.number == file.number for row in read_applied(connection, schema))
@@ -102,7 +102,8 @@ def _validity(connection: Connection, schema: str, name: str) -> bool | None:
     row = connection.execute(
         """
         SELECT coalesce(x.indisvalid AND x.indisready, false) FROM pg_catalog.pg_class c
-          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_index x ON x.indexrelid = c.oid
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          LEFT JOIN pg_catalog.pg_index x ON x.indexrelid = c.oid
          WHERE n.nspname = %s AND c.relname = %s
         """,
         [schema, name],

@@ -46,7 +46,8 @@ RELATIONS: Final = f"""
                CASE WHEN c.relkind = 'r' AND c.relreplident <> 'd' THEN 'replica identity ' || c.relreplident::text END
            ], NULL) AS unsupported
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam
-     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm') AND NOT {_of_extension("pg_class", "c.oid")}
+     WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
+       AND NOT {_of_extension("pg_class", "c.oid")}
      ORDER BY c.relname
 """
 
@@ -62,7 +63,8 @@ COLUMNS: Final = f"""
                 ELSE coalesce((SELECT max(v) FROM (
                     SELECT p.provolatile::text FROM regexp_matches(d.adbin::text, ':(?:op)?funcid (\\d+)', 'g') m
                       JOIN pg_proc p ON p.oid = m[1]::oid
-                    UNION ALL SELECT 's' WHERE d.adbin::text ~ 'SQLVALUEFUNCTION') f(v)), 'i') END AS default_volatility,
+                    UNION ALL SELECT 's' WHERE d.adbin::text ~ 'SQLVALUEFUNCTION') f(v)), 'i')
+           END AS default_volatility,
            a.attgenerated::text AS generated, a.attidentity::text AS identity,
            CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END AS collation,
            CASE WHEN a.attstorage <> t.typstorage THEN a.attstorage::text END AS storage,
@@ -90,7 +92,8 @@ CONSTRAINTS: Final = """
 INDEXES: Final = """
     SELECT c.relname::text AS relation, i.relname::text AS name, pg_get_indexdef(i.oid, 0, true) AS definition,
            EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.oid AND k.contype IN ('p', 'u', 'x')) AS constraint,
-           x.indisvalid AND x.indisready AS valid, i.reloptions AS options, obj_description(i.oid, 'pg_class') AS comment,
+           x.indisvalid AND x.indisready AS valid,
+           i.reloptions AS options, obj_description(i.oid, 'pg_class') AS comment,
            (SELECT jsonb_agg(jsonb_build_array(a.attnum, a.attstattarget) ORDER BY a.attnum) FROM pg_attribute a
              WHERE a.attrelid = i.oid AND a.attstattarget >= 0) AS statistics_targets
       FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid
@@ -138,7 +141,8 @@ FUNCTIONS: Final = f"""
 
 SEQUENCES: Final = f"""
     SELECT c.relname::text AS name, concat_ws(' ', format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment',
-               s.seqincrement, 'min', s.seqmin, 'max', s.seqmax, 'cache', s.seqcache, 'cycle', s.seqcycle) AS definition,
+               s.seqincrement, 'min', s.seqmin, 'max', s.seqmax, 'cache', s.seqcache, 'cycle', s.seqcycle)
+               AS definition,
            o.relname || '.' || a.attname AS owned_by, o.relname::text AS relation,
            obj_description(c.oid, 'pg_class') AS comment, {_grants("c.relacl", "s", "c.relowner")} AS grants
       FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -199,7 +203,8 @@ SURROUNDINGS: Final = """
     UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname !~ '^pg_'
     UNION ALL SELECT 'relation ' || c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', %(schema)s)
-    UNION ALL SELECT 'function ' || p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    UNION ALL SELECT 'function ' || p.oid::regprocedure::text
+                FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
                WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', %(schema)s)
     UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname !~ '^pg_'
     ORDER BY 1

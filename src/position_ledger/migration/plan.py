@@ -70,8 +70,8 @@ def check_fit(files: Sequence[MigrationFile], applied: Sequence[Applied]) -> Non
     unknown = [row for row in applied if row.number > len(files)]
     if unknown:
         raise SchemaMismatch(
-            f"the database is ahead of this release: it has {', '.join(row.name for row in unknown)} applied and the folder "
-            f"ends at {files[-1].name if files else 'nothing'}; install the release that has them"
+            f"the database is ahead of this release: it has {', '.join(row.name for row in unknown)} applied and "
+            f"the folder ends at {files[-1].name if files else 'nothing'}; install the release that has them"
         )
     for row in applied:
         file = files[row.number - 1]
@@ -81,7 +81,8 @@ def check_fit(files: Sequence[MigrationFile], applied: Sequence[Applied]) -> Non
     for file, row in zip(files, applied, strict=False):
         if file.number != row.number:
             raise MigrationError(
-                f"{file.filename} is not applied but the later {row.name} is: out of order; give it the next free number"
+                f"{file.filename} is not applied but the later {row.name} is: out of order; "
+                "give it the next free number"
             )
 
 

@@ -35,6 +35,7 @@ from position_ledger.migration.sums import check_sum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+
     from psycopg import Cursor
 
     from position_ledger.migration.files import MigrationFile
@@ -104,14 +105,15 @@ class Migrator:
             return status_of(self.files, read_applied(connection, self._schema))
 
     def require_current(self) -> None:
-        """Raise SchemaMismatch, naming the gap and the command, unless every migration is applied and none is unknown."""
+        """Raise SchemaMismatch, naming the gap and the command, unless exactly the folder's migrations are applied."""
         with open_session(self._conninfo, self._limits) as connection:
             applied = read_applied(connection, self._schema)
         check_fit(self.files, applied)
         pending = status_of(self.files, applied).pending
         if pending:
             raise SchemaMismatch(
-                f"the database is behind: {', '.join(row.name for row in pending)} not applied; run `position-ledger migrate up`"
+                f"the database is behind: {', '.join(row.name for row in pending)} not applied; "
+                "run `position-ledger migrate up`"
             )
 
     def up(self, target: int | None = None, *, rebuild: Rebuild | None = None) -> Outcome:
@@ -169,7 +171,7 @@ class Migrator:
             forget(cursor, self._schema, file, 0)
 
     def verify(self, cursor: Cursor[Any], files: Sequence[MigrationFile], *, schema: str | None = None) -> None:
-        """Run the verification of files in the caller's transaction, read-only; ``schema`` names a shadow to look at first."""
+        """Run the verification of files in the caller's transaction; ``schema`` names a shadow to look at first."""
         path = [schema, self._schema] if schema else [self._schema]
         with cursor.connection.transaction(), cursor.connection.cursor(row_factory=tuple_row) as checking:
             before = checking.execute("SELECT current_setting('search_path')").fetchone()
@@ -224,7 +226,7 @@ class Migrator:
             return
         started = time.monotonic()
         if step.is_transactional:
-            self._retrying(connection, step, lambda: self._apply(connection, step, run, started))
+            self._retrying(connection, step, run, lambda: self._apply(connection, step, run, started))
         else:
             build_index(connection, self._schema, step)
         use_schema(connection, self._schema)
@@ -240,7 +242,7 @@ class Migrator:
             remember(cursor, self._schema, file, "done", _elapsed_ms(started))
 
     def _begin(self, connection: Connection, run: _Run) -> None:
-        """Bound the waits; and as in place is right only while the log is empty, let no first event arrive meanwhile."""
+        """Bound the waits; and while the log is empty, which makes in place right, let no first event arrive."""
         connection.execute(f"SET LOCAL lock_timeout = {self._limits.lock_timeout_ms}".encode())
         if not run.is_log_empty or not self._knows_events(connection):
             return
@@ -265,8 +267,8 @@ class Migrator:
         if strategy is None:
             command = f"rebuild-projection {min(change.tables)}" + (" --rollback" if undo else "")
             raise MigrationError(
-                f"{files} {'changed' if undo else 'changes'} the projected table {tables}, whose rows come from the log that "
-                f"has events: it needs the rebuild; run `{command}`"
+                f"{files} {'changed' if undo else 'changes'} the projected table {tables}, whose rows come from the log, "
+                f"and the log has events: it needs the rebuild; run `{command}`"
             )
         run.say(f"{'taking back' if undo else 'rebuilding'} {tables} for {files}")
         strategy(change)
@@ -274,7 +276,8 @@ class Migrator:
         missing = [file.filename for file in change.files if (file.number in recorded) == undo]
         if missing:
             raise MigrationError(
-                f"the rebuild of {tables} ended without recording {', '.join(missing)}; see `position-ledger migrate status`"
+                f"the rebuild of {tables} ended without recording {', '.join(missing)}; "
+                "see `position-ledger migrate status`"
             )
         run.files += change.files
         run.say(f"{'rolled back' if undo else 'applied'} {files}")
@@ -294,7 +297,7 @@ class Migrator:
         if step.is_transactional:
             self.targets.prepare([step.number - 1, step.number])
             known = self._drift(connection, step.number)
-            self._retrying(connection, step, lambda: self._take_back(connection, step, run, known))
+            self._retrying(connection, step, run, lambda: self._take_back(connection, step, run, known))
         else:
             drop_index(connection, self._schema, step)
         use_schema(connection, self._schema)
@@ -310,8 +313,8 @@ class Migrator:
             left = [line for line in self._drift(connection, file.number - 1) if line not in known]
             if left:
                 raise MigrationError(
-                    f"the rollback of {file.filename} does not lead back to the schema before it: {'; '.join(left[:5])}; "
-                    "nothing was rolled back, correct its rollback section"
+                    f"the rollback of {file.filename} does not lead back to the schema before it: "
+                    f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
                 )
             forget(cursor, self._schema, file, _elapsed_ms(started))
 
@@ -320,13 +323,14 @@ class Migrator:
         target = self.targets.catalogue_at(number)
         return diff(target, read_catalogue(connection, self._schema))
 
-    def _retrying(self, connection: Connection, file: MigrationFile, attempt: Callable[[], None]) -> None:
+    def _retrying(self, connection: Connection, file: MigrationFile, run: _Run, attempt: Callable[[], None]) -> None:
         """Try again, after a pause with jitter, while only a lock is in the way; then say who holds locks."""
         limits = self._limits
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_lock_trouble),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=limits.retry_pause_max_s),
             stop=tenacity.stop_after_delay(limits.retry_budget_s),
+            before_sleep=lambda state: run.tell(f"{file.filename} waits for a lock, try {state.attempt_number}"),
             reraise=True,
         )
         try:
@@ -336,7 +340,8 @@ class Migrator:
                 raise
             blockers = lock_blockers(connection, self._schema) or "nobody any more"
             raise StatementFailed(
-                f"{error}; tried for {limits.retry_budget_s:g} s, locks on tables of {self._schema} are held by {blockers}",
+                f"{error}; tried for {limits.retry_budget_s:g} s, "
+                f"locks on tables of {self._schema} are held by {blockers}",
                 error.sqlstate,
             ) from error
         except psycopg.Error as error:

@@ -1,7 +1,7 @@
 """The target catalogue: every migration replayed from 001 in an empty scratch database of the same server.
 
-The replay is one transaction that is rolled back, so that nothing it does (a role, say) outlives it, and the database is
-dropped. An index that a file builds CONCURRENTLY is built plainly: the catalogue is the same.
+The replay is one transaction that is rolled back, so that nothing it does (a role, say) outlives it, and the database
+is dropped. An index that a file builds CONCURRENTLY is built plainly: the catalogue is the same.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _GUARD_FUNCTION: Final = """
     CREATE FUNCTION pg_temp.position_ledger_guard() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         IF TG_ARGV[0] = 'projected' THEN
-            RAISE EXCEPTION '% of rows of the projected table %, which come from the event log only', TG_OP, TG_TABLE_NAME
-                USING ERRCODE = 'raise_exception';
+            RAISE EXCEPTION '% of rows of the projected table %, which come from the event log only',
+                TG_OP, TG_TABLE_NAME;
         END IF;
         PERFORM pg_catalog.set_config('position_ledger.written',
             pg_catalog.concat_ws(',', nullif(pg_catalog.current_setting('position_ledger.written', true), ''),
@@ -99,7 +99,7 @@ class Targets:
             self._replay(missing, frozenset())
 
     def effects(self, numbers: Collection[int]) -> tuple[Effect, ...]:
-        """What each numbered file does; MigrationError for one that writes rows of a projected table, or does too much."""
+        """What each numbered file does; MigrationError for one that writes projected rows, or does too much at once."""
         missing = frozenset(numbers) - self._written.keys()
         if missing:
             self._replay({near for number in missing for near in (number - 1, number)}, missing)

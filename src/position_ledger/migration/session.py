@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import tenacity
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError
 
@@ -85,6 +86,8 @@ def open_session(conninfo: str, limits: Limits) -> Iterator[Connection]:
             autocommit=True,
             prepare_threshold=None,
             connect_timeout=limits.connect_timeout_s,
+            client_encoding="utf8",
+            keepalives_idle=60,
             application_name=f"position-ledger migrate {socket.gethostname()[:24]} {os.getpid()}",
         )
     except psycopg.OperationalError as error:
@@ -128,13 +131,16 @@ def migration_session(conninfo: str, schema: str, limits: Limits) -> Iterator[Co
 
 def use_schema(connection: Connection, schema: str) -> None:
     """Put the session back to what every migration file starts from: nothing set but our own path and time-outs."""
+    connection.execute("RESET SESSION AUTHORIZATION")
     connection.execute("RESET ROLE")
     connection.execute("RESET ALL")
     connection.execute(sql.SQL("SET search_path = {}, pg_catalog").format(sql.Identifier(schema)))
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET idle_session_timeout = 0")
-    with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # a server on a platform without the check
-        connection.execute("SET client_connection_check_interval = '1s'")
+    for timeout in ("statement_timeout", "lock_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout"):
+        connection.execute(f"SET {timeout} = 0".encode())  # a role's own limits are for its everyday work
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # a server on a platform without the check
+            connection.execute("SET client_connection_check_interval = '1s'")
 
 
 def _take_lock(connection: Connection, key: tuple[int, int], schema: str, wait_s: float) -> None:
@@ -180,10 +186,11 @@ def lock_blockers(connection: Connection, schema: str) -> str:
     """The sessions that hold locks on relations of schema, oldest transaction first, as text; "" when there is none."""
     rows = connection.execute(
         """
-        SELECT DISTINCT a.xact_start, format('server process %%s (%%s, role %%s, transaction open for %%s s: %%s)', a.pid,
-               coalesce(nullif(a.application_name, ''), 'unnamed'), a.usename,
+        SELECT DISTINCT a.xact_start,
+               format('server process %%s (%%s, role %%s, transaction open for %%s s: %%s)', a.pid,
+                      coalesce(nullif(a.application_name, ''), 'unnamed'), a.usename,
                coalesce(round(extract(epoch FROM clock_timestamp() - a.xact_start), 1)::text, '?'),
-               coalesce(left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80), '?'))
+                               coalesce(left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80), '?'))
           FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
           JOIN pg_catalog.pg_class c ON l.locktype = 'relation' AND c.oid = l.relation
           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -30,10 +30,10 @@ _TOKEN = re.compile(
     | (?P<escape>[eE]'(?:[^'\\]|\\.|'')*+'{_CONTINUED})
     | (?P<string>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*+')
     | (?P<name>(?:[uU]&)?"(?:[^"]|"")*+")
+    | (?P<open>[eE]'|['"])
     | (?P<dollar>\$(?:[{_IDENT_START}][{_IDENT_START}0-9]*+)?\$)
     | (?P<word>[{_IDENT_START}][{_IDENT_START}0-9$]*+)
     | (?P<number>\d[0-9A-Za-z_.]*+|\$\d+)
-    | (?P<open>['"])
     | (?P<symbol>.)
     """,
     re.VERBOSE | re.DOTALL,
@@ -112,7 +112,7 @@ def _end_of(match: re.Match[str], text: str, line: int) -> int:
             raise _unterminated(f"the dollar quote {match.group()}", line)
         return closing + len(match.group())
     if match.lastgroup == "open":
-        raise _unterminated("the string" if match.group() == "'" else "the quoted name", line)
+        raise _unterminated("the quoted name" if match.group() == '"' else "the string", line)
     return match.end()
 
 
@@ -178,9 +178,7 @@ class _Nesting:
         # After a dot or AS even a reserved word is only a label: `t.end`, `SELECT 1 AS end`.
         if not self._in_routine or self.previous in {".", "as"}:
             return
-        if word == "atomic" and self.previous == "begin":
-            self.atomic += 1
-        elif self.atomic and word == "case":
+        if (word == "atomic" and self.previous == "begin") or (self.atomic and word == "case"):
             self.atomic += 1
         elif self.atomic and word == "end":
             self.atomic -= 1

@@ -45,8 +45,8 @@ def check_sum(files: Iterable[MigrationFile], text: str) -> None:
     for found, expected in zip_longest(written, _lines(files), fillvalue=""):
         if found != expected:
             raise MigrationError(
-                f"{SUM_FILE} does not fit {(expected or found).partition(' ')[0]}: the file was added, removed, renamed or "
-                "edited since the sums were written; look at the difference, then write them again"
+                f"{SUM_FILE} does not fit {(expected or found).partition(' ')[0]}: the file was added, removed, "
+                "renamed or edited since the sums were written; look at the difference, then write them again"
             )
 
 
