@@ -43,7 +43,8 @@ class _Followed:
 class Follower:
     """Projects every generation that this code may write, over one connection. One thread at a time.
 
-    ``name`` must be unique among all workers. Whatever happens to the connection or the process, nothing is lost and
+    ``name`` must be unique among all workers; without ``share`` it takes every free shard, for work that ends soon;
+    ``only`` restricts it to one generation. Whatever happens to the connection or the process, nothing is lost and
     nothing is written twice: leases run out and others go on from the checkpoints.
     """
 
@@ -55,12 +56,14 @@ class Follower:
         *,
         name: str,
         share: bool = True,
+        only: int | None = None,
     ) -> None:
         self._connection = connection
         self._projections = {projection.table: projection for projection in projections}
         self._codec = codec
         self._name = name
         self._share = share
+        self._only = only
         self._followed: dict[int, _Followed] = {}
         self._upkeep_due = 0.0
         self._seek_due = 0.0
@@ -105,7 +108,8 @@ class Follower:
 
     def _keep_up(self) -> None:
         """Look up the generations, say that we live, renew what we hold, give back what is more than our share."""
-        current = {g.generation_id: g for g in generations.followed(self._connection, self._projections.values())}
+        followed = generations.followed(self._connection, self._projections.values())
+        current = {g.generation_id: g for g in followed if self._only in (None, g.generation_id)}
         for gone in self._followed.keys() - current.keys():
             del self._followed[gone]
         for generation_id, generation in current.items():

@@ -180,6 +180,8 @@ def ensure_first(
 ) -> list[str]:
     """Give every projection that has a table but no generation its first one, at position 0; answers their tables.
 
+    While the log is empty, tables are changed in place and their generation goes over to the new code.
+
     Runs as the owner of the schema, after migrations.
 
     Raises:
@@ -188,13 +190,33 @@ def ensure_first(
     made = []
     for projection in projections:
         with connection.transaction():
-            if active(connection, projection.table) is not None:
+            current = active(connection, projection.table)
+            if current is not None and (current.fingerprint == fingerprint_of(projection) or not _log_is_empty(connection)):
                 continue
             check_columns(connection, schema, projection)
+            if current is not None:
+                _relabel(connection, current, projection, release)
+                continue
             generation_id = create(connection, projection, schema=schema, state="active", release=release)
             create_checkpoints(connection, generation_id, 0)
             made.append(projection.table)
     return made
+
+
+def _log_is_empty(connection: psycopg.Connection[Any]) -> bool:
+    """Whether there is no event, and none can come before the caller's transaction ends."""
+    connection.execute("LOCK TABLE events IN SHARE MODE")
+    return connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
+
+
+def _relabel(
+    connection: psycopg.Connection[Any], current: Generation, projection: Projection[Any], release: str
+) -> None:
+    """Without events the table is empty and was changed in place: it belongs to the new code."""
+    connection.execute(
+        "UPDATE projection_generations SET fingerprint = %s, columns = %s, release = %s WHERE generation_id = %s",
+        (fingerprint_of(projection), list(projection.columns), release, current.generation_id),
+    )
 
 
 def visible_up_to(connection: psycopg.Connection[Any], tables: Sequence[str]) -> int:

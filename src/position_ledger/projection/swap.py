@@ -1,0 +1,365 @@
+"""The swap: one short transaction in which another generation takes the place and the name of the live table.
+
+It waits for a quiet moment instead of making one: while a transaction older than a few milliseconds holds the table it
+does not even ask for the lock, and when it asks it gives up after 20 ms, so no reader ever queues behind it for longer.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from position_ledger.errors import GenerationNotOurs, SwapBlocked
+from position_ledger.migration.attached import Attached, attached_to
+from position_ledger.migration.catalogue import Catalogue, View
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.generations import GENERATION_LOCK, Generation
+from position_ledger.projection.projector import apply_events
+from position_ledger.projection.references import Resolver
+from position_ledger.store import feed
+from position_ledger.store.codec import Codec
+
+LOCK_TIMEOUT_MS = 20
+QUIET_MS = 5
+"""Transactions younger than this are let pass; older ones that hold the table are waited for, without asking for it."""
+
+BUDGET_S = 60.0
+PAUSE_S = 0.01
+TAIL_EVENTS_MAX = 500
+"""Events that the swap itself may still project; with more left it lets the followers go on and tries again."""
+
+SHADOW_ROLES = ("position_ledger_reader", "position_ledger_projector")
+
+BUSY = """
+SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), extract(epoch FROM clock_timestamp() - a.xact_start)::float8,
+       left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80)
+  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+ WHERE l.relation = ANY(%s::regclass[]) AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+   AND a.pid <> pg_backend_pid() AND a.xact_start < clock_timestamp() - make_interval(secs => %s)
+ ORDER BY a.xact_start LIMIT 5
+"""
+
+
+class _TryAgain(Exception):  # noqa: N818 - a signal, never seen outside
+    """This attempt came at a bad moment; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwapPlan:
+    """What takes whose place, and what the same transaction has to bring about besides.
+
+    ``projection`` folds the tail; None if this code may not (the fingerprint of ``new`` is not ours): then ``new`` must
+    be kept current by workers with its code. ``before`` is what the migrations have made of the live table (the rest was
+    attached by hand and goes along), ``after`` has the views as they are to be; ``record`` runs last.
+    """
+
+    live: Generation
+    new: Generation
+    projection: Projection[Any] | None
+    before: Catalogue
+    after: Catalogue
+    record: Callable[[psycopg.Cursor[Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SwapResult:
+    """How it went: attempts, time for which the table was locked exclusively, and events that the swap itself projected."""
+
+    attempts: int
+    lock_ms: float
+    tail_events: int
+
+
+def blockers(attached: Attached) -> list[str]:
+    """What hangs on the live table and cannot be moved to another one, each in words with the remedy."""
+    words = [f"materialized view {v.schema}.{v.name} (drop it, and create it again after the swap)" for v in attached.views if v.materialized]
+    words += [f"function {f.schema}.{f.signature} is bound to its {f.reason} (drop it for the swap)" for f in attached.functions]
+    words += [f"rule {r.name} on {r.schema}.{r.relation} (drop it for the swap)" for r in attached.rules]
+    words += [f"column {c.schema}.{c.relation}.{c.column} has its row type" for c in attached.row_type_columns]
+    words += [f"sequence {name} is owned by it" for name in attached.owned_sequences]
+    words += [f"index {name} is not in the migrations (add it by a migration)" for name in attached.extra_indexes]
+    words += [f"constraint {name} is not in the migrations (add it by a migration)" for name in attached.extra_constraints]
+    return words
+
+
+def swap(
+    connection: psycopg.Connection[Any],
+    plan: SwapPlan,
+    codec: Codec,
+    *,
+    schema: str,
+    tell: Callable[[str], None],
+    catch_up: Callable[[], None],
+    budget_s: float = BUDGET_S,
+) -> SwapResult:
+    """Make ``plan.new`` the active generation. ``catch_up`` is called before each attempt to shorten the tail.
+
+    Raises:
+        SwapBlocked: something that cannot be moved hangs on the table, or no quiet moment came within the budget; names
+            what is in the way. The live table is as before.
+    """
+    attached = attached_to(connection, schema, plan.live.projection, plan.before.tables.get(plan.live.projection))
+    if blockers(attached):
+        msg = f"table {schema}.{plan.live.projection} cannot be swapped: {'; '.join(blockers(attached))}"
+        raise SwapBlocked(msg)
+    make_schema(connection, retired_schema(schema, plan.live))
+    deadline = time.monotonic() + budget_s
+    attempts = 0
+    while True:
+        attempts += 1
+        catch_up()
+        try:
+            _wait_for_quiet(connection, _relations(connection, attached, schema), deadline)
+            lock_ms, tail = _attempt(connection, plan, codec, attached, schema)
+            _validate(connection, attached)
+        except (_TryAgain, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            if time.monotonic() > deadline:
+                raise SwapBlocked(_who(connection, attached, schema, error)) from error
+            time.sleep(PAUSE_S * random.uniform(0.5, 2.0))  # noqa: S311 - jitter
+        else:
+            tell(f"swapped {plan.live.projection} in attempt {attempts}, locked for {lock_ms:.1f} ms")
+            return SwapResult(attempts, lock_ms, tail)
+
+
+def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str], deadline: float) -> None:
+    while True:
+        busy = connection.execute(BUSY, (list(relations), QUIET_MS / 1000)).fetchall()
+        if not busy:
+            return
+        if time.monotonic() > deadline:
+            raise _TryAgain
+        time.sleep(PAUSE_S / 2)
+
+
+def _who(connection: psycopg.Connection[Any], attached: Attached, schema: str, error: Exception) -> str:
+    busy = connection.execute(BUSY, (_relations(connection, attached, schema), 0.0)).fetchall()
+    names = "; ".join(f"pid {pid} ({application}, {age:.1f} s): {query}" for pid, application, age, query in busy)
+    return (
+        f"no quiet moment came to swap {attached.live.name}: {names or error}; the live table is unchanged, end what "
+        f"blocks it and run rebuild-projection {attached.live.name} again"
+    )
+
+
+def _relations(connection: psycopg.Connection[Any], attached: Attached, schema: str) -> list[str]:
+    named = [(schema, attached.live.name), *((fk.schema, fk.table) for fk in attached.foreign_keys)]
+    return [Identifier(*parts).as_string(connection) for parts in dict.fromkeys(named)]
+
+
+def _attempt(
+    connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec, attached: Attached, schema: str
+) -> tuple[float, int]:
+    """One try. Order of locks: generations (stops projecting), the feed's tail, children, then the tables."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_MS}ms")))
+        for generation in sorted((plan.live, plan.new), key=lambda one: one.generation_id):
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation.generation_id))
+        tail = _project_tail(connection, plan, codec)
+        for relation in dict.fromkeys((fk.schema, fk.table) for fk in attached.foreign_keys):
+            cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
+        cursor.execute(
+            SQL("LOCK TABLE {}, {} IN ACCESS EXCLUSIVE MODE").format(
+                Identifier(schema, plan.live.projection), Identifier(plan.new.schema, plan.new.projection)
+            )
+        )
+        started = time.perf_counter()
+        for statement in _exchange(plan, attached, schema):
+            cursor.execute(statement)
+        _record(cursor, plan, schema)
+        plan.record(cursor)
+    return (time.perf_counter() - started) * 1000, tail
+
+
+def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec) -> int:
+    """Bring the new generation to the horizon, so that what becomes active is never behind what was live."""
+    upto = feed.horizon(connection)
+    positions = connection.execute(
+        "UPDATE projection_checkpoints AS c SET token = c.token + 1, holder = NULL, lease_until = '-infinity' "
+        "WHERE c.generation_id = %s RETURNING c.stream_from, c.stream_to, c.position",
+        (plan.new.generation_id,),
+    ).fetchall()
+    if plan.projection is None:
+        behind = connection.execute(
+            "SELECT max(o.position) > %s FROM projection_checkpoints AS o WHERE o.generation_id = %s",
+            (min(row[2] for row in positions), plan.live.generation_id),
+        ).fetchone()
+        if behind is not None and behind[0]:
+            raise _TryAgain
+        return 0
+    events = 0
+    resolver = Resolver(codec, plan.projection.folds)
+    for position in sorted({row[2] for row in positions}):
+        ranges = [(low, high) for low, high, at in positions if at == position]
+        rows = feed.page(
+            connection, after=position, upto=upto, topics=plan.projection.topics, ranges=ranges, limit=TAIL_EVENTS_MAX + 1
+        )
+        events += len(rows)
+        if events > TAIL_EVENTS_MAX:
+            raise _TryAgain
+        apply_events(connection, plan.new.schema, plan.projection, resolver.resolve(connection, rows), {})
+    connection.execute(
+        "UPDATE projection_checkpoints AS c SET position = %s WHERE c.generation_id = %s AND c.position < %s",
+        (upto, plan.new.generation_id, upto),
+    )
+    return events
+
+
+def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Composable]:
+    """The statements that put the new table in place of the live one, with all that hangs on it."""
+    table, live_name = plan.live.projection, Identifier(schema, plan.live.projection)
+    aside = retired_schema(schema, plan.live)
+    # Definitions of views are unqualified: they bind to the live schema.
+    statements: list[Composable] = [SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(schema))]
+    statements += [
+        SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(fk.schema, fk.table), Identifier(fk.name))
+        for fk in attached.foreign_keys
+    ]
+    statements += [
+        SQL("ALTER PUBLICATION {} DROP TABLE {}").format(Identifier(publication.name), live_name)
+        for publication in attached.publications
+        if publication.scope == "table"
+    ]
+    statements += [
+        SQL("ALTER TABLE {} SET SCHEMA {}").format(live_name, Identifier(aside)),
+        SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(plan.new.schema, table), Identifier(schema)),
+        SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(live_name),
+    ]
+    statements += _bind_views(plan, attached, schema)
+    statements += [
+        SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
+            Identifier(fk.schema, fk.table), Identifier(fk.name), SQL(_valid(fk.definition))  # type: ignore[arg-type]
+        )
+        for fk in attached.foreign_keys
+    ]
+    for publication in attached.publications:
+        if publication.scope == "table":
+            statements.append(_publish(publication, live_name))
+    statements += [SQL(definition) for definition in attached.extra_triggers]  # type: ignore[arg-type]
+    statements += [
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), live_name, _grantee(grant.grantee))  # type: ignore[arg-type]
+        for grant in attached.extra_grants
+    ]
+    statements += [
+        SQL("GRANT {} ({}) ON {} TO {}").format(
+            SQL(grant.privilege), Identifier(column), live_name, _grantee(grant.grantee)  # type: ignore[arg-type]
+        )
+        for column, grant in attached.extra_column_grants
+        if column in plan.new.columns
+    ]
+    return statements
+
+
+def _bind_views(plan: SwapPlan, attached: Attached, schema: str) -> list[Composable]:
+    """Every view that reads the table itself, bound to the new one; those of the migrations as the target has them."""
+    ours = {view.name for view in plan.before.views.values()}
+    statements: list[Composable] = []
+    for view in sorted(attached.views, key=lambda view: view.depth):
+        if view.depth == 1 and not (view.schema == schema and view.name in ours):
+            statements.append(_replace_view(Identifier(view.schema, view.name), view.definition))
+    for name, target in _by_dependence(plan.after.views):
+        before = plan.before.views.get(name)
+        if plan.live.projection not in target.reads and before == target:
+            continue
+        if before is not None and not _extends(before, target):
+            statements.append(SQL("DROP VIEW {}").format(Identifier(schema, name)))
+            before = None
+        statements.append(_replace_view(Identifier(schema, name), target.definition))
+        if before is None:
+            statements += _describe_view(target, schema)
+    gone = [name for name in plan.before.views if name not in plan.after.views]
+    return [SQL("DROP VIEW {}").format(Identifier(schema, name)) for name in gone] + statements
+
+
+def _by_dependence(views: Mapping[str, View]) -> list[tuple[str, View]]:
+    """The views, each after those that it reads."""
+    ordered: dict[str, View] = {}
+
+    def add(name: str) -> None:
+        if name in views and name not in ordered:
+            for read in views[name].reads:
+                add(read)
+            ordered[name] = views[name]
+
+    for name in sorted(views):
+        add(name)
+    return list(ordered.items())
+
+
+def _extends(before: View, after: View) -> bool:
+    """Whether CREATE OR REPLACE can make the one of the other: the same columns first, then only new ones."""
+    old, new = ([(c.name, c.type) for c in view.columns.values()] for view in (before, after))
+    return new[: len(old)] == old
+
+
+def _replace_view(name: Identifier, definition: str) -> Composable:
+    return SQL("CREATE OR REPLACE VIEW {} AS {}").format(name, SQL(definition.rstrip().rstrip(";")))  # type: ignore[arg-type]
+
+
+def _describe_view(view: View, schema: str) -> list[Composable]:
+    name = Identifier(schema, view.name)
+    statements: list[Composable] = [
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, _grantee(grant.grantee))  # type: ignore[arg-type]
+        for grant in view.grants
+    ]
+    if view.comment is not None:
+        statements.append(SQL("COMMENT ON VIEW {} IS {}").format(name, Literal(view.comment)))
+    return statements
+
+
+def _publish(publication: Any, name: Identifier) -> Composable:  # noqa: ANN401 - PublicationMember
+    columns = SQL(" ({})").format(sql.SQL(", ").join(map(Identifier, publication.columns))) if publication.columns else SQL("")
+    where = SQL(" WHERE ({})").format(SQL(publication.row_filter)) if publication.row_filter else SQL("")
+    return SQL("ALTER PUBLICATION {} ADD TABLE {}{}{}").format(Identifier(publication.name), name, columns, where)
+
+
+def _grantee(grantee: str) -> SQL:
+    """A role as the catalogue writes it, quoted where needed."""
+    return SQL({"<owner>": "CURRENT_USER", "<public>": "PUBLIC"}.get(grantee, grantee))  # type: ignore[arg-type]
+
+
+def _valid(definition: str) -> str:
+    return definition.removesuffix(" NOT VALID")
+
+
+def make_schema(connection: psycopg.Connection[Any], name: str) -> None:
+    """The schema of a generation that is not live, for the roles that read and project it."""
+    connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(name)))
+    for role in SHADOW_ROLES:
+        connection.execute(SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(name), Identifier(role)))
+
+
+def retired_schema(schema: str, generation: Generation) -> str:
+    """Where the table of a generation is while it is not the live one."""
+    return f"{schema}_g{generation.generation_id}"
+
+
+def _record(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: str) -> None:
+    """Exchange the states of the two generations; exactly one row each, or the swap does not happen."""
+    retired = cursor.execute(
+        "UPDATE projection_generations SET state = 'retired', schema_name = %s, retired_at = clock_timestamp() "
+        "WHERE generation_id = %s AND state = 'active'",
+        (retired_schema(schema, plan.live), plan.live.generation_id),
+    ).rowcount
+    activated = cursor.execute(
+        "UPDATE projection_generations SET state = 'active', schema_name = %s, activated_at = clock_timestamp(), "
+        "retired_at = NULL WHERE generation_id = %s AND state IN ('building', 'retired')",
+        (schema, plan.new.generation_id),
+    ).rowcount
+    if (retired, activated) != (1, 1):
+        msg = f"the generations of {plan.live.projection} were changed by somebody else meanwhile: look at position-ledger status"
+        raise GenerationNotOurs(msg)
+
+
+def _validate(connection: psycopg.Connection[Any], attached: Attached) -> None:
+    """Check the foreign keys that were valid before, with readers and writers going on."""
+    for fk in attached.foreign_keys:
+        if fk.validated:
+            connection.execute(
+                SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(Identifier(fk.schema, fk.table), Identifier(fk.name))
+            )
