@@ -56,7 +56,7 @@ def closed_home(tmp_path: Path) -> Iterator[Path]:
     """Give a data folder below a folder that only its owner can enter, like /root; what root has elsewhere goes too."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    home = closed / "a home, with 100% ü'\" signs"
+    home = closed / 'a home\'s 100%25 "ü"'
     yield home
     if home.exists():
         place = open_layout(home).place
