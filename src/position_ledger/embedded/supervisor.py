@@ -248,6 +248,8 @@ class Supervisor:
                 keeper.server.kill()
             else:
                 keeper.server.stop()
+                with suppress(LedgerError, OSError):
+                    keeper.server.sweep()
         if not self._socket_folder.is_relative_to(self._layout.place):
             with suppress(OSError):
                 self._socket_folder.rmdir()
