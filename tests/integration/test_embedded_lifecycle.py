@@ -24,6 +24,7 @@ from embedded_helpers import (
     is_gone,
     kill9,
     ready_state,
+    remove,
     server_processes,
     stop_now,
     wait_until_stopped,
@@ -52,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give one data folder for the whole module; every test finds and leaves its servers stopped or lingering."""
     home = _new_home(tmp_path_factory.mktemp("home"))
     yield home
-    shutil.rmtree(home, ignore_errors=True)
+    remove(home)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def fresh_home(tmp_path: Path) -> Iterator[Path]:
     """Give a data folder that no server has seen."""
     home = _new_home(tmp_path)
     yield home
-    shutil.rmtree(home, ignore_errors=True)
+    remove(home)
 
 
 @pytest.fixture
