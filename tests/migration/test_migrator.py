@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from files_helper import T1, T2, T3, migration, migration_text
+from migration_files_helper import T1, T2, T3, migration, migration_text
 from psycopg.conninfo import make_conninfo
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError, SchemaMismatch

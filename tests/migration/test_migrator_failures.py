@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from files_helper import T1, migration
+from migration_files_helper import T1, migration
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration import Migrator, read_catalogue

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from files_helper import T1, T2, T3, migration, migration_text
+from migration_files_helper import T1, T2, T3, migration, migration_text
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError
 from position_ledger.migration import Limits, Migrator, read_catalogue

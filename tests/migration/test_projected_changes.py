@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from files_helper import migration
+from migration_files_helper import migration
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -82,18 +82,38 @@ def test_scratch_databases_of_killed_runs_are_cleaned_up(database_url: str, conn
         connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(young)))
 
 
-def test_a_scratch_database_has_the_locale_of_the_real_one(connection: psycopg.Connection, server_url: str) -> None:
-    connection.execute("DROP DATABASE IF EXISTS icu_like")
-    connection.execute("CREATE DATABASE icu_like TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'")
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ("LC_COLLATE 'C' LC_CTYPE 'C'", 150000),
+        ("LOCALE_PROVIDER icu ICU_LOCALE 'de' LC_COLLATE 'C' LC_CTYPE 'C'", 150000),
+        ("LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LC_COLLATE 'C' LC_CTYPE 'C'", 170000),
+    ],
+)
+def test_a_scratch_database_has_the_locale_of_the_real_one(
+    connection: psycopg.Connection, server_url: str, options: str, needs: int
+) -> None:
+    if connection.info.server_version < needs:
+        pytest.skip("this server does not know the locale provider")
+    connection.execute("DROP DATABASE IF EXISTS like_this")
+    try:
+        connection.execute(f"CREATE DATABASE like_this TEMPLATE template0 ENCODING 'UTF8' {options}".encode())
+    except psycopg.errors.FeatureNotSupported as error:
+        pytest.skip(f"this server was built without it: {error}")
+    facts = (
+        "SELECT encoding, datcollate, datctype, datlocprovider, to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'"
+        " FROM pg_database d WHERE datname = current_database()"
+    )
+    url = make_conninfo(server_url, dbname="like_this")
     try:
         with (
-            scratch_database(make_conninfo(server_url, dbname="icu_like"), Limits()) as url,
-            psycopg.connect(url) as inside,
+            scratch_database(url, Limits()) as scratch,
+            psycopg.connect(scratch) as inside,
+            psycopg.connect(url) as real,
         ):
-            row = inside.execute("SELECT datcollate, datctype FROM pg_database WHERE datname = current_database()")
-            assert row.fetchone() == ("C", "C")
+            assert inside.execute(facts).fetchone() == real.execute(facts).fetchone()
     finally:
-        connection.execute("DROP DATABASE icu_like")
+        connection.execute("DROP DATABASE like_this WITH (FORCE)")
 
 
 def test_nothing_global_outlives_a_replay(database_url: str, connection: psycopg.Connection) -> None:
