@@ -275,3 +275,13 @@ def test_an_index_of_another_making_is_in_the_way(database_url: str, connection:
     with pytest.raises(MigrationError, match=r"foreign object in the way: strategies_name exists already"):
         Migrator(database_url, [T1, T2, T3]).up()
     assert "note" in read_catalogue(connection, "ledger").tables["strategies"].indexes["strategies_name"].definition
+
+
+def test_an_index_whose_verification_fails_is_taken_away(database_url: str, connection: psycopg.Connection) -> None:
+    untrue = migration(
+        3, T3.forward.text, verify="SELECT false;", rollback=T3.rollback.text.strip(), transactional=False
+    )
+    with pytest.raises(MigrationError, match=r"003_step.sql line 1\d: the verification 'SELECT false' returned"):
+        Migrator(database_url, [T1, T2, untrue]).up()
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
+    assert [row.state for row in Migrator(database_url, [T1, T2, T3]).status().rows][2] == "pending"

@@ -155,9 +155,9 @@ def test_without_createdb_the_sentence_says_what_to_do(database_url: str, connec
         ("ALTER TABLE positions DROP note; COMMENT ON TABLE positions IS 'fewer';", "projected"),
     ],
 )
-def test_a_file_is_judged_by_its_effect(database_url: str, forward: str, kind: str) -> None:
+def test_a_file_is_judged_by_its_effect(server_url: str, forward: str, kind: str) -> None:
     """S3, S4."""
-    (effect,) = Targets(database_url, third(forward), projected=PROJECTED).effects([3])
+    (effect,) = Targets(server_url, third(forward), projected=PROJECTED).effects([3])
     assert effect.kind == kind
     assert effect.tables == (PROJECTED if kind == "projected" else set())
 
@@ -212,9 +212,9 @@ def test_a_file_is_judged_by_its_effect(database_url: str, forward: str, kind: s
         ("ALTER TABLE positions ADD x int, ENABLE ROW LEVEL SECURITY;", "it has row level security"),
     ],
 )
-def test_what_a_rebuild_could_not_do_is_refused(database_url: str, forward: str, message: str) -> None:
+def test_what_a_rebuild_could_not_do_is_refused(server_url: str, forward: str, message: str) -> None:
     with pytest.raises(MigrationError, match=rf"^003_step.sql.*{message}"):
-        Targets(database_url, third(forward), projected=PROJECTED).effects([3])
+        Targets(server_url, third(forward), projected=PROJECTED).effects([3])
 
 
 def swap_in(
