@@ -199,16 +199,22 @@ def holders(lock_file: Path) -> list[int]:
 
 
 def _all_pids() -> Iterator[int]:
-    return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    with suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                if os.path.samestat(entry.stat(), wanted):
-                    return True
-    return False
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+    return any(_is_file(descriptor, wanted) for descriptor in descriptors)
+
+
+def _is_file(path: Path, wanted: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), wanted)
+    except OSError:
+        return False
 
 
 def _program(pid: int) -> str:
