@@ -147,7 +147,7 @@ def migrate(url: str, settings: Settings) -> None:
     schema = Identifier(settings.ledger_schema)
     with closing(psycopg.connect(url, autocommit=True, connect_timeout=10)) as connection:
         connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-        connection.execute(SQL("SET search_path = {}, pg_catalog").format(schema))
+        connection.execute(SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
         for text in _migrations(settings):
             with connection.transaction():
                 connection.execute(text.split("-- forward", 1)[1].split("-- verify", 1)[0].encode())
