@@ -5,16 +5,19 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import position_ledger
 import position_ledger.testing
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
 
 @pytest.mark.parametrize("module", [position_ledger, position_ledger.testing])
-def test_every_public_name_can_be_imported_and_nothing_else(module: Any) -> None:
+def test_every_public_name_can_be_imported_and_nothing_else(module: ModuleType) -> None:
     homes = {name for names in vars(module)["_HOMES"].values() for name in _names(names)}
     assert homes == set(module.__all__)
     for name in module.__all__:
@@ -26,8 +29,8 @@ def _names(names: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("module", [position_ledger, position_ledger.testing])
-def test_type_checkers_see_each_name_where_it_is_imported_from(module: Any) -> None:
-    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+def test_type_checkers_see_each_name_where_it_is_imported_from(module: ModuleType) -> None:
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     guarded = next(node for node in tree.body if isinstance(node, ast.If))
     imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
     seen = {alias.name: str(node.module) for node in imports for alias in node.names}
@@ -37,7 +40,7 @@ def test_type_checkers_see_each_name_where_it_is_imported_from(module: Any) -> N
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Positions'"):
-        _ = position_ledger.Positions  # type: ignore[attr-defined]
+        _ = position_ledger.Positions
 
 
 def test_the_plugin_loads_nothing_heavy() -> None:
