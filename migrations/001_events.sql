@@ -10,6 +10,10 @@
 
 -- forward
 
+-- What the functions below keep as their search path, whatever the session's own is. With pg_temp last: unnamed it would
+-- come first, and a session's temporary table called events or feed would stand in for the ledger's.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_catalog, pg_temp', true);
+
 DO $$
 DECLARE
     wanted text;
@@ -215,6 +219,8 @@ SELECT count(*) = 2 FROM pg_trigger WHERE tgrelid = to_regclass(current_schema()
 SELECT feed_mark() = 0;
 SELECT count(*) = 1 FROM feed;
 SELECT NOT has_table_privilege('position_ledger_app', current_schema() || '.events', 'INSERT, UPDATE, DELETE, TRUNCATE');
+SELECT count(*) = 3 FROM pg_proc WHERE pronamespace = current_schema()::regnamespace AND prosecdef
+   AND 'search_path=' || quote_ident(current_schema()) || ', pg_catalog, pg_temp' = ANY (proconfig);
 SELECT seqcache = 1 FROM pg_sequence WHERE seqrelid = to_regclass(current_schema() || '.events_notification_id_seq');
 
 -- rollback

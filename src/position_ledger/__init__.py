@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from position_ledger.domain.commands import (
-    ClosePosition,
-    Command,
-    Handle,
-    IncreasePosition,
-    MarkPosition,
-    OpenPosition,
-    RecordFill,
-    ReducePosition,
-    SetExits,
-    SettlePosition,
-    TrailingStop,
-)
-from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
-from position_ledger.errors import (
-    ConcurrencyError,
-    ConfigurationError,
-    DatabaseUnavailable,
-    GenerationNotOurs,
-    LedgerError,
-    MigrationError,
-    NotYetVisible,
-    SchemaMismatch,
-    SwapBlocked,
-    VerificationFailed,
-)
-from position_ledger.execution.executor import Executed
-from position_ledger.ledger import Ledger
-from position_ledger.projection.definition import Projection, Row
-from position_ledger.settings import Settings
-from position_ledger.store.envelope import Recorded
+if TYPE_CHECKING:
+    from msgspec.structs import replace
 
-__all__ = [
+    from position_ledger.domain.commands import (
+        ClosePosition,
+        Command,
+        Handle,
+        IncreasePosition,
+        MarkPosition,
+        OpenPosition,
+        RecordFill,
+        ReducePosition,
+        SetExits,
+        SettlePosition,
+        TrailingStop,
+    )
+    from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
+    from position_ledger.errors import (
+        ConcurrencyError,
+        ConfigurationError,
+        DatabaseUnavailable,
+        GenerationNotOurs,
+        LedgerError,
+        MigrationError,
+        NotYetVisible,
+        SchemaMismatch,
+        SwapBlocked,
+        VerificationFailed,
+    )
+    from position_ledger.execution.executor import Executed
+    from position_ledger.ledger import Ledger
+    from position_ledger.projection.definition import Projection, Row
+    from position_ledger.settings import Settings
+    from position_ledger.store.envelope import Recorded
+
+__all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
@@ -73,3 +77,37 @@ __all__ = [
     "SwapBlocked",
     "VerificationFailed",
 ]
+
+# Where each name comes from: imported when it is first used, so that a process pays for what it needs. The command
+# line answers at once, and the pytest plugin costs nothing in a run that does not use it.
+_HOMES = {
+    "msgspec.structs": "replace",
+    "position_ledger.domain.commands": (
+        "ClosePosition Command Handle IncreasePosition MarkPosition OpenPosition RecordFill "
+        "ReducePosition SetExits SettlePosition TrailingStop"
+    ),
+    "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
+    "position_ledger.errors": (
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
+        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+    ),
+    "position_ledger.execution.executor": "Executed",
+    "position_ledger.ledger": "Ledger",
+    "position_ledger.projection.definition": "Projection Row",
+    "position_ledger.settings": "Settings",
+    "position_ledger.store.envelope": "Recorded",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    """Import a public name when it is first used."""
+    for home, names in _HOMES.items():
+        if name in names.split():
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

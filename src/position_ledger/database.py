@@ -79,7 +79,8 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
         msg = f"PostgreSQL {connection.info.server_version // 10000} is too old: the ledger needs 15 or newer"
         raise ConfigurationError(msg)
     schema = sql.Identifier(settings.ledger_schema)
-    connection.execute(sql.SQL("SET search_path = {}, pg_catalog").format(schema))
+    # pg_temp last: unnamed it would come first, and a temporary table called events would stand in for the log.
+    connection.execute(sql.SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
     connection.execute("SET timezone = 'UTC'")
     connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{settings.statement_timeout_s}s",))
     if as_app:

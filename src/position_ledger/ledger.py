@@ -146,6 +146,22 @@ class Ledger:
                 known_at=known_at,
             )
 
+    # Where it is, and what it remembers
+
+    @property
+    def database_url(self) -> str:
+        """The address of the database that this ledger has reached."""
+        return self._reached.database_url
+
+    @property
+    def redis_url(self) -> str:
+        """The address of the queue's server that this ledger has reached."""
+        return self._reached.redis_url
+
+    def forget(self) -> None:
+        """Drop every state kept in memory: the next command reads the log. For when the log itself was replaced."""
+        self._executor.forget()
+
     # Life
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ SELECT o.notification_id FROM events AS e
 """
 
 EVENTS_OF = """
-SELECT e.notification_id AS seq, e.originator_version AS version, e.topic, convert_from(e.state, 'UTF8')::jsonb AS body,
+SELECT e.notification_id AS seq, e.originator_id AS stream, e.originator_version AS version, e.topic, convert_from(e.state, 'UTF8')::jsonb AS body,
        e.recorded_at, e.effective_at, e.event_id, e.metadata
   FROM events AS o JOIN events AS e ON e.originator_id = o.originator_id
  WHERE o.notification_id = %s ORDER BY e.originator_version
@@ -111,7 +111,7 @@ class Reader:
         return self._select(SQL(" AND ").join(conditions), parameters)
 
     def events(self, ref: str | int) -> list[TableRow]:
-        """The events of a position in order: seq, version, topic, body, recorded_at, effective_at, event_id, metadata.
+        """The events of a position in order: seq, stream, version, topic, body, recorded_at, effective_at, event_id, metadata.
 
         Raises:
             CommandRejected: unknown id.

@@ -114,6 +114,10 @@ class Executor:
         msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"
         raise ConcurrencyError(msg)
 
+    def forget(self) -> None:
+        """Drop every state kept in memory."""
+        self._cache.clear()
+
     def _attempt(
         self, commands: Sequence[Command], streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
     ) -> tuple[Executed, ...]:

@@ -83,6 +83,12 @@ class StreamCache:
             while len(self._stream_of) > 2 * self._streams_max:
                 self._stream_of.popitem(last=False)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._loaded.clear()
+            self._stream_of.clear()
+
 
 class WorkingStreams:
     """The streams of one attempt at one batch: what decisions read, with what was already decided folded in.

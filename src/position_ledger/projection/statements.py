@@ -50,6 +50,15 @@ def load_by_id(schema: str, projection: Projection[Any]) -> Composed:
     )
 
 
+def load_all_rows(schema: str, projection: Projection[Any]) -> Composed:
+    """Every row in the order of the columns of the projection, by surrogate id."""
+    return SQL("SELECT {columns} FROM {table} AS t ORDER BY t.{id}").format(
+        columns=names(projection.columns, of="t"),
+        table=Identifier(schema, projection.table),
+        id=Identifier(SURROGATE),
+    )
+
+
 def copy_in(schema: str, projection: Projection[Any]) -> Composed:
     """Bulk load: binary rows in the order of the columns."""
     return SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)").format(

@@ -49,6 +49,10 @@ class Codec:
         """Every topic this code can read."""
         return frozenset(self._by_topic)
 
+    def event_type(self, topic: str) -> type[Event]:
+        """The event type of a topic. Raises `SchemaMismatch` if this code does not know it."""
+        return self._class_of(topic)
+
     def encode(self, event: Event) -> bytes:
         """UTF-8 JSON of the event without fields at their default: reading puts them back.
 
