@@ -61,6 +61,10 @@ class Executed:
     """The same command or fill had been recorded before; this is its first result, and nothing was appended."""
 
 
+Numbers = dict[tuple[UUID, int], int]
+"""(stream, version) to sequence number."""
+
+
 class NotAdmitted(LedgerError):
     """The caller's own condition refused a command before it was decided; nothing of it was written."""
 
@@ -83,8 +87,14 @@ class _Planned:
 
 @dataclass(slots=True)
 class _Plan:
-    """A batch on its way: every place is in exactly one of the four."""
+    """An attempt at a batch: what it knows, and what becomes of every place, which is in exactly one of four."""
 
+    streams: WorkingStreams
+    known: Known
+    numbers: Numbers
+    """Of what was appended under the known keys."""
+    now: datetime
+    admit: Admit | None = None
     planned: dict[int, _Planned] = field(default_factory=dict)
     repeats: dict[int, Executed] = field(default_factory=dict)
     """Repeats of what is in the log."""
@@ -144,7 +154,7 @@ class Executor:
             streams = WorkingStreams(self._connect, self._codec, self._cache, refresh=refresh)
             try:
                 plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
-                return self._appended(commands, plan, streams, known)
+                return self._appended(commands, plan)
             except _Stale:
                 refresh = True
             except KeyTaken:
@@ -170,10 +180,10 @@ class Executor:
         """Decide every command on what those before it leave. Raises the first refusal, unless each is refused alone."""
         if refuses_each:
             streams.preload({key for command in commands if (key := _book_key(command))})
-        now, plan = self._clock(), _Plan()
+        plan = _Plan(streams, known, self._numbers_of(known), self._clock(), admit)
         for place, command in enumerate(commands):
             try:
-                self._plan_one(place, command, plan, streams, known, admit, now)
+                self._plan_one(place, command, plan)
             except (CommandRejected, NotAdmitted) as refusal:
                 if not refuses_each:
                     self._recheck(commands, streams, known)
@@ -183,47 +193,32 @@ class Executor:
             self._recheck(commands, streams, known)
         return plan
 
-    def _plan_one(  # noqa: PLR0913 - one step of `_plan`
-        self,
-        place: int,
-        command: Command,
-        plan: _Plan,
-        streams: WorkingStreams,
-        known: Known,
-        admit: Admit | None,
-        now: datetime,
-    ) -> None:
-        names = _key_names(command, streams) if known or plan.owners else ()
-        repeated = self._repeat_of(command, names, streams, known)
-        if repeated is not None:
-            plan.repeats[place] = repeated
+    def _plan_one(self, place: int, command: Command, plan: _Plan) -> None:
+        """Find out that a command is a repeat, or decide it. Raises its refusal."""
+        names = _key_names(command, plan.streams) if plan.known or plan.owners else ()
+        if _is_repeat(place, command, names, plan) or _is_echo(place, command, names, plan):
             return
-        echoed = _echo_of(command, names, plan)
-        if echoed is not None:
-            plan.echoes[place] = echoed
-            streams.note_handle(command, plan.planned[echoed].decision.opened)
-            return
-        if admit is not None:
-            admit(place, command, streams)
-        decision = decide(command, streams, now)
-        streams.fold(decision)
-        streams.note_handle(command, decision.opened)
+        if plan.admit is not None:
+            plan.admit(place, command, plan.streams)
+        decision = decide(command, plan.streams, plan.now)
+        plan.streams.fold(decision)
+        plan.streams.note_handle(command, decision.opened)
         planned = _Planned(command, decision, self._keys(command, decision))
         plan.planned[place] = planned
         plan.owners.update((key.key, place) for key in planned.keys)
 
-    def _appended(
-        self, commands: Sequence[Command], plan: _Plan, streams: WorkingStreams, known: Known
-    ) -> tuple[Executed | Refusal, ...]:
+    def _appended(self, commands: Sequence[Command], plan: _Plan) -> tuple[Executed | Refusal, ...]:
+        """Append what was decided, and say what became of each command."""
+        streams = plan.streams
         appends = [(planned, append) for planned in plan.planned.values() for append in planned.decision.appends]
-        numbers: dict[tuple[UUID, int], int] = {}
+        numbers: Numbers = {}
         if appends:
             events = list(self._encoded(appends, streams))
             receipts = self._append_surely(events, [key for one in plan.planned.values() for key in one.keys])
             streams.keep(zip(events, receipts, strict=True))
             numbers = {(receipt.stream, receipt.version): receipt.seq for receipt in receipts}
         elif plan.planned:
-            self._recheck(commands, streams, known)
+            self._recheck(commands, streams, plan.known)
         outcomes: dict[int, Executed | Refusal] = {**plan.repeats, **plan.refused}
         for place, planned in plan.planned.items():
             outcomes[place] = self._done(planned, numbers, streams)
@@ -240,9 +235,7 @@ class Executor:
         if streams.from_cache:
             raise _Stale
 
-    def _encoded(
-        self, appends: Sequence[tuple[_Planned, Append]], streams: WorkingStreams
-    ) -> Iterator[NewEvent]:
+    def _encoded(self, appends: Sequence[tuple[_Planned, Append]], streams: WorkingStreams) -> Iterator[NewEvent]:
         hashes: dict[UUID, bytes] = {}
         for plan, append in appends:
             previous = hashes.get(append.stream) or streams.loaded(append.stream).stream_hash
@@ -253,7 +246,7 @@ class Executor:
                 append.stream, append.version, topic, state, new_event_id(), append.effective_at, digest, metadata
             )
 
-    def _done(self, plan: _Planned, numbers: dict[tuple[UUID, int], int], streams: WorkingStreams) -> Executed:
+    def _done(self, plan: _Planned, numbers: Numbers, streams: WorkingStreams) -> Executed:
         if not plan.decision.appends:
             return _unchanged(plan, streams)
         positions = tuple(self._position_id(stream, numbers, streams) for stream in plan.decision.positions)
@@ -262,7 +255,7 @@ class Executor:
         return Executed(positions[0] if positions else None, positions, token, len(plan.decision.appends), triggered)
 
     @staticmethod
-    def _position_id(stream: UUID, numbers: dict[tuple[UUID, int], int], streams: WorkingStreams) -> str:
+    def _position_id(stream: UUID, numbers: Numbers, streams: WorkingStreams) -> str:
         return f"{POSITION_PREFIX}{streams.loaded(stream).opened_seq or numbers[stream, 1]}"
 
     # Repeats
@@ -295,35 +288,14 @@ class Executor:
             rows = connection.execute(KEYS, (list(names),)).fetchall()
         return {key: (bytes(digest), appended) for key, digest, appended in rows}
 
-    def _repeat_of(
-        self, command: Command, names: Sequence[str], streams: WorkingStreams, known: Known
-    ) -> Executed | None:
-        """The first result of a command that is in the log already; other content under its id is a conflict."""
-        for name in names:
-            if name not in known:
-                continue
-            digest, appended = known[name]
-            _require_same(name, command, digest)
-            streams.note_handle(command, UUID(appended["opened"]) if appended.get("opened") else None)
-            return self._first_result(appended)
-        return None
-
-    def _first_result(self, appended: dict[str, Any]) -> Executed:
-        pairs = [(UUID(stream), int(version)) for stream, version in appended["events"]]
-        streams = [UUID(stream) for stream in appended["positions"]]
-        wanted = {*pairs, *((stream, 1) for stream in streams)}
+    def _numbers_of(self, known: Known) -> Numbers:
+        """Numbers of all that was appended under the keys, in one round trip."""
+        wanted = {pair for _, appended in known.values() for pair in (*_pairs(appended), *_openings(appended))}
+        if not wanted:
+            return {}
         with self._connect() as connection:
             rows = connection.execute(NUMBERS, ([s for s, _ in wanted], [v for _, v in wanted])).fetchall()
-        numbers = {(stream, version): seq for stream, version, seq in rows}
-        positions = tuple(f"{POSITION_PREFIX}{numbers[stream, 1]}" for stream in streams)
-        return Executed(
-            positions[0] if positions else None,
-            positions,
-            max(numbers[pair] for pair in pairs),
-            len(pairs),
-            tuple(appended["triggered"]),
-            is_repeat=True,
-        )
+        return {(stream, version): seq for stream, version, seq in rows}
 
     # A lost answer
 
@@ -362,6 +334,21 @@ class _Stale(Exception):  # noqa: N818 - a signal, never seen outside
     """A refusal was decided on states from memory; they must be read again before it may be told."""
 
 
+def _pairs(appended: dict[str, Any]) -> list[tuple[UUID, int]]:
+    return [(UUID(stream), int(version)) for stream, version in appended["events"]]
+
+
+def _openings(appended: dict[str, Any]) -> list[tuple[UUID, int]]:
+    return [(UUID(stream), 1) for stream in appended["positions"]]
+
+
+def _first_result(appended: dict[str, Any], numbers: Numbers) -> Executed:
+    positions = tuple(f"{POSITION_PREFIX}{numbers[opening]}" for opening in _openings(appended))
+    pairs, triggered = _pairs(appended), tuple(appended["triggered"])
+    token = max(numbers[pair] for pair in pairs)
+    return Executed(positions[0] if positions else None, positions, token, len(pairs), triggered, is_repeat=True)
+
+
 def _require_same(name: str, command: Command, digest: bytes) -> None:
     if name.startswith("command:"):
         require_same_command(command, digest)
@@ -369,14 +356,30 @@ def _require_same(name: str, command: Command, digest: bytes) -> None:
         require_same_fill(command, digest)
 
 
-def _echo_of(command: Command, names: Sequence[str], plan: _Plan) -> int | None:
-    """Place of the command of this batch that this one repeats; other content under its id is a conflict."""
-    for name in names:
-        place = plan.owners.get(name)
-        if place is not None:
-            _require_same(name, command, plan.planned[place].keys[0].digest)
-            return place
-    return None
+def _is_repeat(place: int, command: Command, names: Sequence[str], plan: _Plan) -> bool:
+    """Take the first result of a command that is in the log already; other content under its id is a conflict."""
+    name = next((name for name in names if name in plan.known), None)
+    if name is None:
+        return False
+    digest, appended = plan.known[name]
+    _require_same(name, command, digest)
+    opened = appended.get("opened")
+    plan.streams.note_handle(command, UUID(opened) if opened else None)
+    plan.repeats[place] = _first_result(appended, plan.numbers)
+    return True
+
+
+def _is_echo(place: int, command: Command, names: Sequence[str], plan: _Plan) -> bool:
+    """Note a repeat of an earlier command of the same batch; other content under its id is a conflict."""
+    name = next((name for name in names if name in plan.owners), None)
+    if name is None:
+        return False
+    first = plan.owners[name]
+    planned = plan.planned[first]
+    _require_same(name, command, planned.keys[0].digest)
+    plan.streams.note_handle(command, planned.decision.opened)
+    plan.echoes[place] = first
+    return True
 
 
 def _key_names(command: Command, streams: WorkingStreams) -> list[str]:

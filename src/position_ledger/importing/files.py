@@ -1,4 +1,4 @@
-"""Reading the CSV file: unpacked by its content, cut into rows, every fault of the file as a whole told in one sentence."""
+"""Reading the CSV file: unpacked by its content, cut into rows; a fault of the file as a whole is one sentence."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import csv
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
-from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from position_ledger.errors import LedgerError
-from position_ledger.importing.mapping import FileLayout, FillMapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from position_ledger.importing.mapping import FileLayout, FillMapping
 
 __all__ = ["FileDamaged", "Table", "digest_of", "open_table"]
 
@@ -79,7 +82,9 @@ def _records(text: TextIOWrapper, layout: FileLayout, path: Path) -> Iterator[li
     try:
         yield from reader
     except UnicodeDecodeError as error:
-        what = f"is not {layout.encoding} after line {reader.line_num}: {error.reason}; set file.encoding in the mapping"
+        what = (
+            f"is not {layout.encoding} after line {reader.line_num}: {error.reason}; set file.encoding in the mapping"
+        )
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         what = f"is a damaged or truncated gzip ({str(error).rstrip('.')}); get it again"
     except csv.Error as error:

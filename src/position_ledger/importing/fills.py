@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from position_ledger.domain.commands import Command
 from position_ledger.domain.vocabulary import Environment
 from position_ledger.errors import ConfigurationError
 from position_ledger.execution.executor import Admit, Executed, Refusal
-from position_ledger.execution.streams import WorkingStreams
 from position_ledger.importing.files import FileDamaged, Table, digest_of, open_table
 from position_ledger.importing.late import require_known_order
 from position_ledger.importing.mapping import FillMapping, load_mapping
@@ -25,6 +23,10 @@ from position_ledger.importing.refusals import REFUSALS, RowReason, RowRefused, 
 from position_ledger.importing.rejects import rejects_file, write_rejects
 from position_ledger.importing.rows import Candidate, Cells, Rows, time_of
 from position_ledger.importing.sorting import Sorter
+
+if TYPE_CHECKING:
+    from position_ledger.domain.commands import Command
+    from position_ledger.execution.streams import WorkingStreams
 
 __all__ = ["ImportResult", "Progress", "import_fills"]
 
@@ -198,7 +200,7 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> Cells:
 # Recording
 
 
-def _record(  # noqa: PLR0913 - one step of `import_fills`
+def _record(  # noqa: PLR0913, PLR0917 - one step of `import_fills`
     ledger: FillLedger, rows: Rows, header: Sequence[str], sorter: Sorter, total: int, told: Progress
 ) -> _Tally:
     """Record what is sorted, batch after batch; refusals go to the sorter."""

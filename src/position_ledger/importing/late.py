@@ -8,19 +8,23 @@ its rows were before the sell; whatever else the position has of that time may h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from decimal import Decimal
 from functools import reduce
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from position_ledger.domain.book import BookKey
-from position_ledger.domain.commands import RecordFill
 from position_ledger.domain.numbers import ZERO, minus, plus
 from position_ledger.domain.position import Position
 from position_ledger.domain.vocabulary import OnExcess, Side
-from position_ledger.execution.streams import WorkingStreams
 from position_ledger.importing.refusals import RowReason, RowRefused
-from position_ledger.importing.rows import Candidate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from decimal import Decimal
+    from uuid import UUID
+
+    from position_ledger.domain.commands import RecordFill
+    from position_ledger.execution.streams import WorkingStreams
+    from position_ledger.importing.rows import Candidate
 
 __all__ = ["require_known_order"]
 
@@ -43,10 +47,8 @@ def require_known_order(candidate: Candidate, states: WorkingStreams) -> None:
 
 def _addressed(command: RecordFill) -> tuple[BookKey, Side]:
     environment, account, market, side = command.environment, command.account, command.market, command.side
-    assert environment is not None  # a row always has a key, which the command has checked
-    assert account is not None
-    assert market is not None
-    assert side is not None
+    if environment is None or account is None or market is None or side is None:
+        raise TypeError("a fill that was read from a row has a key")
     return BookKey(environment, account, market, command.strategy), side
 
 

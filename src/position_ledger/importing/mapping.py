@@ -10,22 +10,29 @@ from decimal import Decimal
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from position_ledger.domain.numbers import NotNegative, exact
 from position_ledger.domain.rejections import Reason, shown
 from position_ledger.domain.vocabulary import OnExcess
 from position_ledger.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 __all__ = ["FillMapping", "load_mapping", "preset_names"]
 
 MAPPING_BYTES_MAX: Final = 1_000_000
 ISO: Final = "iso"
-EPOCHS: Final = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1, "epoch_ns": Decimal("0.001")}
+EPOCHS: Final = {
+    "epoch_s": Decimal(1_000_000),
+    "epoch_ms": Decimal(1000),
+    "epoch_us": Decimal(1),
+    "epoch_ns": Decimal("0.001"),
+}
 """Formats that count from 1970-01-01 UTC, and how many microseconds their unit has."""
 
 
@@ -55,7 +62,9 @@ def _zone(value: object) -> ZoneInfo:
 def _offset(value: object) -> timedelta:
     text = value if isinstance(value, str) else ""
     sign, hours, minutes = text[:1], text[1:3], text[4:]
-    well_formed = sign in {"+", "-"} and text[3:4] == ":" and (hours + minutes).isdecimal() and len(text) == len("+hh:mm")
+    well_formed = (
+        sign in {"+", "-"} and text[3:4] == ":" and (hours + minutes).isdecimal() and len(text) == len("+hh:mm")
+    )
     if not well_formed or int(hours) > 14 or int(minutes) > 59:  # noqa: PLR2004 - the limits of offsets
         raise ValueError('give an offset from UTC such as "-05:00"')
     size = timedelta(hours=int(hours), minutes=int(minutes))
@@ -280,7 +289,9 @@ def load_mapping(source: str | Path) -> FillMapping:
     """
     if isinstance(source, str) and not source.endswith(".toml"):
         if source not in preset_names():
-            msg = f"mapping {source!r} is no preset ({', '.join(preset_names())}); name one, or a file that ends in .toml"
+            msg = (
+                f"mapping {source!r} is no preset ({', '.join(preset_names())}); name one, or a file that ends in .toml"
+            )
             raise ConfigurationError(msg)
         return parse_mapping(source, (_presets() / f"{source}.toml").read_text(encoding="utf-8"))
     path = Path(source)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Final
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Final
 
 from position_ledger.domain.numbers import CONTEXT
 from position_ledger.importing.mapping import EPOCHS, ISO, NumberReading, TimeReading
 from position_ledger.importing.refusals import RowReason, RowRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from zoneinfo import ZoneInfo
 
 __all__ = ["number", "scaled", "time"]
 
@@ -20,6 +22,7 @@ EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DIGITS_MAX: Final = 200
 PLAIN: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
+MINUS: Final = {"-", "\N{MINUS SIGN}"}
 UTC_NAMES: Final = {"UTC", "GMT", "Z"}
 
 
@@ -38,7 +41,7 @@ def scaled(value: Decimal, scale: Decimal) -> Decimal:
 
 def _bare(text: str, symbols: tuple[str, ...]) -> str:
     """The text without symbols and spaces around it; a sign may stand before a symbol, as in -$3."""
-    sign, rest = ("-", text[1:]) if text[:1] in {"-", "−"} else ("", text)
+    sign, rest = ("-", text[1:]) if text[:1] in MINUS else ("", text)
     for symbol in symbols:
         rest = rest.strip().removeprefix(symbol).removesuffix(symbol)
     return sign + rest.strip()
@@ -71,7 +74,7 @@ def time(text: str, reading: TimeReading) -> datetime:
 def _read(text: str, form: str, reading: TimeReading) -> datetime | None:
     """The moment, None if the text is not of this form."""
     if form in EPOCHS:
-        return _from_epoch(text, Decimal(EPOCHS[form]))
+        return _from_epoch(text, EPOCHS[form])
     try:
         if form == ISO:
             return _aware(datetime.fromisoformat(text), text, reading)

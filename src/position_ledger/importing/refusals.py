@@ -14,19 +14,33 @@ __all__ = ["REFUSALS", "RowReason", "RowRefused", "why_not"]
 class RowReason(Enum):
     """(code, sentence)."""
 
-    RAGGED = ("row_ragged", "the row has {value} cells but the header has {held}; is a delimiter inside an unquoted cell?")
+    RAGGED = (
+        "row_ragged",
+        "the row has {value} cells but the header has {held}; is a delimiter inside an unquoted cell?",
+    )
     DAMAGED = ("row_damaged", "the row has a NUL character, so it is damaged or of another encoding")
-    NUMBER_UNREADABLE = ("number_unreadable", "{field} is {value}, which is no number as [numbers] of the mapping describes")
+    NUMBER_UNREADABLE = (
+        "number_unreadable",
+        "{field} is {value}, which is no number as [numbers] of the mapping describes",
+    )
     TIME_UNREADABLE = ("time_unreadable", "time is {value}, which fits none of time.formats: {held}")
-    TIME_WITHOUT_ZONE = ("time_without_zone", "time is {value} without an offset from UTC; give time.zone in the mapping")
-    TIME_NOT_IN_ZONE = ("time_not_in_zone", "time is {value}, which did not exist in {held}; correct time.zone or the row")
+    TIME_WITHOUT_ZONE = (
+        "time_without_zone",
+        "time is {value} without an offset from UTC; give time.zone in the mapping",
+    )
+    TIME_NOT_IN_ZONE = (
+        "time_not_in_zone",
+        "time is {value}, which did not exist in {held}; correct time.zone or the row",
+    )
     TIME_AMBIGUOUS = ("time_ambiguous", "time is {value}, which was twice in {held}; set time.ambiguous in the mapping")
     TIME_IMPLAUSIBLE = ("time_implausible", "time is {value}, which means {held}; correct the unit in time.formats")
-    AMOUNT_MISMATCH = ("amount_mismatch", "amount is {value} but quantity * price is {held}; correct the row or the mapping")
+    AMOUNT_MISMATCH = (
+        "amount_mismatch",
+        "amount is {value} but quantity * price is {held}; correct the row or the mapping",
+    )
     ORDER_UNKNOWN = (
         "order_unknown",
-        "at {value} the position has a buy in the ledger that is not before this sell in the file, and what was held "
-        "before is not known to suffice; import an export that has both",
+        "the file does not have all entries before this row that the ledger has at {value}; only {held} is surely held",
     )
 
     def __init__(self, code: str, sentence: str) -> None:

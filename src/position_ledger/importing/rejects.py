@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
-from position_ledger.errors import ConfigurationError
+from position_ledger.errors import ConfigurationError, LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["rejects_file", "write_rejects"]
 
@@ -48,9 +50,13 @@ def rejects_file(path: Path | None, source: Path) -> Iterator[IO[str] | None]:
 def write_rejects(file: IO[str], header: Sequence[str], refused: Iterable[tuple[int, str, str, list[str]]]) -> None:
     """Write the header and a line per refused row: number, code, sentence, and the cells as the file had them."""
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow((*HEADER, *header))
-    for number, code, sentence, cells in refused:
-        writer.writerow((number, code, sentence, *cells))
+    try:
+        writer.writerow((*HEADER, *header))
+        writer.writerows((number, code, sentence, *cells) for number, code, sentence, cells in refused)
+        file.flush()
+    except OSError as error:
+        message = f"the fills are recorded, but rejects cannot be written ({error.strerror or error}); import again"
+        raise LedgerError(message) from error
 
 
 def _umask() -> int:

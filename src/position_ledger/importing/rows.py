@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain.commands import RecordFill
 from position_ledger.domain.identity import derived_fill_id, row_text
 from position_ledger.domain.numbers import CONTEXT, fits, round18
 from position_ledger.domain.vocabulary import Action, Environment, Side
 from position_ledger.importing import reading
-from position_ledger.importing.mapping import FillMapping
 from position_ledger.importing.refusals import RowReason, RowRefused
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from position_ledger.importing.mapping import FillMapping
 
 __all__ = ["Candidate", "Cells", "Rows", "time_of"]
 
@@ -29,6 +32,8 @@ WORDS: Final = {"side": str.upper, "action": str.lower, "liquidity": str.lower}
 """How words of the ledger are written; a cell may write them in any case."""
 TEXTS: Final = ("account", "market", "side", "action")
 PLACES: Final = 18
+"""Of every number in the ledger."""
+SOURCE: Final = "import"
 OPTIONAL: Final = ("currency", "fee_currency", "venue", "platform", "order_id", "liquidity")
 
 
@@ -83,22 +88,21 @@ class Rows:
         price = _number("price", row, mapping, mapping.price.scale)
         _check_amount(row, quantity, price, mapping)
         fee = _number("fee", row, mapping, mapping.fee.scale, blank=Decimal(0))
+        fields: dict[str, Any] = {name: said[name] or None for name in OPTIONAL}
+        fields |= {name: said[name] for name in ("account", "market", "side")}
+        fields |= {name: _row_id(said[name]) for name in ("strategy", "model")}
         return RecordFill(
+            **fields,
             environment=self.environment,
-            **{name: said[name] for name in ("account", "market")},
-            side=said["side"],
             action=action,
             quantity=quantity,
             price=_own(price, said["side"], mapping),
             fee=fee,
-            **{name: said[name] or None for name in OPTIONAL},
-            strategy=_row_id(said["strategy"]),
-            model=_row_id(said["model"]),
             venue_fill_id=_fill_id(row, mapping) if mapping.columns.fill_id else derived_fill_id(identity, ordinal),
             effective_at=at,
             dust=mapping.dust,
             on_excess=mapping.on_excess,
-            source="import",
+            source=SOURCE,
             metadata=_rounded_texts(row, mapping, quantity=quantity, price=price, fee=fee) or None,
             correlation_id=self.provenance,
             causation_id=f"row:{number}",
@@ -147,10 +151,10 @@ def _number(name: str, row: Cells, mapping: FillMapping, scale: Decimal, blank: 
     return reading.scaled(reading.number(name, text, mapping.numbers), scale)
 
 
-def _quantity_and_action(row: Cells, action: str, mapping: FillMapping) -> tuple[Decimal, str]:
+def _quantity_and_action(row: Cells, action: str, mapping: FillMapping) -> tuple[Decimal, Any]:
     quantity = _number("quantity", row, mapping, mapping.quantity.scale)
     if mapping.quantity.sign == "action":
-        return quantity.copy_abs(), (Action.SELL if quantity < 0 else Action.BUY).value
+        return quantity.copy_abs(), Action.SELL if quantity < 0 else Action.BUY
     return (quantity.copy_abs() if mapping.quantity.sign == "ignore" else quantity), action
 
 
@@ -194,4 +198,3 @@ def _rounded_texts(row: Cells, mapping: FillMapping, **numbers: Decimal) -> dict
 def _is_lossy(value: Decimal) -> bool:
     exponent = value.as_tuple().exponent
     return isinstance(exponent, int) and exponent < -PLACES and fits(value) and round18(value) != value
-

@@ -1,12 +1,14 @@
-"""Bringing the rows of a file into the order of the venue with little memory, however long it is and however ordered."""
+"""Bringing rows into the order of the venue with little memory, however long the file is and however ordered."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
 
 __all__ = ["Sorter"]
 
@@ -33,18 +35,18 @@ class Sorter:
 
     def add_all(self, rows: Iterable[tuple[int, int, int, list[str]]]) -> None:
         """Keep rows: time in microseconds since 1970, what decides among equal times, number, cells."""
-        self._database.execute("BEGIN")
-        self._database.executemany(
-            "INSERT INTO rows VALUES (?, ?, ?, ?)",
-            ((at_us, tie, number, json.dumps(cells)) for at_us, tie, number, cells in rows),
-        )
-        self._database.execute("COMMIT")
+        written = ((at_us, tie, number, json.dumps(cells)) for at_us, tie, number, cells in rows)
+        try:
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", written)
+            self._database.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            message = f"the import has no room for its temporary file ({error}); free some, or set SQLITE_TMPDIR"
+            raise LedgerError(message) from error
 
     def in_venue_order(self) -> Iterator[tuple[int, int, list[str]]]:
         """Time in microseconds, number and cells of every row, the oldest first."""
-        for at_us, number, cells in self._database.execute(
-            "SELECT at_us, number, cells FROM rows ORDER BY at_us, tie"
-        ):
+        for at_us, number, cells in self._database.execute("SELECT at_us, number, cells FROM rows ORDER BY at_us, tie"):
             yield at_us, number, json.loads(cells)
 
     def refuse(self, number: int, code: str, sentence: str, cells: list[str]) -> None:
