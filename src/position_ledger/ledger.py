@@ -14,7 +14,7 @@ from position_ledger.database import open_pool, translated
 from position_ledger.domain.commands import Command
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
-from position_ledger.execution.executor import Executed, Executor
+from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.waiting import wait_for
@@ -95,6 +95,21 @@ class Ledger:
         if self.settings.consistency == "strong":
             self.wait_for(max(one.token for one in done))
         return done
+
+    def execute_each(self, commands: Sequence[Command], *, admit: Admit | None = None) -> tuple[Executed | Refusal, ...]:
+        """Execute those commands that are accepted in one atomic append; a refused one is returned in its place.
+
+        ``admit`` is a further condition of the caller, see `position_ledger.execution.executor.Admit`. Raises as
+        `execute`, but no `CommandRejected`.
+        """
+        if not commands:
+            return ()
+        with translated():
+            outcomes = self._executor.execute_each(commands, admit)
+        tokens = [outcome.token for outcome in outcomes if isinstance(outcome, Executed)]
+        if tokens and self.settings.consistency == "strong":
+            self.wait_for(max(tokens))
+        return outcomes
 
     def wait_for(self, token: int, timeout_s: float | None = None) -> None:
         """Return when the rows of everything up to the token are visible; projects itself when no worker does.

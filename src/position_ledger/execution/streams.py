@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 
 from position_ledger.domain.book import Book, BookKey, book_stream
+from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
+from position_ledger.domain.events import Fill
 from position_ledger.domain.fields import Handle
 from position_ledger.domain.position import Position
 from position_ledger.store.codec import Codec
@@ -25,6 +30,16 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 STREAM_EVENTS = """
 SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
   FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s ORDER BY e.originator_version
+"""
+MANY_STREAMS_EVENTS = """
+SELECT e.originator_id, e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
+  FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
+  JOIN events AS e ON e.originator_id = w.stream AND e.originator_version > w.version
+ ORDER BY e.originator_id, e.originator_version
+"""
+FILLS_AT = """
+SELECT e.topic, e.state FROM events AS e
+ WHERE e.originator_id = %s AND e.effective_at = %s ORDER BY e.originator_version
 """
 STREAM_OF_NUMBER = "SELECT e.originator_id, e.topic FROM events AS e WHERE e.notification_id = %s"
 POSITION_PREFIX = "POS-"
@@ -104,6 +119,7 @@ class WorkingStreams:
         self._base: dict[UUID, Loaded] = {}
         self._working: dict[UUID, Position | Book | None] = {}
         self._handles: dict[str, UUID] = {}
+        self._fills_at: dict[tuple[UUID, datetime], tuple[Fill, ...]] = {}
         self.from_cache = False
         """Whether any state was taken from memory without asking the database: a refusal must then be checked."""
 
@@ -138,16 +154,32 @@ class WorkingStreams:
             self._working[stream] = self._base[stream].state
         return self._base[stream]
 
-    def fold(self, decision: Decision, handle: str | None) -> None:
+    def preload(self, keys: Iterable[BookKey]) -> None:
+        """Read the books of the keys and the positions open in them afresh: two round trips, whatever their number."""
+        books = {book_stream(key) for key in keys}
+        self._read_many(books)
+        opened = [cast("Book", self._working[stream]).open for stream in books if self._working[stream] is not None]
+        self._read_many({entry.stream for entries in opened for entry in entries})
+
+    def fills_at(self, stream: UUID, at: datetime) -> tuple[Fill, ...]:
+        """Fills of a position with exactly this effective time, as the log has them, without what this batch adds."""
+        if (stream, at) not in self._fills_at:
+            with self._connect() as connection:
+                rows = connection.execute(FILLS_AT, (stream, at), prepare=True, binary=True).fetchall()
+            bodies = [self._codec.decode(topic, body) for topic, body in rows]
+            self._fills_at[stream, at] = tuple(fill for body in bodies if (fill := getattr(body, "fill", None)))
+        return self._fills_at[stream, at]
+
+    def fold(self, decision: Decision) -> None:
         """Let later commands of the batch see what was decided."""
         for append in decision.appends:
             self._working[append.stream] = fold_append(self._state(append.stream), append)
-        if handle is not None and decision.opened is not None:
-            self.name(handle, decision.opened)
 
-    def name(self, handle: str, stream: UUID) -> None:
-        """Let later commands of the batch address a position by a handle."""
-        self._handles[handle] = stream
+    def note_handle(self, command: Command, opened: UUID | None) -> None:
+        """Let later commands of the batch address the position that this one opened by its handle, if it has one."""
+        handle = getattr(command, "handle", None)
+        if handle is not None and opened is not None:
+            self._handles[handle] = opened
 
     def keep(self, appended: Iterable[tuple[NewEvent, Receipt]]) -> None:
         """After the append: remember the new states for the next command."""
@@ -183,6 +215,25 @@ class WorkingStreams:
         """Fold what the log has beyond the version that is loaded."""
         with self._connect() as connection:
             rows = connection.execute(STREAM_EVENTS, (stream, loaded.version), prepare=True, binary=True).fetchall()
+        return self._folded(stream, loaded, rows)
+
+    def _read_many(self, streams: Iterable[UUID]) -> None:
+        """Read streams on from where memory has them, in one round trip."""
+        kept = {stream: self._cache.get(stream) or NOT_BEGUN for stream in streams if stream not in self._base}
+        if not kept:
+            return
+        versions = [loaded.version for loaded in kept.values()]
+        with self._connect() as connection:
+            rows = connection.execute(MANY_STREAMS_EVENTS, (list(kept), versions), prepare=True, binary=True).fetchall()
+        found = {stream: [row[1:] for row in group] for stream, group in groupby(rows, key=itemgetter(0))}
+        for stream, loaded in kept.items():
+            read = self._folded(stream, loaded, found.get(stream, ()))
+            self._base[stream], self._working[stream] = read, read.state
+            if read.version:
+                self._cache.put(stream, read)
+
+    def _folded(self, stream: UUID, loaded: Loaded, rows: Sequence[tuple[Any, ...]]) -> Loaded:
+        """Fold rows of the log that follow what is loaded."""
         state, opened_seq = loaded.state, loaded.opened_seq
         for version, topic, body, effective_at, _, seq in rows:
             state = fold_append(state, Append(stream, version, self._codec.decode(topic, body), effective_at))
