@@ -30,7 +30,9 @@ OPENING = {
 
 
 def test_the_digest_of_a_content_is_pinned() -> None:
-    digest = content_digest(OpenPosition(**OPENING, metadata={"b": 1, "a": [None, 0.5]}, effective_at="2026-03-01T00:00Z"))
+    digest = content_digest(
+        OpenPosition(**OPENING, metadata={"b": 1, "a": [None, 0.5]}, effective_at="2026-03-01T00:00Z")
+    )
     assert digest.hex() == "3d6e155b8825278a89dc8f9b67223e10192818a3c1f5e7d75223bb0f703f5071"
 
 
@@ -55,9 +57,7 @@ def test_everything_else_is_content(change: dict[str, object]) -> None:
 
 def test_the_kind_of_command_is_content() -> None:
     fields = {"position_id": "POS-1", "price": "0.5"}
-    assert content_digest(MarkPosition(**fields)) != content_digest(
-        ClosePosition(**fields, reason="manual")
-    )
+    assert content_digest(MarkPosition(**fields)) != content_digest(ClosePosition(**fields, reason="manual"))
 
 
 def test_the_order_of_metadata_is_no_content() -> None:

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_ledger.domain.commands import ReducePosition
-from position_ledger.domain.numbers import ZERO, allocate, amount_of, exact, fits, mean_of, minus, plus, pro_rata, round18
+from position_ledger.domain.numbers import (
+    ZERO,
+    allocate,
+    amount_of,
+    exact,
+    fits,
+    mean_of,
+    minus,
+    plus,
+    pro_rata,
+    round18,
+)
 from position_ledger.domain.vocabulary import Side
 from tests.unit.domain.oracle import r18
 from tests.unit.domain.world import D, World, examples
@@ -86,7 +97,9 @@ def test_allocated_parts_sum_exactly_and_are_within_the_last_place(total: Decima
         assert abs(F(part) - F(total) * F(weight) / sum(map(F, weights))) <= F(1, 10**18)
 
 
-@pytest.mark.parametrize("value", [D("0.42"), 42, "0.42", " 0.42 ", "4.2e-1", D("1e-18"), type("Mine", (Decimal,), {})(7)])
+@pytest.mark.parametrize(
+    "value", [D("0.42"), 42, "0.42", " 0.42 ", "4.2e-1", D("1e-18"), type("Mine", (Decimal,), {})(7)]
+)
 def test_what_is_taken_as_a_number(value: object) -> None:
     number = exact(value)
     assert type(number) is Decimal
