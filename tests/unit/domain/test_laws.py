@@ -8,7 +8,7 @@ from fractions import Fraction as F
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -350,6 +350,8 @@ TestHistories = pytest.mark.timeout(0 if LONG else 120)(Histories.TestCase)
 
 
 @examples(100)
+@example(value=Decimal("0.5"), quantity=Decimal("1e-18"), fee=Decimal(0))
+@example(value=Decimal("0.25"), quantity=Decimal("6e-18"), fee=Decimal(0))
 @given(value=unit_prices, quantity=quantities, fee=fees)
 def test_law_4_a_pair_receives_exactly_one(value: Decimal, quantity: Decimal, fee: Decimal) -> None:
     world = World()
