@@ -1,5 +1,6 @@
 """Fills find their positions: by id, by key, netted, split over several, flipped, with dust and in order of time."""
 
+# mypy: disable-error-code="comparison-overlap"
 from __future__ import annotations
 
 from datetime import timedelta
@@ -18,6 +19,7 @@ from position_ledger.domain.commands import (
     OpenPosition,
     RecordFill,
     ReducePosition,
+    SettlePosition,
 )
 from position_ledger.domain.events import (
     BookPositionClosed,
@@ -309,6 +311,22 @@ def test_fills_come_in_the_order_of_the_venue(world: World) -> None:
     world.do(IncreasePosition(position_id="POS-2", quantity=1, price=".6", effective_at=NOON + timedelta(hours=2)))
     assert (world.at("POS-2").current_price, world.at("POS-2").unrealized_pnl) == (D(".9"), D(".8"))
     assert world.at("POS-2").last_effective_at == NOON + timedelta(hours=3)
+
+
+@pytest.mark.parametrize("last", [IncreasePosition, ReducePosition])
+def test_a_fill_is_late_by_the_last_fill_not_by_the_opening(world: World, last: type[IncreasePosition]) -> None:
+    world.open()
+    world.do(last(position_id="POS-1", quantity=1, price=".5", effective_at=NOON + timedelta(hours=1)))
+
+    for command in (
+        ReducePosition(position_id="POS-1", quantity=1, price=".5", effective_at=NOON + timedelta(minutes=59)),
+        ClosePosition(position_id="POS-1", price=".5", reason="manual", effective_at=NOON + timedelta(minutes=59)),
+        SettlePosition(position_id="POS-1", value=1, effective_at=NOON + timedelta(minutes=59)),
+        RecordFill(position_id="POS-1", action="buy", quantity=1, price=1, effective_at=NOON + timedelta(minutes=59)),
+    ):
+        with pytest.raises(CommandRejected) as caught:
+            world.do(command)
+        assert caught.value.reason is Reason.TOO_LATE
 
 
 def test_a_command_without_a_time_is_never_late(world: World) -> None:

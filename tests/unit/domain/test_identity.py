@@ -101,7 +101,8 @@ def test_a_fill_is_recognised_before_it_is_decided() -> None:
     world = World()
     fill = {"action": "sell", "quantity": 10, "price": ".5", "venue": "v", "venue_fill_id": "f-1"}
     world.open()
-    by_id, by_key = RecordFill(position_id="POS-1", **fill), RecordFill(**fill, environment="paper", account="main", market="M", side="YES")  # fmt: skip
+    key_fields = {"environment": "paper", "account": "main", "market": "M", "side": "YES"}
+    by_id, by_key = RecordFill(position_id="POS-1", **fill), RecordFill(**fill, **key_fields)
     key = world.do(by_id).fill_key
 
     # then sending it again would be refused, but it is known to be the same fill, however it is addressed

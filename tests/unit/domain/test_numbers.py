@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Context, Decimal, localcontext
-from fractions import Fraction as F
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +30,7 @@ from tests.unit.domain.world import D, World, examples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+F = Fraction
 ledger_numbers = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda digits: exact(f"{digits}e-18"))
 positive = st.integers(1, 10**38 - 1).map(lambda digits: exact(f"{digits}e-18"))
 

@@ -185,7 +185,7 @@ def test_the_first_reason_in_the_order_of_precedence_is_told() -> None:
 
 def test_a_float_is_a_type_error() -> None:
     """S74."""
-    with pytest.raises(TypeError, match="entry_price is the float 0.4"):
+    with pytest.raises(TypeError, match=r"entry_price is the float 0\.4"):
         OpenPosition(**OPENING | {"entry_price": 0.4})
     with pytest.raises(FloatRefused, match="trail_amount is the float"):
         TrailingStop(trail_amount=0.05)

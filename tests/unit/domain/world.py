@@ -29,7 +29,7 @@ TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in (*POSITION_EVE
 
 
 def examples(count: int, *, steps: int = 50) -> settings:
-    """Say how long a property test searches: ``count`` examples in CI, always the same; a hundred times that in the long run."""
+    """Say how long a property test searches: ``count`` examples, always the same; a hundred times as many when LONG."""
     return settings(
         max_examples=count * (100 if LONG else 1),
         stateful_step_count=steps,
