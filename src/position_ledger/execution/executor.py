@@ -168,28 +168,10 @@ class Executor:
         msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"
         raise ConcurrencyError(msg)
 
-<<<<<<< HEAD
     def forget(self) -> None:
         """Drop every state kept in memory."""
         self._cache.clear()
 
-    def _attempt(
-        self, commands: Sequence[Command], streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
-    ) -> tuple[Executed, ...]:
-        now = self._clock()
-        repeats: dict[int, Executed] = {}
-        planned: dict[int, _Planned] = {}
-        try:
-            for place, command in enumerate(commands):
-                repeated = self._repeat_of(command, streams, known)
-                if repeated is not None:
-                    repeats[place] = repeated
-                    continue
-                decision = decide(command, streams, now)
-                streams.fold(decision, getattr(command, "handle", None))
-                planned[place] = _Planned(command, decision, self._keys(command, decision))
-        except CommandRejected:
-=======
     def _plan(
         self,
         commands: Sequence[Command],
@@ -212,7 +194,6 @@ class Executor:
                     raise
                 plan.refused[place] = refusal
         if plan.refused:
->>>>>>> importer
             self._recheck(commands, streams, known)
         return plan
 
