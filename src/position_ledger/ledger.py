@@ -96,7 +96,9 @@ class Ledger:
             self.wait_for(max(one.token for one in done))
         return done
 
-    def execute_each(self, commands: Sequence[Command], *, admit: Admit | None = None) -> tuple[Executed | Refusal, ...]:
+    def execute_each(
+        self, commands: Sequence[Command], *, admit: Admit | None = None
+    ) -> tuple[Executed | Refusal, ...]:
         """Execute those commands that are accepted in one atomic append; a refused one is returned in its place.
 
         ``admit`` is a further condition of the caller, see `position_ledger.execution.executor.Admit`. Raises as
@@ -138,7 +140,7 @@ class Ledger:
         with translated():
             return self._reader.events(ref)
 
-    def positions(  # noqa: PLR0913 - the filters
+    def positions(
         self,
         *,
         status: str | None = None,
@@ -202,4 +204,3 @@ class Ledger:
     def _append(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
         with self._connection() as connection:
             return append(connection, events, keys)
-

@@ -22,7 +22,8 @@ from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Migrator, Outcome
-from position_ledger.projection import generations, rebuild as rebuilding, verification
+from position_ledger.projection import generations, verification
+from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import Generation
@@ -281,7 +282,7 @@ def _pending_change(migrator: Migrator, table: str) -> ProjectedChange | None:
     return next((one for one in sets if isinstance(one, ProjectedChange) and table in one.tables), None)
 
 
-def _rebuild_for(  # noqa: PLR0913 - bound once, called by the migrator
+def _rebuild_for(
     settings: Settings,
     reached: Reached,
     migrator: Migrator,
@@ -308,9 +309,7 @@ def _rebuild_for(  # noqa: PLR0913 - bound once, called by the migrator
         reports.append(report)
 
 
-def _restore_for(
-    settings: Settings, reached: Reached, migrator: Migrator, tell: Tell, change: ProjectedChange
-) -> None:
+def _restore_for(settings: Settings, reached: Reached, migrator: Migrator, tell: Tell, change: ProjectedChange) -> None:
     _roll_back(settings, reached, migrator, _only_table(change), tell, change.files)
 
 
@@ -322,7 +321,7 @@ def _only_table(change: ProjectedChange) -> str:
     return next(iter(change.tables))
 
 
-def _run(  # noqa: PLR0913 - the parts of a rebuild
+def _run(
     settings: Settings,
     reached: Reached,
     projection: Projection[Any],
@@ -344,7 +343,7 @@ def _run(  # noqa: PLR0913 - the parts of a rebuild
         ).run(target, options)
 
 
-def _roll_back(  # noqa: PLR0913 - the parts of a rollback
+def _roll_back(
     settings: Settings,
     reached: Reached,
     migrator: Migrator,
@@ -364,19 +363,23 @@ def _roll_back(  # noqa: PLR0913 - the parts of a rollback
             msg = f"migrations {numbers or 'none'} became applied with the active generation of {table}: roll back exactly those"
             raise MigrationError(msg)
         if numbers and numbers[-1] != applied:
-            msg = f"migration {applied} was applied after the active generation of {table} was built: roll it back first"
+            msg = (
+                f"migration {applied} was applied after the active generation of {table} was built: roll it back first"
+            )
             raise MigrationError(msg)
         undone = [file for file in reversed(migrator.files) if file.number in numbers]
         before = migrator.targets.catalogue_at(applied)
         after = migrator.targets.catalogue_at(numbers[0] - 1) if numbers else before
-        return Target(
-            before, after, tuple(numbers), record=lambda cursor: migrator.record_rolled_back(cursor, undone)
-        )
+        return Target(before, after, tuple(numbers), record=lambda cursor: migrator.record_rolled_back(cursor, undone))
 
     def catch_up(projection: Projection[Any], generation: Generation) -> None:
         with connect(reached.database_url, settings, as_app=True, name="position-ledger rollback") as connection:
             follower = Follower(
-                connection, [projection], Codec(EVENTS), name=f"rollback:{generation.generation_id}", share=False,
+                connection,
+                [projection],
+                Codec(EVENTS),
+                name=f"rollback:{generation.generation_id}",
+                share=False,
                 only=generation.generation_id,
             )
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from position_ledger.migration import MigrationFile, parse_file
 
 
-def migration_text(  # noqa: PLR0913 - each is a part of the file
+def migration_text(
     number: int,
     forward: str,
     verify: str = "SELECT true;",

@@ -97,7 +97,10 @@ def run(home: Path | None = None, *, commands: int = COMMANDS_MIN, console: Cons
         start = _starter(stack, logs, before)
         old_workers = start("old workers", _WORKER)
         traders = [
-            start(f"trader {seed}", ["-m", "position_ledger.demo.trader", str(seed), accounts, str(commands // len(TRADERS))])
+            start(
+                f"trader {seed}",
+                ["-m", "position_ledger.demo.trader", str(seed), accounts, str(commands // len(TRADERS))],
+            )
             for accounts, seed in TRADERS
         ]
         _wait_for_trading(before, reached, commands // 4)
@@ -197,12 +200,15 @@ def _show_positions(settings: Settings, reached: Reached, show: Console) -> None
         show.print(table)
         longest = max(rows, key=lambda row: int(row["version"]))
         history = ledger.history(longest["position_id"])
-    show.print(f"[bold]History of {longest['position_id']}[/bold], the last {VERSIONS_SHOWN} of {len(history)} versions:")
+    show.print(
+        f"[bold]History of {longest['position_id']}[/bold], the last {VERSIONS_SHOWN} of {len(history)} versions:"
+    )
     table = Table("id", "version", "from", "to", "quantity", "current", "realized", "unrealized")
     for row in history[-VERSIONS_SHOWN:]:
         table.add_row(
             str(row["id"]), str(row["version"]), _clock(row["row_effective_date"]), _clock(row["row_expiration_date"]),
-            f"{row['quantity']:f}", f"{row['current_price']:f}", f"{row['realized_pnl']:.2f}", f"{row['unrealized_pnl'] or 0:.2f}",
+            f"{row['quantity']:f}", f"{row['current_price']:f}", f"{row['realized_pnl']:.2f}",
+            f"{row['unrealized_pnl'] or 0:.2f}",
         )  # fmt: skip
     show.print(table)
 
@@ -229,7 +235,7 @@ def _wait_for_rows(settings: Settings, reached: Reached, token: int) -> float:
     return time.perf_counter() - started
 
 
-def _report(  # noqa: PLR0913, PLR0917 - everything that was measured
+def _report(
     show: Console,
     traders: list[dict[str, Any]],
     report: RebuildReport,
@@ -253,7 +259,9 @@ def _report(  # noqa: PLR0913, PLR0917 - everything that was measured
         f"readers meanwhile: {reads['reads']:,} reads, {reads['errors']} errors, longest stall {reads['longest_ms']:.0f} ms"
     )
     if proof.holds:
-        show.print(f"[bold green]proven[/bold green]: {table.rows:,} rows of {table.table} equal the log, column by column")
+        show.print(
+            f"[bold green]proven[/bold green]: {table.rows:,} rows of {table.table} equal the log, column by column"
+        )
     for problem in proof.problems:
         show.print(f"[bold red]not proven[/bold red]: {problem}")
     show.print(f"done in {seconds:.0f} s")

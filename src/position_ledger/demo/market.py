@@ -48,7 +48,7 @@ class Trader:
 
     def __post_init__(self) -> None:
         """Start the walks in the middle."""
-        self.random = random.Random(self.seed)  # noqa: S311 - a game, not a secret
+        self.random = random.Random(self.seed)
         self.yes_prices = [self.random.randint(30, 70) for _ in range(self.markets)]
 
     def price(self, market: int, side: str) -> Decimal:

@@ -10,8 +10,13 @@ import time
 from position_ledger.database import connect
 from position_ledger.settings import load_settings
 
-READ = "SELECT p.position_id, p.quantity, p.unrealized_pnl FROM positions AS p WHERE p.row_current_ind AND p.id > %s ORDER BY p.id DESC LIMIT 20"
-READ_VIEW = "SELECT o.position_id, o.quantity, o.unrealized_pnl FROM open_positions AS o ORDER BY o.entry_time DESC LIMIT 20"
+READ = """
+SELECT p.position_id, p.quantity, p.unrealized_pnl FROM positions AS p
+ WHERE p.row_current_ind AND p.id > %s ORDER BY p.id DESC LIMIT 20
+"""
+READ_VIEW = """
+SELECT o.position_id, o.quantity, o.unrealized_pnl FROM open_positions AS o ORDER BY o.entry_time DESC LIMIT 20
+"""
 PAUSE_S = 0.002
 
 

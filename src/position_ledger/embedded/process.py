@@ -139,7 +139,7 @@ class ServerProcess:
         return log_tail(self.log_file)
 
 
-def spawn(  # noqa: PLR0913
+def spawn(
     command: Sequence[str | os.PathLike[str]],
     account: Account,
     *,

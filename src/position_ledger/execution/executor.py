@@ -108,7 +108,7 @@ class _Plan:
 class Executor:
     """Executes commands against one ledger. Safe for threads."""
 
-    def __init__(  # noqa: PLR0913 - the parts it is composed of
+    def __init__(
         self,
         connect: Connect,
         append: Append_,
@@ -232,7 +232,7 @@ class Executor:
         return tuple(outcomes[place] for place in range(len(commands)))
 
     def _recheck(self, commands: Sequence[Command], streams: WorkingStreams, known: Known) -> None:
-        """Before saying no (or «nothing to do»): was it done before, or did we look at old states?"""
+        """Find out, before saying no or «nothing to do», whether it was done before or decided on old states."""
         found = self._look_up(self._all_keys(commands, streams))
         if found.keys() - known.keys():
             raise KeyTaken
@@ -305,6 +305,7 @@ class Executor:
 
     def _append_surely(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
         """Append; when the connection broke, find out whether it was committed, and append again only if it was not."""
+        lost: Exception | None = None
         for tries in range(LOST_ANSWER_TRIES_MAX):
             try:
                 return self._append(events, keys)
@@ -334,7 +335,7 @@ class Executor:
         return [receipt for receipt in ours if receipt is not None] if all(ours) else None
 
 
-class _Stale(Exception):  # noqa: N818 - a signal, never seen outside
+class _Stale(Exception):
     """A refusal was decided on states from memory; they must be read again before it may be told."""
 
 

@@ -43,6 +43,8 @@ SELECT e.topic, e.state FROM events AS e
 """
 STREAM_OF_NUMBER = "SELECT e.originator_id, e.topic FROM events AS e WHERE e.notification_id = %s"
 POSITION_PREFIX = "POS-"
+DIGITS_MAX = 18
+"""Digits of a number that surely fits a bigint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,4 +260,4 @@ class WorkingStreams:
 def number_of(ref: str | int) -> int:
     """The sequence number in a position reference: 17 for 17, «17» and «POS-17»; 0 for anything else."""
     text = str(ref).removeprefix(POSITION_PREFIX)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else 0

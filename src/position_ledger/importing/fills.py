@@ -76,7 +76,7 @@ class _Tally:
     token: int = 0
 
 
-def import_fills(  # noqa: PLR0913 - keyword arguments
+def import_fills(
     ledger: FillLedger,
     path: str | Path,
     mapping: str | Path | FillMapping,
@@ -200,7 +200,7 @@ def _row(header: Sequence[str], cells: Sequence[str]) -> Cells:
 # Recording
 
 
-def _record(  # noqa: PLR0913, PLR0917 - one step of `import_fills`
+def _record(
     ledger: FillLedger, rows: Rows, header: Sequence[str], sorter: Sorter, total: int, told: Progress
 ) -> _Tally:
     """Record what is sorted, batch after batch; refusals go to the sorter."""

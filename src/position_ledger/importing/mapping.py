@@ -332,5 +332,5 @@ def _problem(details: ErrorDetails) -> str:
     return f"{key} cannot be {shown(details['input'])}: {said[:1].lower()}{said[1:]}"
 
 
-def _presets() -> Any:  # noqa: ANN401 - a Traversable, whose module differs between the versions of Python
+def _presets() -> Any:
     return files("position_ledger.importing") / "presets"

@@ -112,6 +112,6 @@ def _validity(connection: Connection, schema: str, name: str) -> bool | None:
     return None if row is None else row[0] is True
 
 
-def _in_transaction(connection: Connection, step: Any, *arguments: Any) -> None:  # noqa: ANN401 - any bookkeeping step
+def _in_transaction(connection: Connection, step: Any, *arguments: Any) -> None:
     with connection.transaction(), connection.cursor() as cursor:
         step(cursor, *arguments)

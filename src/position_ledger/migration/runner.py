@@ -74,7 +74,7 @@ class _Run:
 class Migrator:
     """The migrations of one folder against one schema of one database."""
 
-    def __init__(  # noqa: PLR0913 - each is a separate fact about the database
+    def __init__(
         self,
         conninfo: str,
         source: Traversable | str | Sequence[MigrationFile],

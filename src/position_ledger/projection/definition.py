@@ -85,7 +85,9 @@ def load_projections(package_name: str) -> tuple[Projection[Any], ...]:
     """
     try:
         package = import_module(package_name)
-        modules = [import_module(f"{package_name}.{info.name}") for info in iter_modules(getattr(package, "__path__", []))]
+        modules = [
+            import_module(f"{package_name}.{info.name}") for info in iter_modules(getattr(package, "__path__", []))
+        ]
     except ImportError as error:
         msg = f"setting projections: cannot import {package_name!r}: {error}"
         raise ConfigurationError(msg) from error

@@ -172,4 +172,3 @@ class Follower:
 def min_position(held: Sequence[Lease]) -> int:
     """The lowest checkpoint of some shards."""
     return min(lease.position for lease in held)
-

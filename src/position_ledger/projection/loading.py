@@ -6,8 +6,8 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from operator import attrgetter
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -50,6 +50,9 @@ SELECT a.attname, a.atttypid, t.typname FROM pg_attribute AS a JOIN pg_type AS t
 """
 
 
+Encoder = Callable[[Any], Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """What one process loads at a time: everything of some streams up to a number."""
@@ -73,7 +76,7 @@ def chunks(upto: int, count: int = CHUNKS) -> list[Chunk]:
     return [Chunk(number, low, high, upto) for number, low, high in shard_ranges(count)]
 
 
-def load(  # noqa: PLR0913 - what a load needs to know
+def load(
     url: str,
     settings: Settings,
     projection: Projection[Any],
@@ -90,7 +93,9 @@ def load(  # noqa: PLR0913 - what a load needs to know
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(max_workers=processes, mp_context=context) as pool:
-            running = [pool.submit(_load_in_process, url, settings, projection.table, schema, chunk) for chunk in pending]
+            running = [
+                pool.submit(_load_in_process, url, settings, projection.table, schema, chunk) for chunk in pending
+            ]
             done = [_told(finished.result(), advance) for finished in as_completed(running)]
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
 
@@ -181,21 +186,23 @@ def _superseded(
 
 def _binary(
     connection: psycopg.Connection[Any], schema: str, projection: Projection[Any]
-) -> tuple[list[int], list[Callable[[Any], Any] | None]]:
+) -> tuple[list[int], list[Encoder | None]]:
     """For each column its type, and what a value needs before the driver can write it in binary."""
     name = statements.names([schema, projection.table]).as_string(connection).replace(", ", ".")
     found = {row[0]: (row[1], row[2]) for row in connection.execute(COLUMN_TYPES, (name,)).fetchall()}
     types = [found[column][0] for column in projection.columns]
-    encoders = [_as_jsonb if found[column][1] in ("jsonb", "json") else None for column in projection.columns]
+    encoders: list[Encoder | None] = [
+        _as_jsonb if found[column][1] in ("jsonb", "json") else None for column in projection.columns
+    ]
     return types, encoders
 
 
-def _encoded(values: Sequence[Any], encoders: Sequence[Callable[[Any], Any] | None]) -> list[Any]:
+def _encoded(values: Sequence[Any], encoders: Sequence[Encoder | None]) -> list[Any]:
     return [
         value if encoder is None or value is None else encoder(value)
         for value, encoder in zip(values, encoders, strict=True)
     ]
 
 
-def _as_jsonb(value: Any) -> Jsonb:  # noqa: ANN401 - whatever a fold put into a JSON column
+def _as_jsonb(value: Any) -> Jsonb:
     return Jsonb(value, dumps=msgspec.json.encode)

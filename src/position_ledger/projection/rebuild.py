@@ -105,7 +105,7 @@ class Target:
 class Rebuild:
     """One rebuild of one projection. ``connection`` is autocommit and owns the schema of the ledger."""
 
-    def __init__(  # noqa: PLR0913 - the parts it is composed of
+    def __init__(
         self,
         connection: psycopg.Connection[Any],
         url: str,
@@ -180,7 +180,9 @@ class Rebuild:
     def _live(self) -> Generation:
         live = generations.active(self._connection, self._projection.table)
         if live is None:
-            msg = f"table {self._projection.table} has never been set up in this database: run position-ledger migrate up"
+            msg = (
+                f"table {self._projection.table} has never been set up in this database: run position-ledger migrate up"
+            )
             raise SchemaMismatch(msg)
         return live
 
@@ -268,7 +270,11 @@ class Rebuild:
             raise GenerationNotOurs(msg)
         with connect(self._url, self._settings, as_app=True, name="position-ledger rebuild") as connection:
             follower = Follower(
-                connection, [self._projection], self._codec, name=f"{process_name()}:{uuid.uuid4().hex[:6]}", share=False,
+                connection,
+                [self._projection],
+                self._codec,
+                name=f"{process_name()}:{uuid.uuid4().hex[:6]}",
+                share=False,
                 only=new.generation_id,
             )
             try:
@@ -306,7 +312,9 @@ class Rebuild:
                 "changed by hand); the live table is unchanged"
             )
             raise VerificationFailed(msg)
-        self._tell(f"verified {len(columns)} columns against the live table up to event {upto} in {self._report.verify_s:.2f} s")
+        self._tell(
+            f"verified {len(columns)} columns against the live table up to event {upto} in {self._report.verify_s:.2f} s"
+        )
 
     def _comparable(self, live: Generation, target: Target, options: RebuildOptions) -> list[str]:
         """Columns that both tables have, of one type, and that nobody said would change."""
@@ -362,7 +370,7 @@ class Rebuild:
                 self._connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(row[0])))
 
 
-def roll_back(  # noqa: PLR0913 - the parts it is composed of
+def roll_back(
     connection: psycopg.Connection[Any],
     settings: Settings,
     projections: Sequence[Projection[Any]],

@@ -47,7 +47,10 @@ SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), extract(epoch FROM 
 """
 
 
-class _TryAgain(Exception):  # noqa: N818 - a signal, never seen outside
+Statement = SQL | sql.Composed
+
+
+class _TryAgain(Exception):
     """This attempt came at a bad moment; nothing was changed."""
 
 
@@ -79,13 +82,22 @@ class SwapResult:
 
 def blockers(attached: Attached) -> list[str]:
     """What hangs on the live table and cannot be moved to another one, each in words with the remedy."""
-    words = [f"materialized view {v.schema}.{v.name} (drop it, and create it again after the swap)" for v in attached.views if v.materialized]
-    words += [f"function {f.schema}.{f.signature} is bound to its {f.reason} (drop it for the swap)" for f in attached.functions]
+    words = [
+        f"materialized view {v.schema}.{v.name} (drop it, and create it again after the swap)"
+        for v in attached.views
+        if v.materialized
+    ]
+    words += [
+        f"function {f.schema}.{f.signature} is bound to its {f.reason} (drop it for the swap)"
+        for f in attached.functions
+    ]
     words += [f"rule {r.name} on {r.schema}.{r.relation} (drop it for the swap)" for r in attached.rules]
     words += [f"column {c.schema}.{c.relation}.{c.column} has its row type" for c in attached.row_type_columns]
     words += [f"sequence {name} is owned by it" for name in attached.owned_sequences]
     words += [f"index {name} is not in the migrations (add it by a migration)" for name in attached.extra_indexes]
-    words += [f"constraint {name} is not in the migrations (add it by a migration)" for name in attached.extra_constraints]
+    words += [
+        f"constraint {name} is not in the migrations (add it by a migration)" for name in attached.extra_constraints
+    ]
     return words
 
 
@@ -197,7 +209,12 @@ def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Co
     for position in sorted({row[2] for row in positions}):
         ranges = [(low, high) for low, high, at in positions if at == position]
         rows = feed.page(
-            connection, after=position, upto=upto, topics=plan.projection.topics, ranges=ranges, limit=TAIL_EVENTS_MAX + 1
+            connection,
+            after=position,
+            upto=upto,
+            topics=plan.projection.topics,
+            ranges=ranges,
+            limit=TAIL_EVENTS_MAX + 1,
         )
         events += len(rows)
         if events > TAIL_EVENTS_MAX:
@@ -210,12 +227,12 @@ def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Co
     return events
 
 
-def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Composable]:
+def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
     """The statements that put the new table in place of the live one, with all that hangs on it."""
     table, live_name = plan.live.projection, Identifier(schema, plan.live.projection)
     aside = retired_schema(schema, plan.live)
     # Definitions of views are unqualified: they bind to the live schema.
-    statements: list[Composable] = [SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(schema))]
+    statements: list[Statement] = [SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(schema))]
     statements += [
         SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(fk.schema, fk.table), Identifier(fk.name))
         for fk in attached.foreign_keys
@@ -233,21 +250,26 @@ def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Composabl
     statements += _bind_views(plan, attached, schema)
     statements += [
         SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
-            Identifier(fk.schema, fk.table), Identifier(fk.name), SQL(_valid(fk.definition))  # type: ignore[arg-type]
+            Identifier(fk.schema, fk.table),
+            Identifier(fk.name),
+            SQL(_valid(fk.definition)),
         )
         for fk in attached.foreign_keys
     ]
     for publication in attached.publications:
         if publication.scope == "table":
             statements.append(_publish(publication, live_name))
-    statements += [SQL(definition) for definition in attached.extra_triggers]  # type: ignore[arg-type]
+    statements += [SQL(definition) for definition in attached.extra_triggers]
     statements += [
-        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), live_name, _grantee(grant.grantee))  # type: ignore[arg-type]
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), live_name, _grantee(grant.grantee))
         for grant in attached.extra_grants
     ]
     statements += [
         SQL("GRANT {} ({}) ON {} TO {}").format(
-            SQL(grant.privilege), Identifier(column), live_name, _grantee(grant.grantee)  # type: ignore[arg-type]
+            SQL(grant.privilege),
+            Identifier(column),
+            live_name,
+            _grantee(grant.grantee),
         )
         for column, grant in attached.extra_column_grants
         if column in plan.new.columns
@@ -255,13 +277,13 @@ def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Composabl
     return statements
 
 
-def _bind_views(plan: SwapPlan, attached: Attached, schema: str) -> list[Composable]:
+def _bind_views(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
     """Every view that reads the table itself, bound to the new one; those of the migrations as the target has them."""
-    ours = {view.name for view in plan.before.views.values()}
-    statements: list[Composable] = []
-    for view in sorted(attached.views, key=lambda view: view.depth):
-        if view.depth == 1 and not (view.schema == schema and view.name in ours):
-            statements.append(_replace_view(Identifier(view.schema, view.name), view.definition))
+    statements = [
+        _replace_view(Identifier(view.schema, view.name), view.definition)
+        for view in attached.views
+        if view.depth == 1 and not (view.schema == schema and view.name in plan.before.views)
+    ]
     for name, target in _by_dependence(plan.after.views):
         before = plan.before.views.get(name)
         if plan.live.projection not in target.reads and before == target:
@@ -297,14 +319,14 @@ def _extends(before: View, after: View) -> bool:
     return new[: len(old)] == old
 
 
-def _replace_view(name: Identifier, definition: str) -> Composable:
-    return SQL("CREATE OR REPLACE VIEW {} AS {}").format(name, SQL(definition.rstrip().rstrip(";")))  # type: ignore[arg-type]
+def _replace_view(name: Identifier, definition: str) -> Statement:
+    return SQL("CREATE OR REPLACE VIEW {} AS {}").format(name, SQL(definition.rstrip().rstrip(";")))
 
 
-def _describe_view(view: View, schema: str) -> list[Composable]:
+def _describe_view(view: View, schema: str) -> list[Statement]:
     name = Identifier(schema, view.name)
-    statements: list[Composable] = [
-        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, _grantee(grant.grantee))  # type: ignore[arg-type]
+    statements: list[Statement] = [
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, _grantee(grant.grantee))
         for grant in view.grants
     ]
     if view.comment is not None:
@@ -312,15 +334,19 @@ def _describe_view(view: View, schema: str) -> list[Composable]:
     return statements
 
 
-def _publish(publication: Any, name: Identifier) -> Composable:  # noqa: ANN401 - PublicationMember
-    columns = SQL(" ({})").format(sql.SQL(", ").join(map(Identifier, publication.columns))) if publication.columns else SQL("")
+def _publish(publication: Any, name: Identifier) -> Statement:
+    columns = (
+        SQL(" ({})").format(sql.SQL(", ").join(map(Identifier, publication.columns)))
+        if publication.columns
+        else SQL("")
+    )
     where = SQL(" WHERE ({})").format(SQL(publication.row_filter)) if publication.row_filter else SQL("")
     return SQL("ALTER PUBLICATION {} ADD TABLE {}{}{}").format(Identifier(publication.name), name, columns, where)
 
 
 def _grantee(grantee: str) -> SQL:
     """A role as the catalogue writes it, quoted where needed."""
-    return SQL({"<owner>": "CURRENT_USER", "<public>": "PUBLIC"}.get(grantee, grantee))  # type: ignore[arg-type]
+    return SQL({"<owner>": "CURRENT_USER", "<public>": "PUBLIC"}.get(grantee, grantee))
 
 
 def _valid(definition: str) -> str:
@@ -361,5 +387,7 @@ def _validate(connection: psycopg.Connection[Any], attached: Attached) -> None:
     for fk in attached.foreign_keys:
         if fk.validated:
             connection.execute(
-                SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(Identifier(fk.schema, fk.table), Identifier(fk.name))
+                SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
+                    Identifier(fk.schema, fk.table), Identifier(fk.name)
+                )
             )

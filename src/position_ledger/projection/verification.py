@@ -93,7 +93,7 @@ def table_equals_log(
                 events += batch.events
                 rows += len(batch.versions)
                 advance(batch.events)
-                difference = _first_difference(connection, projection, generation.schema, position, batch.versions)
+                difference = _first_difference(connection, projection, generation.schema, batch.versions)
                 if difference is not None:
                     return TableProof(projection.table, position, events, rows, difference)
         surplus = _surplus(connection, projection, generation.schema, position, rows)
@@ -104,7 +104,6 @@ def _first_difference(
     connection: psycopg.Connection[Any],
     projection: Projection[Any],
     schema: str,
-    position: int,
     expected: Sequence[Version],
 ) -> Difference | None:
     ids = [version.id for version in expected]
@@ -135,7 +134,7 @@ def _compare(projection: Projection[Any], expected: Version, stored: Version) ->
     return None
 
 
-def _same(should: Any, is_: Any) -> bool:  # noqa: ANN401 - column values
+def _same(should: Any, is_: Any) -> bool:
     if should == is_:
         return True
     if isinstance(should, (dict, list, tuple, msgspec.Struct)):
@@ -143,7 +142,7 @@ def _same(should: Any, is_: Any) -> bool:  # noqa: ANN401 - column values
     return False
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401 - column values
+def _shown(value: Any) -> str:
     if isinstance(value, Decimal):
         return f"{value:f}"
     return repr(msgspec.to_builtins(value)) if isinstance(value, (dict, list, msgspec.Struct)) else str(value)
@@ -198,7 +197,9 @@ def digest(schema: str, table: str, columns: Sequence[str]) -> Composed:
         "SELECT t.id / {bucket} AS bucket, count(*), bit_xor(hash_record_extended(ROW({columns}), 0)) "
         "FROM {table} AS t WHERE t.id <= %s GROUP BY 1"
     ).format(
-        bucket=SQL(str(BUCKET_IDS)), columns=statements.names(columns, of="t"), table=Identifier(schema, table)  # type: ignore[arg-type]
+        bucket=SQL(str(BUCKET_IDS)),
+        columns=statements.names(columns, of="t"),
+        table=Identifier(schema, table),
     )
 
 
@@ -217,7 +218,9 @@ def generations_differ(
             for one in (live, shadow)
         ]
         unequal = sorted(
-            bucket for bucket in buckets[0].keys() | buckets[1].keys() if buckets[0].get(bucket) != buckets[1].get(bucket)
+            bucket
+            for bucket in buckets[0].keys() | buckets[1].keys()
+            if buckets[0].get(bucket) != buckets[1].get(bucket)
         )
         found: list[Difference] = []
         for bucket in unequal:
@@ -227,7 +230,7 @@ def generations_differ(
         return upto, found[:DIFFERENCES_MAX]
 
 
-def _bucket_differences(  # noqa: PLR0913 - two tables and the place to look at
+def _bucket_differences(
     connection: psycopg.Connection[Any],
     live: Generation,
     shadow: Generation,
@@ -246,7 +249,7 @@ def _bucket_differences(  # noqa: PLR0913 - two tables and the place to look at
         columns=statements.names(columns, of="t"),
         live=Identifier(live.schema, live.projection),
         shadow=Identifier(shadow.schema, shadow.projection),
-        limit=SQL(str(DIFFERENCES_MAX)),  # type: ignore[arg-type]
+        limit=SQL(str(DIFFERENCES_MAX)),
     )
     low = bucket * BUCKET_IDS
     rows = connection.execute(statement, {"low": low, "high": low + BUCKET_IDS, "upto": upto}).fetchall()
@@ -281,7 +284,7 @@ def broken_chain(
     return None
 
 
-def _walk(cursor: Any, advance: Callable[[int], None]) -> str | None:  # noqa: ANN401 - a server-side cursor
+def _walk(cursor: Any, advance: Callable[[int], None]) -> str | None:
     previous, stream, last = NO_HASH, None, 0
     for of_stream, version, topic, state, stored, metadata, seq in cursor:
         if of_stream != stream:
@@ -294,4 +297,3 @@ def _walk(cursor: Any, advance: Callable[[int], None]) -> str | None:  # noqa: A
         last = version
         advance(1)
     return None
-

@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from position_ledger.database import only_row
 from position_ledger.domain.errors import LedgerError
 from position_ledger.store.envelope import NewEvent, Receipt
 
@@ -76,24 +77,25 @@ def append_here(
 
 
 def _append_one(connection: psycopg.Connection[Any], event: NewEvent, key: Key | None) -> Receipt:
-    row = connection.execute(
-        APPEND_ONE,
-        (
-            event.stream,
-            event.version,
-            event.topic,
-            event.state,
-            event.event_id,
-            event.effective_at,
-            event.stream_hash,
-            _json(event.metadata) if event.metadata else "{}",
-            key and key.key,
-            key and key.digest,
-            key and _json(key.appended),
-        ),
-        prepare=True,
-    ).fetchone()
-    assert row is not None
+    row = only_row(
+        connection.execute(
+            APPEND_ONE,
+            (
+                event.stream,
+                event.version,
+                event.topic,
+                event.state,
+                event.event_id,
+                event.effective_at,
+                event.stream_hash,
+                _json(event.metadata) if event.metadata else "{}",
+                key and key.key,
+                key and key.digest,
+                key and _json(key.appended),
+            ),
+            prepare=True,
+        )
+    )
     return Receipt(event.stream, event.version, row[0], row[1])
 
 
@@ -126,7 +128,7 @@ def _key_json(key: Key) -> dict[str, Any]:
     return {"key": key.key, "digest": key.digest.hex(), "appended": key.appended}
 
 
-def _json(value: Any) -> str:  # noqa: ANN401 - any JSON value
+def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 

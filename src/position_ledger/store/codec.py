@@ -79,7 +79,7 @@ class Codec:
             msg = f"a stored {topic} event does not fit this release: {error.errors()[0]['msg']} in {error.errors()[0]['loc']}"
             raise SchemaMismatch(msg) from error
 
-    def decode_struct(self, topic: str, state: bytes) -> Any:  # noqa: ANN401 - one generated type for each topic
+    def decode_struct(self, topic: str, state: bytes) -> Any:
         """The event as a struct with the fields of its model: what projecting reads.
 
         Raises:
@@ -97,7 +97,9 @@ class Codec:
     def _class_of(self, topic: str) -> type[Event]:
         cls = self._by_topic.get(topic)
         if cls is None:
-            msg = f"the log has an event {topic!r} that this release does not know: it was written by newer code, update"
+            msg = (
+                f"the log has an event {topic!r} that this release does not know: it was written by newer code, update"
+            )
             raise SchemaMismatch(msg)
         return cls
 
@@ -134,7 +136,7 @@ def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
     return msgspec.defstruct(model.__name__, [*required, *optional], frozen=True, kw_only=True, gc=False)
 
 
-def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no common type
+def _plain(annotation: Any) -> Any:
     """The annotation without pydantic's metadata, and with nested models as structs."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return struct_of(annotation)
@@ -145,8 +147,6 @@ def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no c
         return typing.Union[tuple(_plain(argument) for argument in arguments)]  # noqa: UP007 - built at run time
     if isinstance(annotation, TypeAliasType):
         return Any  # pydantic's JsonValue, which is recursive
-    if annotation is AwareDatetime:
-        return datetime
     if origin in (tuple, list, dict, frozenset, set):
         return origin[tuple(argument if argument is ... else _plain(argument) for argument in arguments)]
-    return annotation
+    return datetime if annotation is AwareDatetime else annotation

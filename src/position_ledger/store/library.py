@@ -36,9 +36,9 @@ from psycopg.rows import dict_row, tuple_row
 from psycopg_pool import ConnectionPool
 
 from position_ledger.database import prepare
-from position_ledger.domain.event import Event
 from position_ledger.domain.book import Book
 from position_ledger.domain.decisions import Append, fold_append
+from position_ledger.domain.event import Event
 from position_ledger.domain.position import Position
 from position_ledger.settings import Settings
 from position_ledger.store import feed
@@ -104,7 +104,7 @@ class LedgerMapper(Mapper[UUID]):
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
 
-    def to_stored_event(self, domain_event: Any) -> StoredEvent:  # noqa: ANN401 - the library's protocol is generic
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """A `LedgerEvent` as it is stored."""
         return LedgerStoredEvent(
             originator_id=domain_event.originator_id,
@@ -114,7 +114,7 @@ class LedgerMapper(Mapper[UUID]):
             effective_at=domain_event.effective_at,
         )
 
-    def to_domain_event(self, stored_event: StoredEvent) -> Any:  # noqa: ANN401
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
         """A stored event as `LedgerEvent`; works for any reader of the table, also the library's own."""
         return LedgerEvent(
             UUID(str(stored_event.originator_id)),
@@ -188,7 +188,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         times = {row["originator_version"]: row["effective_at"] for row in rows}
         return [LedgerStoredEvent(**vars(event), effective_at=times[event.originator_version]) for event in events]
 
-    def select_notifications(  # noqa: PLR0913 - the library's signature
+    def select_notifications(
         self,
         start: int | None,
         limit: int,
@@ -295,7 +295,7 @@ class LedgerApplication(Application[UUID]):
     name = "Ledger"
     codec: ClassVar[Codec]
 
-    def construct_factory(self, env: Environment) -> Any:  # noqa: ANN401 - the library's return type is generic
+    def construct_factory(self, env: Environment) -> Any:
         """The ledger's factory."""
         return LedgerFactory(env)
 

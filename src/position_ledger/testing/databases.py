@@ -42,7 +42,7 @@ LOCK_TIMEOUT_S = 10
 class HandyRow(dict[str, Any]):
     """One row by column name, and by place for whoever counts columns."""
 
-    def __getitem__(self, column: str | int) -> Any:  # noqa: ANN401 - any column
+    def __getitem__(self, column: str | int) -> Any:
         """The value of a column."""
         return [*self.values()][column] if isinstance(column, int) else super().__getitem__(column)
 
@@ -50,7 +50,7 @@ class HandyRow(dict[str, Any]):
 OwnerCursor = psycopg.Cursor[HandyRow]
 
 
-def _handy_rows(cursor: psycopg.Cursor[Any]) -> Any:  # noqa: ANN401 - psycopg's protocol of row makers
+def _handy_rows(cursor: psycopg.Cursor[Any]) -> Any:
     names = [column.name for column in cursor.description or ()]
     return lambda values: HandyRow(zip(names, values, strict=True))
 
@@ -105,7 +105,7 @@ def _database(server_url: str, name: str, *, template: str | None) -> Iterator[s
         _on_server(server_url, SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
 
 
-def _mark(name: str) -> Any:  # noqa: ANN401 - composed SQL
+def _mark(name: str) -> Any:
     made = f"{TEST_MARK}, made {datetime.now(UTC).isoformat()}"
     return SQL("COMMENT ON DATABASE {} IS {}").format(Identifier(name), Literal(made))
 

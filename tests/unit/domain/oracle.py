@@ -137,7 +137,7 @@ class NaiveLedger:
         held = [h for h in self.holdings.get(key, []) if h.side == side and h.status == "open"]
         return sorted(held, key=lambda holding: holding.entry_time)
 
-    def fill(  # noqa: PLR0913 - a fill has this many facts
+    def fill(
         self,
         candidates: list[Holding],
         key: tuple[str, int | None],

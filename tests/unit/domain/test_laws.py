@@ -120,7 +120,7 @@ class Histories(RuleBasedStateMachine):
         self.open_position(data, market, None, quantity, Decimal(0), 0)
 
     @rule(data=st.data(), market=markets, strategy=strategies, quantity=quantities, fee=fees, age_s=st.integers(0, 3))
-    def open_position(  # noqa: PLR0913, PLR0917 - an opening has this many facts
+    def open_position(
         self, data: st.DataObject, market: str, strategy: int | None, quantity: Decimal, fee: Decimal, age_s: int
     ) -> None:
         side = data.draw(st.sampled_from(MARKETS[market]), "side")
@@ -214,7 +214,7 @@ class Histories(RuleBasedStateMachine):
         data=st.data(), market=markets, strategy=strategies, action=st.sampled_from(["buy", "sell"]),
         quantity=quantities, fee=fees, dust=dusts, flips=st.booleans(),
     )  # fmt: skip
-    def record_fill_of_a_key(  # noqa: PLR0913, PLR0917 - a fill has this many facts
+    def record_fill_of_a_key(
         self, data: st.DataObject, market: str, strategy: int | None, action: str, quantity: Decimal, fee: Decimal,
         dust: Decimal, flips: bool,  # noqa: FBT001
     ) -> None:  # fmt: skip
