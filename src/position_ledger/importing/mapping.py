@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import tomllib
 from contextlib import suppress
 from datetime import timedelta
@@ -55,7 +54,7 @@ def _zone(value: object) -> ZoneInfo:
         raise ValueError("give the name of an IANA time zone, such as America/New_York")  # noqa: TRY004 - for pydantic
     try:
         return ZoneInfo(value)
-    except (OSError, ValueError):
+    except (KeyError, OSError, ValueError):
         raise ValueError("it is no IANA time zone; give one such as America/New_York or UTC") from None
 
 
@@ -73,8 +72,8 @@ def _offset(value: object) -> timedelta:
 
 def _encoding(value: str) -> str:
     try:
-        codecs.lookup(value).incrementaldecoder(errors="strict").decode(b"")
-    except (LookupError, TypeError, AttributeError, UnicodeError):
+        "a".encode(value)
+    except (LookupError, UnicodeError):
         raise ValueError("it is no text encoding; utf-8 and cp1252 are the usual ones") from None
     return value
 
