@@ -88,7 +88,7 @@ def _used(name: str, value: Any, seen: set[str]) -> list[str]:
         return [name, *_code(value, seen)]
     if isinstance(value, Enum):
         return [name, f"{type(value).__name__}.{value.name}"]
-    if isinstance(value, (str, int, float, bytes, frozenset, tuple)) and not isinstance(value, type):
+    if isinstance(value, (str, int, float, bytes, frozenset, tuple)):
         return [name, repr(sorted(value, key=repr)) if isinstance(value, frozenset) else repr(value)]
     return []
 

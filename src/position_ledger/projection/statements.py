@@ -81,7 +81,8 @@ def version_columns(projection: Projection[Any]) -> tuple[str, ...]:
 
 def version_of(projection: Projection[Any], values: Sequence[Any]) -> Version:
     """A `Version` from the values of `version_columns`."""
-    return Version(*values[:6], projection.row(*values[6:]))
+    surrogate, key, effective, expires, version, effective_at = values[:6]
+    return Version(surrogate, key, effective, expires, version, effective_at, projection.row(*values[6:]))
 
 
 def names(columns: Sequence[str], *, of: str | None = None) -> Composed:

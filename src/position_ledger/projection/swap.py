@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Identifier, Literal
 
 from position_ledger.errors import GenerationNotOurs, SwapBlocked
 from position_ledger.migration.attached import Attached, attached_to
@@ -326,8 +326,7 @@ def _replace_view(name: Identifier, definition: str) -> Statement:
 def _describe_view(view: View, schema: str) -> list[Statement]:
     name = Identifier(schema, view.name)
     statements: list[Statement] = [
-        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, _grantee(grant.grantee))
-        for grant in view.grants
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, _grantee(grant.grantee)) for grant in view.grants
     ]
     if view.comment is not None:
         statements.append(SQL("COMMENT ON VIEW {} IS {}").format(name, Literal(view.comment)))

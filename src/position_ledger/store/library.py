@@ -178,7 +178,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
 
     def select_events(self, originator_id: UUID | str, **kwargs: Any) -> Sequence[StoredEvent]:
         """As the library's, with the effective time of each event."""
-        events = super().select_events(originator_id, **kwargs)
+        events: Sequence[StoredEvent] = super().select_events(originator_id, **kwargs)
         if not events:
             return events
         with self.datastore.get_connection() as connection:
@@ -201,9 +201,11 @@ class LedgerRecorder(PostgresApplicationRecorder):
         upto = self.max_notification_id()
         if upto is None:
             return []
-        return super().select_notifications(
-            start, limit, upto if stop is None else min(stop, upto), topics, inclusive_of_start=inclusive_of_start
+        until = upto if stop is None else min(stop, upto)
+        seen: Sequence[Notification] = super().select_notifications(
+            start, limit, until, topics, inclusive_of_start=inclusive_of_start
         )
+        return seen
 
     def max_notification_id(self) -> int | None:
         """The horizon: every event up to it is visible or will never exist. None: nothing yet."""

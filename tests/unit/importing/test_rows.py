@@ -74,7 +74,13 @@ def test_a_row_becomes_the_fill_that_it_describes() -> None:
         "buy",
     )
     assert (fill.quantity, fill.price, fill.fee, fill.fee_currency) == (10, Decimal("0.42"), Decimal("0.05"), None)
-    assert (fill.venue, fill.venue_fill_id, fill.strategy, fill.model, fill.liquidity) == ("kalshi", "T1", 7, 3, "maker")
+    assert (fill.venue, fill.venue_fill_id, fill.strategy, fill.model, fill.liquidity) == (
+        "kalshi",
+        "T1",
+        7,
+        3,
+        "maker",
+    )
     assert (fill.effective_at, fill.dust) == (datetime(2026, 2, 26, 20, 3, 48, tzinfo=UTC), Decimal("0.01"))
     assert (fill.correlation_id, fill.causation_id, fill.metadata) == ("import:test", "row:1", None)
 
