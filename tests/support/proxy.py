@@ -1,4 +1,4 @@
-"""A proxy between the ledger and its database that loses one request or one answer, at a moment that the test chooses."""
+"""A proxy between the ledger and its database that loses a request or an answer when the test says so."""
 
 from __future__ import annotations
 

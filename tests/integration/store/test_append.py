@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -199,7 +200,7 @@ def test_recorded_times_are_strictly_increasing_under_load(app: Connection, stre
         append(app, batch)
         version, previous = version + size, batch[-1].stream_hash
     times = recorded_times(app, stream)
-    assert all(before < after for before, after in zip(times, times[1:], strict=False))
+    assert all(before < after for before, after in pairwise(times))
 
 
 def test_an_event_without_an_effective_time_took_place_when_it_was_recorded(app: Connection, stream: UUID) -> None:
