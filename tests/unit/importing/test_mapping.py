@@ -48,7 +48,7 @@ def test_fractions_in_toml_are_exact() -> None:
         (COMPLETE.replace('market = "ticker"', ""), "market is missing; name its column in [columns] or its value"),
         (COMPLETE.replace('price = "price"', ""), "columns.price is missing"),
         (COMPLETE.replace("account", "acount"), "columns.acount is no key of a mapping"),
-        ('dust = "-1"\n' + COMPLETE, "dust is -1 but must not be negative"),
+        ('dust = "-1"\n' + COMPLETE, "dust -1 is outside valid range"),
         ('dust = "much"\n' + COMPLETE, "dust is much, not a finite number"),
         ('on_excess = "ignore"\n' + COMPLETE, "on_excess cannot be ignore: "),
         (COMPLETE + "[constants]\naccount = 'me'\n", "account is both in [columns] and in [constants]"),
