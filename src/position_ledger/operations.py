@@ -31,6 +31,7 @@ from position_ledger.projection.rebuild import Progress, Rebuild, RebuildOptions
 from position_ledger.projection.verification import TableProof
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
+from position_ledger.store.audit import broken_links
 from position_ledger.store.codec import Codec
 
 __all__ = [
@@ -188,7 +189,9 @@ def verify(
             showing.finish()
         if not tables:
             showing.start(_log_size(connection), "verifying the log")
-            chain = verification.broken_chain(connection, showing.advance)
+            with verification.snapshot(connection):
+                link = next(broken_links(connection, showing.advance), None)
+            chain = str(link) if link else None
             showing.finish()
     return VerifyReport(tuple(proofs), tuple(laws), chain)
 
