@@ -148,7 +148,7 @@ def test_a_row_that_is_no_fill_is_refused_with_a_code_and_a_sentence(
 
 
 def test_more_than_18_places_are_rounded_half_even_and_the_text_is_kept() -> None:
-    """S34: nothing of what the venue said is lost."""
+    """Nothing of what the venue said is lost."""
     fill = one(mapping_of(), price="0.1234567890123456785", count="0.1000000000000000055511151231257827")
     assert fill.price == Decimal("0.123456789012345678")
     assert fill.quantity == Decimal("0.100000000000000006")

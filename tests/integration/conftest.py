@@ -16,7 +16,7 @@ from position_ledger.projection.definition import load_projections
 from position_ledger.projection.generations import ensure_first
 from position_ledger.settings import Settings
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SERVER = os.environ.get("POSITION_LEDGER_TEST_SERVER", "")
 
 
