@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -20,9 +19,12 @@ from position_ledger import (
     RecordFill,
     ReducePosition,
 )
+from position_ledger.domain.vocabulary import Action, Environment, Side
 from position_ledger.execution.executor import NotAdmitted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from position_ledger.execution.streams import WorkingStreams
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
@@ -36,13 +38,13 @@ def ledger(ledger_url: str) -> Iterator[Ledger]:
 
 def fill(action: str, quantity: int, second: int, **fields: Any) -> RecordFill:
     return RecordFill(
-        environment="paper",
+        environment=Environment.PAPER,
         account="ann",
         market="RAIN",
-        side="YES",
+        side=Side.YES,
         price=Decimal("0.5"),
-        action=action,
-        quantity=quantity,
+        action=Action(action),
+        quantity=Decimal(quantity),
         effective_at=AT + timedelta(seconds=second),
         **fields,
     )
@@ -50,11 +52,11 @@ def fill(action: str, quantity: int, second: int, **fields: Any) -> RecordFill:
 
 def opening(command_id: str, quantity: int = 10, handle: str | None = None) -> OpenPosition:
     return OpenPosition(
-        environment="paper",
+        environment=Environment.PAPER,
         account="ann",
         market="RAIN",
-        side="YES",
-        quantity=quantity,
+        side=Side.YES,
+        quantity=Decimal(quantity),
         entry_price=Decimal("0.5"),
         command_id=command_id,
         handle=handle,
@@ -98,11 +100,13 @@ def test_the_same_command_id_with_other_content_in_one_batch_is_a_conflict(ledge
 
 
 def test_a_handle_of_a_repeat_in_the_batch_names_the_position_of_the_first(ledger: Ledger) -> None:
-    first, _, marked = ledger.execute_many([
-        opening("c1", handle="a"),
-        opening("c1", handle="b"),
-        MarkPosition(position_id=Handle("b"), price=Decimal("0.6")),
-    ])
+    first, _, marked = ledger.execute_many(
+        [
+            opening("c1", handle="a"),
+            opening("c1", handle="b"),
+            MarkPosition(position_id=Handle("b"), price=Decimal("0.6")),
+        ]
+    )
     assert marked.position_id == first.position_id
 
 
@@ -142,7 +146,9 @@ def test_each_command_is_decided_as_if_the_refused_ones_had_not_been_sent(ledger
 
 
 def test_nothing_but_refusals_is_no_append(ledger: Ledger, ledger_url: str) -> None:
-    outcomes = ledger.execute_each([fill("sell", 1, 0), ReducePosition(position_id="POS-9", quantity=1, price="0.5")])
+    outcomes = ledger.execute_each(
+        [fill("sell", 1, 0), ReducePosition(position_id="POS-9", quantity=Decimal(1), price=Decimal("0.5"))]
+    )
     assert codes(outcomes) == ["quantity_exceeds_held", "position_unknown"]
     assert ledger.execute_each([]) == ()
     assert events_of(ledger_url) == 0

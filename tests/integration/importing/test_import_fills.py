@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -20,6 +19,9 @@ import pytest
 from position_ledger import ConfigurationError, Ledger
 from position_ledger.importing import ImportResult, import_fills, load_mapping
 from position_ledger.importing.files import FileDamaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
 PRESET = "polymarket-scrape"
@@ -55,28 +57,6 @@ def events_of(url: str) -> int:
         return int(row[0])
 
 
-FIGURES = (
-    "account_id",
-    "market_id",
-    "side",
-    "status",
-    "quantity",
-    "cost",
-    "realized_gross",
-    "entry_quantity",
-    "exit_quantity",
-    "average_entry_price",
-    "exit_price",
-    "entry_time",
-    "exit_time",
-)
-
-
-def positions_of(ledger: Ledger) -> list[tuple[Any, ...]]:
-    """Every position without its id, which depends on the order of appends."""
-    return sorted((tuple(str(row[name]) for name in FIGURES) for row in ledger.positions()))
-
-
 def settle_down(ledger: Ledger, result: ImportResult) -> None:
     ledger.wait_for(result.token, timeout_s=60)
 
@@ -91,7 +71,9 @@ def recomputed(rows: list[list[str]]) -> tuple[set[int], list[tuple[Any, ...]]]:
 
     Only prices are rounded, half-even to 18 places; the file has some with 19.
     """
-    accepted, positions, open_ones = set(), [], {}
+    accepted: set[int] = set()
+    positions: list[tuple[Any, ...]] = []
+    open_ones: dict[tuple[str, ...], dict[str, Fraction]] = {}
     for number, row in sorted(enumerate(rows, 1), reverse=True):
         account, action, shares, side, market, price, _, _ = row
         key, quantity, each = (account, market, side.upper()), Fraction(shares), round(Fraction(price), 18)
@@ -164,16 +146,17 @@ def test_longer_exports_of_the_same_history_add_only_what_is_new(
 ) -> None:
     # given exports that each have newer rows on top of the ones before
     header, *rows = real_lines()
-    path, accepted = tmp_path / "export.csv", 0
+    path = tmp_path / "export.csv"
+    results: list[ImportResult] = []
     for cut in (*cuts, 0):
         path.write_text(header + "".join(rows[cut:]))
         # when they are imported one after the other
         result = import_fills(ledger, path, PRESET, environment="paper")
-        assert result.duplicates == accepted
-        accepted += result.accepted
+        assert result.duplicates == sum(earlier.accepted for earlier in results)
+        results.append(result)
     # then the ledger is as if only the longest had been imported
-    assert accepted == 3415
-    settle_down(ledger, result)
+    assert sum(result.accepted for result in results) == 3415
+    settle_down(ledger, results[-1])
     _, positions = recomputed(list(csv.reader(rows)))
     assert Counter(row["status"] for row in ledger.positions()) == {"open": 1907, "closed": 385}
     quantities = sorted(round(Fraction(row["quantity"]), 15) for row in ledger.positions())
@@ -262,11 +245,17 @@ MANY = HEADER + "".join(LINE.replace("ann", f"user{n}") for n in range(3000))
         (b"PK\x03\x04rest", "is a zip archive; unpack it"),
         (b"", "is empty, it has not even a header"),
         (b"\n\n", "is empty, it has not even a header"),
-        (HEADER.replace("shares", "size").encode(), "has no column 'shares', which mapping polymarket-scrape needs once"),
+        (
+            HEADER.replace("shares", "size").encode(),
+            "has no column 'shares', which mapping polymarket-scrape needs once",
+        ),
         (HEADER.replace("timestamp", "price").encode(), "has 2 columns 'price', which mapping"),
         ((MANY + LINE.replace("ann", "zo\xeb")).encode("latin-1"), "is not utf-8 after line "),
         ((MANY + '"open').encode(), "is no well-formed CSV at line 300"),
-        (HEADER.encode() + "".join(sorted(LINE.replace(":48", f":{n}") for n in range(10, 20))).encode(), "not newest first"),
+        (
+            HEADER.encode() + "".join(sorted(LINE.replace(":48", f":{n}") for n in range(10, 20))).encode(),
+            "not newest first",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_to_its_end_leaves_no_event(
@@ -285,7 +274,9 @@ def test_a_file_that_cannot_be_read_to_its_end_leaves_no_event(
 def test_what_is_wrong_with_the_call_is_told_before_the_file_is_read(ledger: Ledger, tmp_path: Path) -> None:
     path = tmp_path / "fills.csv"
     path.write_text(MANY)
-    with pytest.raises(ConfigurationError, match="environment cannot be 'prod'; it must be one of live, paper, backtest"):
+    with pytest.raises(
+        ConfigurationError, match="environment cannot be 'prod'; it must be one of live, paper, backtest"
+    ):
         import_fills(ledger, path, PRESET, environment="prod")
     with pytest.raises(FileDamaged, match=r"none\.csv does not exist"):
         import_fills(ledger, tmp_path / "none.csv", PRESET, environment="paper")
@@ -366,9 +357,7 @@ def test_a_sell_that_was_refused_stays_refused_when_a_buy_of_the_same_second_was
     assert [row["quantity"] for row in ledger.positions()] == [13]
 
 
-def test_a_sell_of_the_same_second_that_what_was_held_before_covers_is_recorded(
-    ledger: Ledger, tmp_path: Path
-) -> None:
+def test_a_sell_of_the_same_second_that_what_was_held_before_covers_is_recorded(ledger: Ledger, tmp_path: Path) -> None:
     import_fills(ledger, export(tmp_path / "a.csv", "10 BUY 5", "11 BUY 1", "11 SELL 1"), PRESET, environment="paper")
     result = import_fills(ledger, export(tmp_path / "b.csv", "11 SELL 4"), PRESET, environment="paper")
     assert (result.accepted, result.rejected) == (1, 0)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +11,10 @@ from hypothesis import strategies as st
 from position_ledger import Ledger
 from position_ledger.importing import ImportResult, import_fills
 from position_ledger.importing.mapping import FillMapping, parse_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 MAPPING = """
 order = "{order}"
@@ -78,7 +80,13 @@ def test_growing_exports_that_end_anywhere_and_come_again_in_any_order(ledger_ur
         @LIMITS
         @given(HISTORY, st.lists(st.integers(0, 16), max_size=5), st.sampled_from(["by_time", "newest_first"]))
         def law(history: list[Spot], cuts: list[int], order: str) -> None:
-            check(ledger, tmp_path, history, [*(history[:cut] for cut in cuts), history, history[: len(history) // 2]], order)
+            check(
+                ledger,
+                tmp_path,
+                history,
+                [*(history[:cut] for cut in cuts), history, history[: len(history) // 2]],
+                order,
+            )
 
         law()
 

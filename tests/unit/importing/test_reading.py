@@ -107,9 +107,21 @@ TEXT = "%A, %B %d, %Y %H:%M:%S %Z"
             {"formats": [TEXT], "zone": "America/New_York"},
             "2026-07-27T00:03:48+00:00",
         ),
-        ("2026-11-01 01:30 EDT", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "2026-11-01T05:30:00Z"),
-        ("2026-11-01 01:30 EST", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "2026-11-01T06:30:00Z"),
-        ("2026-07-01 12:00 UTC", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "2026-07-01T12:00:00Z"),
+        (
+            "2026-11-01 01:30 EDT",
+            {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"},
+            "2026-11-01T05:30:00Z",
+        ),
+        (
+            "2026-11-01 01:30 EST",
+            {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"},
+            "2026-11-01T06:30:00Z",
+        ),
+        (
+            "2026-07-01 12:00 UTC",
+            {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"},
+            "2026-07-01T12:00:00Z",
+        ),
         (
             "2026-07-01 12:00 EST",
             {"formats": ["%Y-%m-%d %H:%M %Z"], "abbreviations": {"EST": "-05:00"}},
