@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import psycopg
@@ -16,7 +16,10 @@ from position_ledger.projection.definition import load_projections
 from position_ledger.projection.generations import ensure_first
 from position_ledger.settings import Settings
 
-ROOT = Path(__file__).parents[3]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
 SERVER = os.environ.get("POSITION_LEDGER_TEST_SERVER", "")
 
 
