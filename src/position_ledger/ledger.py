@@ -38,7 +38,7 @@ class Ledger:
         self.codec = Codec(EVENTS)
         self._pool = open_pool(reached.database_url, settings)
         try:
-            with self._connection() as connection:
+            with translated(), self._connection() as connection:
                 feed.check_connection(connection)
                 check_start(connection, self.projections)
         except BaseException:
