@@ -153,7 +153,7 @@ def create(
     row = only_row(
         connection.execute(
             "INSERT INTO projection_generations"
-        " (projection, fingerprint, columns, schema_name, state, mode, release, activated_at) "
+            " (projection, fingerprint, columns, schema_name, state, mode, release, activated_at) "
             "VALUES (%(projection)s, %(fingerprint)s, %(columns)s, %(schema)s, %(state)s, %(mode)s, %(release)s, "
             "CASE WHEN %(state)s = 'active' THEN clock_timestamp() END) RETURNING generation_id",
             {
