@@ -22,7 +22,8 @@ CREATE TABLE projection_generations (
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     activated_at   timestamptz,
     retired_at     timestamptz,
-    migrations     integer[]   NOT NULL DEFAULT '{}'
+    migrations     integer[]   NOT NULL DEFAULT '{}',
+    unvalidated    jsonb       NOT NULL DEFAULT '[]'
 );
 CREATE UNIQUE INDEX projection_generations_one_active ON projection_generations (projection) WHERE state = 'active';
 CREATE UNIQUE INDEX projection_generations_one_building ON projection_generations (projection) WHERE state = 'building';
@@ -36,6 +37,7 @@ COMMENT ON COLUMN projection_generations.schema_name IS 'Where the table is: the
 COMMENT ON COLUMN projection_generations.state IS 'building -> active -> retired (kept current while its code runs) -> dropped.';
 COMMENT ON COLUMN projection_generations.mode IS 'worker: projected after the commit; inline: in the transaction of the append. Never both.';
 COMMENT ON COLUMN projection_generations.release IS 'Version of the software that built it: the one that can write it.';
+COMMENT ON COLUMN projection_generations.unvalidated IS 'Foreign keys of other tables that its swap has put back and that are still to be validated: schema, table, name.';
 COMMENT ON COLUMN projection_generations.migrations IS 'Numbers of the migrations that became applied with its swap.';
 
 CREATE TABLE projection_checkpoints (

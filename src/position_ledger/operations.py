@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from position_ledger.database import connect, first_line, translated
+from position_ledger.database import connect, first_line, process_name, translated
 from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch
 from position_ledger.events import EVENTS
 from position_ledger.migration.bookkeeping import read_applied
@@ -22,7 +22,7 @@ from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Migrator, Outcome
-from position_ledger.projection import generations, verification
+from position_ledger.projection import generations, inline, verification
 from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.follower import Follower
@@ -46,6 +46,7 @@ __all__ = [
     "migration_status",
     "rebuild",
     "roll_back",
+    "set_mode",
     "verify",
 ]
 
@@ -165,6 +166,27 @@ def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -
         _projection(settings, table)
         migrator = _migrator(settings, reached, tell)
         return _roll_back(settings, reached, migrator, table, tell)
+
+
+def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode, *, tell: Tell) -> bool:
+    """Have a table projected inline or by workers from now on; false if it is already. Commands go on meanwhile.
+
+    Raises:
+        ConfigurationError: no such projection, or no such mode.
+        GenerationNotOurs, SwapBlocked, MigrationError: nothing was changed; says what to do.
+    """
+    if mode not in ("inline", "worker"):
+        msg = f"mode cannot be {mode!r}: it is inline or worker"
+        raise ConfigurationError(msg)
+    with translated(), _owner(settings, reached) as connection:
+        projection = _projection(settings, table)
+        with rebuilding.alone(connection, table):
+            catch_up = partial(_catch_up, settings, reached, projection)
+            changed = inline.set_mode(connection, projection, Codec(EVENTS), mode, catch_up=catch_up)
+    tell(
+        f"{table} is projected {'inline' if mode == 'inline' else 'by workers'}{' from now on' if changed else ' already'}"
+    )
+    return changed
 
 
 def verify(
@@ -375,23 +397,32 @@ def _roll_back(
         after = migrator.targets.catalogue_at(numbers[0] - 1) if numbers else before
         return Target(before, after, tuple(numbers), record=lambda cursor: migrator.record_rolled_back(cursor, undone))
 
-    def catch_up(projection: Projection[Any], generation: Generation) -> None:
-        with connect(reached.database_url, settings, as_app=True, name="position-ledger rollback") as connection:
-            follower = Follower(
-                connection,
-                [projection],
-                Codec(EVENTS),
-                name=f"rollback:{generation.generation_id}",
-                share=False,
-                only=generation.generation_id,
-            )
-            try:
-                while follower.step():
-                    pass
-            finally:
-                follower.close()
-
     with _owner(settings, reached) as connection:
         return rebuilding.roll_back(
-            connection, settings, _projections(settings), table, Codec(EVENTS), target, tell=tell, catch_up=catch_up
+            connection,
+            settings,
+            _projections(settings),
+            table,
+            Codec(EVENTS),
+            target,
+            tell=tell,
+            catch_up=partial(_catch_up, settings, reached),
         )
+
+
+def _catch_up(settings: Settings, reached: Reached, projection: Projection[Any], generation: Generation) -> None:
+    """Project what this process can get of a generation: all of it, unless workers hold its shards."""
+    with connect(reached.database_url, settings, as_app=True, name="position-ledger operator") as connection:
+        follower = Follower(
+            connection,
+            [projection],
+            Codec(EVENTS),
+            name=f"{process_name()}:{generation.generation_id}:catching-up",
+            share=False,
+            only=generation.generation_id,
+        )
+        try:
+            while follower.step():
+                pass
+        finally:
+            follower.close()

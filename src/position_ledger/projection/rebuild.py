@@ -18,10 +18,11 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from position_ledger.database import connect, process_name
-from position_ledger.errors import GenerationNotOurs, MigrationError, SchemaMismatch, VerificationFailed
+from position_ledger.errors import GenerationNotOurs, MigrationError, SchemaMismatch, SwapBlocked, VerificationFailed
+from position_ledger.migration.attached import attached_to
 from position_ledger.migration.catalogue import Catalogue, Table
 from position_ledger.migration.ddl import create_table, finish_table, shadow_path
-from position_ledger.projection import generations, verification
+from position_ledger.projection import foreign_keys, generations, leases, verification
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.follower import Follower
@@ -40,6 +41,7 @@ SHORT_TAIL_EVENTS = 200
 """The catch-up ends when no more than this is left: the swap projects the rest."""
 
 CATCH_UP_ROUNDS_MAX = 200
+CATCH_UP_PAUSE_S = 0.005
 MAINTENANCE_MEMORY = "256MB"
 
 
@@ -102,6 +104,39 @@ class Target:
     record: Callable[[psycopg.Cursor[Any]], None] = lambda _cursor: None
 
 
+def require_worker_mode(live: Generation) -> None:
+    """Refuse what replaces an inline generation: its writers would have to follow in the middle of an append.
+
+    Raises:
+        SwapBlocked: says what to do instead.
+    """
+    if live.mode == "inline":
+        msg = (
+            f"table {live.projection} is projected inline, and only a table in worker mode can be replaced: set it to "
+            "worker mode, do this again, and set it back to inline"
+        )
+        raise SwapBlocked(msg)
+
+
+@contextmanager
+def alone(connection: psycopg.Connection[Any], table: str) -> Iterator[None]:
+    """Keep other rebuilds, rollbacks and changes of mode of the table away; a killed process leaves no lock behind.
+
+    Raises:
+        MigrationError: another one is going on.
+    """
+    key = (REBUILD_LOCK, table)
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
+    if row is None or not row[0]:
+        msg = f"another rebuild of {table} is running: wait for it, or see position-ledger status"
+        raise MigrationError(msg)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", key)
+
+
 class Rebuild:
     """One rebuild of one projection. ``connection`` is autocommit and owns the schema of the ledger."""
 
@@ -141,9 +176,10 @@ class Rebuild:
             SwapBlocked: no quiet moment; the shadow was dropped, the live table is unchanged.
         """
         table = self._target_table(target)
-        live = self._live()
-        with self._alone():
+        with alone(self._connection, self._projection.table):
+            live = self._live()
             self._drop_leftovers()
+            foreign_keys.validate_pending(self._connection, self._projection.table)
             upto = feed.horizon(self._connection)
             self._report.verified_up_to = upto
             if options.dry_run:
@@ -184,21 +220,8 @@ class Rebuild:
                 f"table {self._projection.table} has never been set up in this database: run position-ledger migrate up"
             )
             raise SchemaMismatch(msg)
+        require_worker_mode(live)
         return live
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other rebuilds of the table away; the lock goes with the session, so a killed one leaves none."""
-        key = (REBUILD_LOCK, self._projection.table)
-        row = self._connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
-        if row is None or not row[0]:
-            msg = f"another rebuild of {self._projection.table} is running: wait for it, or see position-ledger status"
-            raise MigrationError(msg)
-        try:
-            yield
-        finally:
-            if not self._connection.closed:
-                self._connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", key)
 
     def _drop_leftovers(self) -> None:
         """The shadow of a rebuild that was killed."""
@@ -265,9 +288,6 @@ class Rebuild:
 
     def _catch_up(self, new: Generation) -> None:
         """Project what came meanwhile, in rounds that shrink, beside any worker that has the code already."""
-        if new.mode == "inline":
-            msg = f"{new.projection} is projected inline: switch it to worker mode for the rebuild"
-            raise GenerationNotOurs(msg)
         with connect(self._url, self._settings, as_app=True, name="position-ledger rebuild") as connection:
             follower = Follower(
                 connection,
@@ -279,10 +299,12 @@ class Rebuild:
             )
             try:
                 for _ in range(CATCH_UP_ROUNDS_MAX):
-                    follower.step()
+                    worked = follower.step()
                     self._report.catch_up_rounds += 1
                     if self._tail(new) <= SHORT_TAIL_EVENTS:
                         return
+                    if not worked:
+                        time.sleep(CATCH_UP_PAUSE_S)  # workers with the new code hold the shards
             finally:
                 follower.close()
 
@@ -312,6 +334,10 @@ class Rebuild:
                 "changed by hand); the live table is unchanged"
             )
             raise VerificationFailed(msg)
+        attached = attached_to(self._connection, self._settings.ledger_schema, live.projection)
+        foreign_keys.require_kept(
+            self._connection, attached.foreign_keys, live.projection, live.schema, new.schema, upto
+        )
         self._tell(
             f"verified {len(columns)} columns against the live table up to event {upto} in {self._report.verify_s:.2f} s"
         )
@@ -387,31 +413,22 @@ def roll_back(
         GenerationNotOurs: there is none, or it is behind and this code cannot bring it up; names the release that can.
         SwapBlocked: no quiet moment; nothing was changed.
     """
-    kept = generations.kept(connection, table)
-    live = next((g for g in kept if g.state == "active"), None)
-    retired = [g for g in kept if g.state == "retired"]
-    if live is None or not retired:
-        msg = f"table {table} has no retired generation to go back to: only the last one before a swap is kept"
-        raise GenerationNotOurs(msg)
-    old = retired[-1]
-    ours = next((p for p in projections if p.table == table and fingerprint_of(p) == old.fingerprint), None)
-    behind = feed.mark(connection) - verification.checkpoint(connection, old.generation_id)
-    if ours is None and behind > SHORT_TAIL_EVENTS:
-        msg = (
-            f"the retired generation of {table} is {behind} events behind and was built by other code (release "
-            f"{old.release}): run the rollback, or a worker, with that release"
+    with alone(connection, table):
+        live, old = _to_exchange(connection, table)
+        ours = next((p for p in projections if p.table == table and fingerprint_of(p) == old.fingerprint), None)
+        if ours is None:
+            _require_followed(connection, live, old)
+        foreign_keys.validate_pending(connection, table)
+        back = target(live, old)
+        plan = SwapPlan(live, old, ours, back.before, back.after, back.record)
+        result = swap(
+            connection,
+            plan,
+            codec,
+            schema=settings.ledger_schema,
+            tell=tell,
+            catch_up=partial(catch_up, ours, old) if ours else lambda: None,
         )
-        raise GenerationNotOurs(msg)
-    back = target(live, old)
-    plan = SwapPlan(live, old, ours, back.before, back.after, back.record)
-    result = swap(
-        connection,
-        plan,
-        codec,
-        schema=settings.ledger_schema,
-        tell=tell,
-        catch_up=partial(catch_up, ours, old) if ours else lambda: None,
-    )
     return RebuildReport(
         table,
         old.generation_id,
@@ -420,3 +437,27 @@ def roll_back(
         swapped=True,
         messages=[f"generation {old.generation_id} of {table} is active again"],
     )
+
+
+def _to_exchange(connection: psycopg.Connection[Any], table: str) -> tuple[Generation, Generation]:
+    """The active generation, and the retired one that it can be exchanged for."""
+    kept = generations.kept(connection, table)
+    live = next((g for g in kept if g.state == "active"), None)
+    retired = [g for g in kept if g.state == "retired"]
+    if live is None or not retired:
+        msg = f"table {table} has no retired generation to go back to: only the last one before a swap is kept"
+        raise GenerationNotOurs(msg)
+    require_worker_mode(live)
+    return live, retired[-1]
+
+
+def _require_followed(connection: psycopg.Connection[Any], live: Generation, old: Generation) -> None:
+    """Refuse a rollback to rows that nobody keeps current: this code cannot fold them."""
+    behind = max(0, feed.mark(connection) - verification.checkpoint(connection, old.generation_id))
+    if not behind or (behind <= SHORT_TAIL_EVENTS and leases.workers_alive(connection, old.fingerprint)):
+        return
+    msg = (
+        f"the retired generation of {live.projection} is {behind} events behind and was built by other code (release "
+        f"{old.release}): run the rollback, or a worker, with that release"
+    )
+    raise GenerationNotOurs(msg)
