@@ -51,7 +51,16 @@ __all__ = [
 ]
 
 Tell = Callable[[str], None]
-RELEASE = metadata.version("position-ledger")
+
+
+def _release() -> str:
+    try:
+        return metadata.version("position-ledger")
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "unreleased"
+
+
+RELEASE = _release()
 
 
 class NoProgress:
