@@ -17,6 +17,7 @@ from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Executed, Executor
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
+from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
 from position_ledger.settings import Settings, load_settings
@@ -38,7 +39,7 @@ class Ledger:
         self.codec = Codec(EVENTS)
         self._pool = open_pool(reached.database_url, settings)
         try:
-            with self._connection() as connection:
+            with translated(), self._connection() as connection:
                 feed.check_connection(connection)
                 check_start(connection, self.projections)
         except BaseException:
@@ -146,6 +147,11 @@ class Ledger:
                 known_at=known_at,
             )
 
+    def lag(self, table: str = "positions") -> Lag:
+        """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
+        with translated(), self._connection() as connection:
+            return lag_of_table(connection, table)
+
     # Life
 
     def close(self) -> None:
@@ -171,4 +177,3 @@ class Ledger:
     def _append(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
         with self._connection() as connection:
             return append(connection, events, keys)
-
