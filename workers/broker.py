@@ -32,10 +32,12 @@ class Follows(Middleware):
 def make_broker() -> RedisBroker:
     """The Redis broker with every actor: ``dramatiq position_ledger.reference.workers.broker:make_broker``."""
     worker = this_process()
-    broker = RedisBroker(url=worker.reached.redis_url)
+    broker = RedisBroker(url=worker.reached.redis_url)  # type: ignore[no-untyped-call]
     broker.add_middleware(Follows(worker))
     dramatiq.set_broker(broker)
     for actor in ACTORS:
-        options = {"max_retries": RETRIES_MAX, "time_limit": TIME_LIMIT_MS}
-        dramatiq.actor(actor, broker=broker, queue_name=worker.queue, **options)
+        register = dramatiq.actor(
+            broker=broker, queue_name=worker.queue, max_retries=RETRIES_MAX, time_limit=TIME_LIMIT_MS
+        )
+        register(actor)
     return broker

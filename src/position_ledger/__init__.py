@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from msgspec.structs import replace
 
     from position_ledger.domain.commands import (
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
     from position_ledger.settings import Settings
     from position_ledger.store.envelope import Recorded
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
@@ -80,32 +78,36 @@ __all__ = [
     "VerificationFailed",
 ]
 
-_HOMES: Mapping[str, str] = {
+# Where each name comes from: imported when it is first used, so that a process pays for what it needs. The command
+# line answers at once, and the pytest plugin costs nothing in a run that does not use it.
+_HOMES = {
     "msgspec.structs": "replace",
-    "position_ledger.domain.commands": "ClosePosition Command Handle IncreasePosition MarkPosition OpenPosition "
-    "RecordFill ReducePosition SetExits SettlePosition TrailingStop",
+    "position_ledger.domain.commands": (
+        "ClosePosition Command Handle IncreasePosition MarkPosition OpenPosition RecordFill "
+        "ReducePosition SetExits SettlePosition TrailingStop"
+    ),
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
-    "position_ledger.errors": "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
-    "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed",
+    "position_ledger.errors": (
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
+        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+    ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
     "position_ledger.store.envelope": "Recorded",
 }
-"""Where each public name lives: loaded at its first use, so that `position-ledger --help` answers at once."""
 
-if not TYPE_CHECKING:  # a checker sees the imports above, and refuses names that are none
 
-    def __getattr__(name: str) -> object:
-        """Load a public name from its module, and keep it."""
-        home = next((module for module, names in _HOMES.items() if name in names.split()), None)
-        if home is None:
-            msg = f"module {__name__!r} has no attribute {name!r}"
-            raise AttributeError(msg)
-        value = globals()[name] = getattr(import_module(home), name)
-        return value
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    for home, names in _HOMES.items():
+        if name in names.split():
+            value = globals()[name] = getattr(import_module(home), name)
+            return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
-    def __dir__() -> list[str]:
-        """The public names, loaded or not."""
-        return sorted({*globals(), *__all__})
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -79,7 +80,8 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
         msg = f"PostgreSQL {connection.info.server_version // 10000} is too old: the ledger needs 15 or newer"
         raise ConfigurationError(msg)
     schema = sql.Identifier(settings.ledger_schema)
-    connection.execute(sql.SQL("SET search_path = {}, pg_catalog").format(schema))
+    # pg_temp last: unnamed it would come first, and a temporary table called events would stand in for the log.
+    connection.execute(sql.SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
     connection.execute("SET timezone = 'UTC'")
     connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{settings.statement_timeout_s}s",))
     if as_app:
@@ -103,7 +105,9 @@ def translated() -> Iterator[None]:
         msg = f"no database connection became free: {error}; raise pool_size_max or look for long transactions"
         raise DatabaseUnavailable(msg) from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-        msg = f"the database does not have what this release needs ({first_line(error)}): run position-ledger migrate up"
+        msg = (
+            f"the database does not have what this release needs ({first_line(error)}): run position-ledger migrate up"
+        )
         raise SchemaMismatch(msg) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         msg = f"the database is read-only ({first_line(error)}): connect to the primary"
@@ -122,3 +126,16 @@ def translated() -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without the trailing full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def only_row(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
+    """The row of a statement that always answers one.
+
+    Raises:
+        DatabaseUnavailable: it answered none.
+    """
+    row: tuple[Any, ...] | None = cursor.fetchone()
+    if row is None:
+        msg = "the database answered no row where it must answer one: it is not the database that this release set up"
+        raise DatabaseUnavailable(msg)
+    return row

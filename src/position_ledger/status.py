@@ -12,6 +12,7 @@ from psycopg import sql
 
 from position_ledger.database import connect, first_line, translated
 from position_ledger.errors import LedgerError
+from position_ledger.operations import migration_status
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.lag import Lag, lag_of
@@ -123,8 +124,6 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
     Raises:
         DatabaseUnavailable, SchemaMismatch: no database, or none with the schema. A missing Redis is in the answer.
     """
-    from position_ledger.operations import migration_status  # noqa: PLC0415 - operations stand beside this module
-
     versions = migration_status(settings, reached).rows
     ours = {fingerprint_of(projection) for projection in load_projections(settings.projections)}
     redis_server, queue_length = read_redis(reached.redis_url, settings.ledger_schema)

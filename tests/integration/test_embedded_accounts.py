@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 import redis
-from embedded_helpers import SOURCE, USER, UserProcess, server_processes, stop_now
 
 from position_ledger.embedded import EmbeddedServers
 from position_ledger.embedded.layout import (
@@ -27,6 +26,7 @@ from position_ledger.embedded.layout import (
     open_layout,
 )
 from position_ledger.errors import ConfigurationError
+from tests.support.embedded import SOURCE, USER, UserProcess, remove, server_processes, stop_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,12 +56,12 @@ def closed_home(tmp_path: Path) -> Iterator[Path]:
     """Give a data folder below a folder that only its owner can enter, like /root; what root has elsewhere goes too."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    home = closed / "a home, with 100% ü'\" signs"
+    home = closed / 'a home\'s 100%25 "ü"'
     yield home
     if home.exists():
         place = open_layout(home).place
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.rmtree(home, ignore_errors=True)
+        remove(place)
+        remove(home)
 
 
 def test_servers_are_private_and_off_the_network(closed_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def nobody_folder() -> Iterator[Path]:
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
 
 
 def test_an_ordinary_user_has_everything_in_the_home(nobody_python: list[str], nobody_folder: Path) -> None:

@@ -17,23 +17,24 @@ from typing import TYPE_CHECKING, LiteralString
 import psycopg
 import pytest
 import redis
-from embedded_helpers import (
-    USER,
-    UserProcess,
-    environment,
-    is_gone,
-    kill9,
-    ready_state,
-    server_processes,
-    stop_now,
-    wait_until_stopped,
-)
 
 from position_ledger.embedded import EmbeddedServers
 from position_ledger.embedded.layout import ROOT_FOLDER, Layout, open_layout
 from position_ledger.embedded.process import wait_until
 from position_ledger.embedded.supervisor import LINGER_S
 from position_ledger.errors import ConfigurationError, DatabaseUnavailable
+from tests.support.embedded import (
+    USER,
+    UserProcess,
+    environment,
+    is_gone,
+    kill9,
+    ready_state,
+    remove,
+    server_processes,
+    stop_now,
+    wait_until_stopped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give one data folder for the whole module; every test finds and leaves its servers stopped or lingering."""
     home = _new_home(tmp_path_factory.mktemp("home"))
     yield home
-    shutil.rmtree(home, ignore_errors=True)
+    remove(home)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def fresh_home(tmp_path: Path) -> Iterator[Path]:
     """Give a data folder that no server has seen."""
     home = _new_home(tmp_path)
     yield home
-    shutil.rmtree(home, ignore_errors=True)
+    remove(home)
 
 
 @pytest.fixture

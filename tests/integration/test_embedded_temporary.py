@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 import redis
-from embedded_helpers import is_gone
 
 from position_ledger.embedded.process import wait_until
 from position_ledger.embedded.temporary import TemporaryPostgres, TemporaryValkey
+from tests.support.embedded import is_gone
 
 SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")
 
@@ -49,8 +49,14 @@ def test_a_temporary_postgres_survives_kill_and_restart(bin_folder: Path | None,
         server.restart()
         with psycopg.connect(server.database_url) as connection:
             assert connection.execute("SELECT count(*) FROM kept").fetchone() == (2,)
-        last = server.pid
+        with closing(psycopg.connect(server.database_url)) as connection:
+            connection.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 20000000000)")
+            busy = connection.info.backend_pid
+            last = server.pid
+            server.kill9()
+        assert not is_gone(busy), "it calculates, and has not noticed"
     assert is_gone(last)
+    assert is_gone(busy)
     assert not folder.exists()
     server.close()
 

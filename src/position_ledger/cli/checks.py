@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from position_ledger.cli.opening import open_servers
 from position_ledger.cli.options import as_json, command
-from position_ledger.cli.output import Column, plain, write_json, write_lines, write_table
+from position_ledger.cli.output import Column, write_json, write_lines, write_table
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO
 from position_ledger.cli.tables import known_table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     Column("table", "table"),
     Column("events", "events", is_number=True),
-    Column("keys", "keys", is_number=True),
+    Column("position", "up to", 1, is_number=True),
     Column("rows", "rows", is_number=True),
     Column("verdict", "verdict"),
 )
@@ -73,24 +74,20 @@ def verify(*, table: str | None, as_json: bool) -> int:
 
 
 def _document(report: VerifyReport) -> dict[str, Any]:
-    return {"holds": report.holds, "chains": report.chains, "tables": _rows(report)}
-
-
-def _rows(report: VerifyReport) -> list[dict[str, Any]]:
-    return [
-        {"table": one.table, "events": one.events, "keys": one.keys, "rows": one.rows, "difference": one.difference}
-        for one in report.tables
-    ]
+    """Everything that was compared, and everything that is wrong as sentences."""
+    return {
+        "holds": report.holds,
+        "problems": list(report.problems),
+        "broken_laws": list(report.broken_laws),
+        "broken_chain": report.broken_chain,
+        "tables": [asdict(proof) for proof in report.tables],
+    }
 
 
 def _write(report: VerifyReport) -> None:
-    rows = _rows(report)
-    verdicts = [{**row, "verdict": "DIFFERS" if row["difference"] else "equals the log"} for row in rows]
-    write_table(COLUMNS, verdicts)
-    write_lines(f"{row['table']}: {_words(row['difference'])}" for row in rows if row["difference"])
-    if not report.chains:
-        write_lines(["the chain of hashes over the events is broken: the log was changed by hand"])
-
-
-def _words(difference: object) -> str:
-    return difference if isinstance(difference, str) else str(plain(difference))
+    rows = [
+        {**asdict(proof), "verdict": "equals the log" if proof.difference is None else "DIFFERS"}
+        for proof in report.tables
+    ]
+    write_table(COLUMNS, rows)
+    write_lines(report.problems)

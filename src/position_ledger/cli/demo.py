@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from position_ledger.cli.options import command
+from position_ledger.cli.running import ANSWER_IS_NO
 from position_ledger.demo import run
 
 
@@ -17,4 +18,4 @@ from position_ledger.demo import run
 )
 def demo() -> int:
     """Run it; exit code 1 if what it proves does not hold."""
-    return int(run() or 0)
+    return 0 if run() else ANSWER_IS_NO

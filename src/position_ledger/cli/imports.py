@@ -53,9 +53,7 @@ group = LedgerGroup(name="import", help="Turn files of other systems into events
 @click.option("--rejects", type=click.Path(path_type=Path), metavar="FILE", help="Where refused rows go, with reasons.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a row was rejected.")
 @as_json
-def fills(  # noqa: PLR0913 - the options
-    *, file: Path, mapping: str, environment: str, rejects: Path | None, strict: bool, as_json: bool
-) -> int:
+def fills(*, file: Path, mapping: str, environment: str, rejects: Path | None, strict: bool, as_json: bool) -> int:
     """Import, wait until the rows are visible, and say what happened."""
     checked = load_mapping(mapping)
     with open_ledger() as ledger, Bar() as bar:

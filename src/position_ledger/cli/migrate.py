@@ -10,6 +10,7 @@ import click
 from position_ledger.cli.opening import open_servers
 from position_ledger.cli.options import LedgerGroup, as_json
 from position_ledger.cli.output import Column, write_json, write_lines, write_table
+from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO
 from position_ledger.errors import MigrationError
 from position_ledger.operations import migrate_down, migrate_up, migrate_verify, migration_status
@@ -67,7 +68,9 @@ def status(*, as_json: bool) -> None:
 def up(*, number: int | None, as_json: bool) -> None:
     """Apply and say so."""
     with open_servers(needs_schema=False) as (settings, reached):
-        _report(migrate_up(settings, reached, number, _told(as_json=as_json)), as_json=as_json)
+        with Bar() as bar:
+            outcome = migrate_up(settings, reached, number, _told(as_json=as_json), progress=bar)
+        _report(outcome, as_json=as_json)
 
 
 @group.command(
@@ -132,7 +135,7 @@ def _state(row: dict[str, Any]) -> str:
     return f"{row['state']} ({', '.join(row['edited'])})" if row["edited"] else str(row["state"])
 
 
-def _told(*, as_json: bool) -> Any:  # noqa: ANN401 - a function of one message
+def _told(*, as_json: bool) -> Any:
     return _nothing if as_json else _line
 
 

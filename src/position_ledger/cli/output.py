@@ -43,7 +43,7 @@ class Column:
     """Its text may be shortened where the table is too wide; numbers, times and ids never are."""
 
 
-def plain(value: object) -> Any:  # noqa: ANN401, PLR0911 - what JSON can hold, one line for each type
+def plain(value: object) -> Any:  # noqa: PLR0911 - what JSON can hold, one line for each type
     """What JSON has no type for: Decimal as its plain notation, time as ISO 8601 in UTC with Z."""
     if isinstance(value, Decimal):
         return format(value, "f")
@@ -78,7 +78,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None
         writer.writerow([_csv_cell(row[column]) for column in columns])
 
 
-def _csv_cell(value: object) -> Any:  # noqa: ANN401 - what csv writes
+def _csv_cell(value: object) -> Any:
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, dict | list):

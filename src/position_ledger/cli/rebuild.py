@@ -9,7 +9,7 @@ import click
 
 from position_ledger.cli.opening import open_servers
 from position_ledger.cli.options import as_json, command
-from position_ledger.cli.output import cell, write_json, write_lines
+from position_ledger.cli.output import write_json, write_lines
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.cli.tables import known_table
@@ -41,9 +41,6 @@ PROCESSES_MAX = 64
 @click.option("--rollback", is_flag=True, help="Swap the table before the last rebuild back in.")
 @click.option("--dry-run", is_flag=True, help="Build and verify, say what would differ, and throw it away.")
 @click.option("--processes", type=click.IntRange(1, PROCESSES_MAX), metavar="N", help="Processes that load.")
-@click.option(
-    "--throttle", type=click.IntRange(min=1), metavar="EVENTS_PER_S", help="Read no more events than this in a second."
-)
 @click.option("--no-swap", is_flag=True, help="Build, catch up and verify, and leave the swap for later.")
 @click.option("--accept-differences", is_flag=True, help="Swap even if columns differ that were not declared changed.")
 @click.option("--changed", multiple=True, metavar="COLUMN", help="A column whose values may change; may be repeated.")
@@ -55,7 +52,6 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     rollback: bool,
     dry_run: bool,
     processes: int | None,
-    throttle: int | None,
     no_swap: bool,
     accept_differences: bool,
     changed: tuple[str, ...],
@@ -67,7 +63,6 @@ def rebuild_projection(  # noqa: PLR0913 - the options
         dry_run=dry_run,
         swap=not no_swap,
         processes=processes or 1,
-        throttle_events_per_s=throttle,
         accept_differences=accept_differences,
         changed=changed,
     )
@@ -104,7 +99,7 @@ def _lines(report: RebuildReport, *, rollback: bool) -> Iterator[str]:
         f"indexed in {report.index_s:.1f} s, caught up in {report.catch_up_rounds} rounds"
     )
     for difference in report.differences:
-        yield f"  differs: {cell(difference)}"
+        yield f"  {difference}"
     if report.swapped:
         yield f"swapped in: readers waited at most {report.swap_lock_ms:.0f} ms (try {report.swap_attempts})"
     else:

@@ -21,11 +21,11 @@ ANSWER_IS_NO = 1
 COULD_NOT_RUN = 2
 INTERRUPTED = 130
 NOBODY_READS = 141
-"""What the shell says of a program that SIGPIPE ended; a pipeline with `head` is no failure."""
+"""What the shell says of a program that SIGPIPE ended: a pipeline with head is no failure."""
 
 
 def run(command: click.Command, program: str, arguments: Sequence[str]) -> int:
-    """Run a command line and answer its exit code; never raises. (click's own `main` says 1 of a closed pipe.)"""
+    """Run a command line and answer its exit code; never raises. The main of click would say 1 of a closed pipe."""
     debug = "--debug" in arguments
     _never_fail_on_a_character()
     try:
@@ -79,7 +79,7 @@ def sentence(error: BaseException) -> str:
     )
 
 
-def _usage(error: Any) -> str:  # noqa: ANN401 - a click.UsageError
+def _usage(error: Any) -> str:
     path = error.ctx.command_path if error.ctx is not None else "position-ledger"
     text = error.format_message().rstrip(".")
     return f"{text[:1].lower()}{text[1:]}; see {path} --help"
@@ -90,7 +90,7 @@ def _unavailable(error: BaseException) -> str:
     return text if "position-ledger " in text else f"{text}; position-ledger doctor looks closer"
 
 
-def _file(error: Any) -> str:  # noqa: ANN401 - an OSError
+def _file(error: Any) -> str:
     where = f"{error.filename}: " if error.filename is not None else ""
     return f"{where}{error.strerror or error}; correct the path, its rights or the space there, and run it again"
 

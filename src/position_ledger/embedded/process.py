@@ -111,6 +111,14 @@ class ServerProcess:
             if self._end_with(signal_number, limit_s):
                 return
 
+    def sweep(self) -> None:
+        """End what a killed server left behind: a session in the middle of a calculation does not notice its death."""
+        lock_fd = locks.open_lock_file(self.lock_file)
+        try:
+            self._wait_for_predecessor(lock_fd)
+        finally:
+            os.close(lock_fd)
+
     def kill(self, signal_number: signal.Signals = signal.SIGKILL) -> None:
         """End the server at once, as a crash would, and wait until it has ended."""
         self._end_with(signal_number, None)
@@ -131,7 +139,7 @@ class ServerProcess:
         return log_tail(self.log_file)
 
 
-def spawn(  # noqa: PLR0913
+def spawn(
     command: Sequence[str | os.PathLike[str]],
     account: Account,
     *,

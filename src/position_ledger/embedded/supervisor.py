@@ -88,13 +88,12 @@ class Keeper:
             self.server.kill(self.server.hard)
 
     def _note_end(self, now_s: float) -> None:
-        tail = self.server.log_tail()
-        say(f"{self.server.name} ended with {self.server.exit_code()}: {tail}")
         self._started_s = None
+        say(f"{self.server.name} ended with {self.server.exit_code()}")
         if self.has_answered:
             self.has_answered = False
         else:
-            self._fail(LedgerError(f"{self.server.name} did not start: {tail}"), now_s)
+            self._fail(LedgerError(f"{self.server.name} did not start: {self.server.log_tail()}"), now_s)
 
     def _start(self, now_s: float) -> None:
         try:
@@ -249,6 +248,8 @@ class Supervisor:
                 keeper.server.kill()
             else:
                 keeper.server.stop()
+                with suppress(LedgerError, OSError):
+                    keeper.server.sweep()
         if not self._socket_folder.is_relative_to(self._layout.place):
             with suppress(OSError):
                 self._socket_folder.rmdir()

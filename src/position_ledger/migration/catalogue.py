@@ -188,7 +188,7 @@ def diff(old: Catalogue | Table, new: Catalogue | Table) -> list[str]:
     return list(_differences(where, old, new))
 
 
-def _differences(where: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401 - any two values of the same shape
+def _differences(where: str, old: Any, new: Any) -> Iterator[str]:
     if old == new:
         return
     if is_dataclass(old) and type(old) is type(new):
@@ -199,7 +199,7 @@ def _differences(where: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN4
         yield f"{where}: {_shown(old)} became {_shown(new)}"
 
 
-def _differences_of_part(where: str, part: str, old: Any, new: Any) -> Iterator[str]:  # noqa: ANN401
+def _differences_of_part(where: str, part: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, dict):
         yield from _differences_of_mapping(where, _SINGULAR.get(part, part.removesuffix("s")), old, new)
     elif isinstance(old, tuple) and old != new:

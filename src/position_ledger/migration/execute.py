@@ -69,7 +69,7 @@ def run_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, stateme
 def run_statement(
     cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, text: str = ""
 ) -> None:
-    """Execute one statement (or text in its place); raise StatementFailed, or the driver's error when it lost the server.
+    """Execute one statement (or text in its place); StatementFailed, or the driver's error without a server.
 
     ``binary`` makes psycopg use the extended protocol, in which the server itself refuses two statements in one string.
     """

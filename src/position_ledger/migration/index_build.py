@@ -1,7 +1,8 @@
 """The one step outside a transaction: an index built or dropped CONCURRENTLY, resumable from its state row.
 
 Row ``running`` is committed before the build and ``done`` after it. A build that fails is cleaned up at once and its
-row taken away; only a kill leaves ``running`` behind, and then an INVALID index of that name is ours and is dropped first.
+row taken away; only a kill leaves ``running`` behind, and then an INVALID index of that name is ours: it is dropped
+first.
 lock_timeout stays off: the build waits for old snapshots, and a time-out would leave an INVALID index each time.
 """
 
@@ -111,6 +112,6 @@ def _validity(connection: Connection, schema: str, name: str) -> bool | None:
     return None if row is None else row[0] is True
 
 
-def _in_transaction(connection: Connection, step: Any, *arguments: Any) -> None:  # noqa: ANN401 - any bookkeeping step
+def _in_transaction(connection: Connection, step: Any, *arguments: Any) -> None:
     with connection.transaction(), connection.cursor() as cursor:
         step(cursor, *arguments)

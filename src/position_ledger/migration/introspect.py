@@ -77,7 +77,7 @@ class _Reader:
         self._cursor.execute(query.encode(), {"schema": self._schema}, prepare=False)
         return [row for row in self._cursor.fetchall() if row.get("relation", row["name"]) not in self._ignore]
 
-    def _by_relation(self, query: str, make: Any) -> Mapping[str, dict[str, Any]]:  # noqa: ANN401
+    def _by_relation(self, query: str, make: Any) -> Mapping[str, dict[str, Any]]:
         grouped: dict[str, dict[str, Any]] = defaultdict(dict)
         for row in self._rows(query):
             relation = row.pop("relation")

@@ -74,7 +74,7 @@ class _Run:
 class Migrator:
     """The migrations of one folder against one schema of one database."""
 
-    def __init__(  # noqa: PLR0913 - each is a separate fact about the database
+    def __init__(
         self,
         conninfo: str,
         source: Traversable | str | Sequence[MigrationFile],
@@ -249,13 +249,13 @@ class Migrator:
         with connection.transaction(), connection.cursor() as cursor:
             self._begin(connection, run)
             run_section(cursor, file, file.forward.statements)
-            use_schema(connection, self._schema)
+            self._settle(connection)
             verify_section(cursor, file, file.verify)
             remember(cursor, self._schema, file, "done", _elapsed_ms(started))
 
     def _begin(self, connection: Connection, run: _Run) -> None:
         """Bound the waits; and while the log is empty, which makes in place right, let no first event arrive."""
-        connection.execute(f"SET LOCAL lock_timeout = {self._limits.lock_timeout_ms}".encode())
+        self._limit_lock_waits(connection)
         if not run.is_log_empty or not self._knows_events(connection):
             return
         name = sql.Identifier(self._schema, self._events_table)
@@ -265,6 +265,14 @@ class Migrator:
             raise StatementFailed(f"somebody writes to {self._events_table}", error.sqlstate) from error
         if self._has_events(connection):
             raise MigrationError("the first events arrived while migrating; run `position-ledger migrate up` again")
+
+    def _settle(self, connection: Connection) -> None:
+        """What the file set is over; the verification holds its locks, so it may not wait long for others either."""
+        use_schema(connection, self._schema)
+        self._limit_lock_waits(connection)
+
+    def _limit_lock_waits(self, connection: Connection) -> None:
+        connection.execute(f"SET LOCAL lock_timeout = {self._limits.lock_timeout_ms}".encode())
 
     def _hand_over(
         self,
@@ -279,8 +287,8 @@ class Migrator:
         if strategy is None:
             command = f"rebuild-projection {min(change.tables)}" + (" --rollback" if undo else "")
             raise MigrationError(
-                f"{files} {'changed' if undo else 'changes'} the projected table {tables}, whose rows come from the log, "
-                f"and the log has events: it needs the rebuild; run `{command}`"
+                f"{files} {'changed' if undo else 'changes'} the projected table {tables}, whose rows come from "
+                f"the log, and the log has events: it needs the rebuild; run `{command}`"
             )
         run.say(f"{'taking back' if undo else 'rebuilding'} {tables} for {files}")
         strategy(change)
@@ -321,7 +329,7 @@ class Migrator:
         with connection.transaction(), connection.cursor() as cursor:
             self._begin(connection, run)
             run_section(cursor, file, file.rollback.statements)
-            use_schema(connection, self._schema)
+            self._settle(connection)
             left = [line for line in self._drift(connection, file.number - 1) if line not in known]
             if left:
                 raise MigrationError(

@@ -79,7 +79,10 @@ def lock_key(database: str, schema: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def open_session(conninfo: str, limits: Limits) -> Iterator[Connection]:
-    """Yield an autocommit connection; raise DatabaseUnavailable when the server does not answer or goes away."""
+    """Yield an autocommit connection; raise DatabaseUnavailable when the server does not answer or goes away.
+
+    An error of the driver that nobody inside has explained leaves as a MigrationError.
+    """
     try:
         connection = psycopg.connect(
             conninfo,
@@ -97,9 +100,12 @@ def open_session(conninfo: str, limits: Limits) -> Iterator[Connection]:
     with contextlib.closing(connection):
         try:
             yield connection
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             if not connection.broken:
-                raise
+                raise MigrationError(
+                    f"a step of the migration failed: {one_line(error)}; it was not kept, "
+                    "see `position-ledger migrate status`"
+                ) from error
             raise DatabaseUnavailable(
                 f"the connection was lost while migrating ({one_line(error)}); "
                 "each file is applied whole or not at all: see `position-ledger migrate status`, then run it again"

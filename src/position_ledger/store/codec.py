@@ -49,6 +49,10 @@ class Codec:
         """Every topic this code can read."""
         return frozenset(self._by_topic)
 
+    def event_type(self, topic: str) -> type[Event]:
+        """The event type of a topic. Raises `SchemaMismatch` if this code does not know it."""
+        return self._class_of(topic)
+
     def encode(self, event: Event) -> bytes:
         """UTF-8 JSON of the event without fields at their default: reading puts them back.
 
@@ -68,14 +72,13 @@ class Codec:
         """
         cls = self._class_of(topic)
         try:
-            if cls.VERSION == 1 and not cls.UPCASTERS:
+            if cls.VERSION == 1:
                 return cls.model_validate_json(state)
-            return cls.model_validate(self._upcast(cls, state))
-        except ValidationError as error:
-            msg = f"a stored {topic} event does not fit this release: {error.errors()[0]['msg']} in {error.errors()[0]['loc']}"
-            raise SchemaMismatch(msg) from error
+            return cls.model_validate(_upcast(cls, state))
+        except _MISFITS as error:
+            raise _misfit(cls, state, error) from error
 
-    def decode_struct(self, topic: str, state: bytes) -> Any:  # noqa: ANN401 - one generated type for each topic
+    def decode_struct(self, topic: str, state: bytes) -> Any:
         """The event as a struct with the fields of its model: what projecting reads.
 
         Raises:
@@ -83,36 +86,66 @@ class Codec:
         """
         decoder = self._structs.get(topic)
         if decoder is None:
-            decoder = self._structs[topic] = self._struct_decoder(self._class_of(topic))
+            decoder = self._structs[topic] = _struct_decoder(self._class_of(topic))
         try:
             return decoder(state)
-        except msgspec.DecodeError as error:
-            msg = f"a stored {topic} event does not fit this release: {error}"
-            raise SchemaMismatch(msg) from error
+        except _MISFITS as error:
+            raise _misfit(self._class_of(topic), state, error) from error
 
     def _class_of(self, topic: str) -> type[Event]:
         cls = self._by_topic.get(topic)
         if cls is None:
-            msg = f"the log has an event {topic!r} that this release does not know: it was written by newer code, update"
+            msg = (
+                f"the log has an event {topic!r} that this release does not know: it was written by newer code, update"
+            )
             raise SchemaMismatch(msg)
         return cls
 
-    def _upcast(self, cls: type[Event], state: bytes) -> dict[str, Any]:
-        body: dict[str, Any] = msgspec.json.decode(state)
-        version = body.pop(VERSION_KEY, 1)
-        if version > cls.VERSION:
-            msg = f"a stored {cls.TOPIC} event has version {version}, this release reads up to {cls.VERSION}: update"
-            raise SchemaMismatch(msg)
-        while version < cls.VERSION:
-            body = cls.UPCASTERS[version](body)
-            version += 1
-        return body
 
-    def _struct_decoder(self, cls: type[Event]) -> Callable[[bytes], Any]:
-        struct = struct_of(cls)
-        if cls.VERSION == 1:
-            return msgspec.json.Decoder(struct).decode
-        return lambda state: msgspec.convert(self._upcast(cls, state), struct)
+_MISFITS = (ValueError, msgspec.MsgspecError)
+"""What reading a body raises that is not as its type says: pydantic's, msgspec's and Unicode's errors."""
+
+
+class _Versioned(msgspec.Struct):
+    class_version: int = 1
+
+
+def _misfit(cls: type[Event], state: bytes, error: Exception) -> SchemaMismatch:
+    """Say why a stored body cannot be read: written by newer code, or damaged."""
+    try:
+        version = msgspec.json.decode(state, type=_Versioned).class_version
+    except _MISFITS:
+        version = 1
+    if version > cls.VERSION:
+        return SchemaMismatch(
+            f"a stored {cls.TOPIC} event has version {version}, this release reads up to {cls.VERSION}: update"
+        )
+    problem = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        problem = f"{first['msg']} in {first['loc']}"
+    return SchemaMismatch(f"a stored {cls.TOPIC} event does not fit this release: {problem}")
+
+
+def _upcast(cls: type[Event], state: bytes) -> dict[str, Any]:
+    body = msgspec.json.decode(state, type=dict[str, Any])
+    version = body.pop(VERSION_KEY, 1)
+    while version < cls.VERSION:
+        try:
+            body = cls.UPCASTERS[version](body)
+        except Exception as error:
+            raise ValueError(f"its upcaster from version {version} raised {type(error).__name__}: {error}") from error
+        version += 1
+    if version > cls.VERSION:
+        raise ValueError(f"version {version} is newer than {cls.VERSION}")
+    return body
+
+
+def _struct_decoder(cls: type[Event]) -> Callable[[bytes], Any]:
+    struct = struct_of(cls)
+    if cls.VERSION == 1:
+        return msgspec.json.Decoder(struct).decode
+    return lambda state: msgspec.convert(_upcast(cls, state), struct)
 
 
 def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
@@ -127,10 +160,12 @@ def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
         else:
             factory = typing.cast("Callable[[], Any]", field.default_factory)
             optional.append((name, annotation, msgspec.field(default_factory=factory)))
-    return msgspec.defstruct(model.__name__, [*required, *optional], frozen=True, kw_only=True, gc=False)
+    return msgspec.defstruct(
+        model.__name__, [*required, *optional], frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True
+    )
 
 
-def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no common type
+def _plain(annotation: Any) -> Any:
     """The annotation without pydantic's metadata, and with nested models as structs."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return struct_of(annotation)
@@ -141,8 +176,6 @@ def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no c
         return typing.Union[tuple(_plain(argument) for argument in arguments)]  # noqa: UP007 - built at run time
     if isinstance(annotation, TypeAliasType):
         return Any  # pydantic's JsonValue, which is recursive
-    if annotation is AwareDatetime:
-        return datetime
     if origin in (tuple, list, dict, frozenset, set):
         return origin[tuple(argument if argument is ... else _plain(argument) for argument in arguments)]
-    return annotation
+    return datetime if annotation is AwareDatetime else annotation

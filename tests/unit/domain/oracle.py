@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
+from itertools import pairwise
 
 F = Fraction
 PLACES = 10**18
 
 
-class Refused(Exception):  # noqa: N818 - a word of the domain
+class Refused(Exception):
     """The naive ledger would not accept it."""
 
 
@@ -25,7 +26,7 @@ def r18(value: Fraction) -> Fraction:
 def parts_of(total: Fraction, weights: list[Fraction]) -> list[Fraction]:
     """Differences of the rounded cumulative shares."""
     marks = [r18(total * sum(weights[:n], F(0)) / sum(weights, F(0))) for n in range(len(weights) + 1)]
-    return [upper - lower for lower, upper in zip(marks, marks[1:], strict=False)]
+    return [upper - lower for lower, upper in pairwise(marks)]
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Holding:
     def quantity(self) -> Fraction:
         return sum((part.quantity if part.is_entry else -part.quantity for part in self.parts), F(0))
 
-    def figures(self) -> dict[str, Fraction | None]:  # noqa: PLR0915 - one list of figures
+    def figures(self) -> dict[str, Fraction | None]:
         sign = -1 if self.side == "SHORT" else 1
         entries = [part for part in self.parts if part.is_entry]
         exits = [part for part in self.parts if not part.is_entry]
@@ -136,7 +137,7 @@ class NaiveLedger:
         held = [h for h in self.holdings.get(key, []) if h.side == side and h.status == "open"]
         return sorted(held, key=lambda holding: holding.entry_time)
 
-    def fill(  # noqa: PLR0913 - a fill has this many facts
+    def fill(
         self,
         candidates: list[Holding],
         key: tuple[str, int | None],
@@ -181,7 +182,9 @@ class NaiveLedger:
             entry = Part(True, excess, other_price, amounts[-1], fees[-1])  # noqa: FBT003
             self._enter(self.open_on(key, other), key, other, at, entry)
 
-    def _enter(self, candidates: list[Holding], key: tuple[str, int | None], side: str, at: datetime, part: Part) -> None:
+    def _enter(
+        self, candidates: list[Holding], key: tuple[str, int | None], side: str, at: datetime, part: Part
+    ) -> None:
         if candidates:
             candidates[0].parts.append(part)
         else:

@@ -47,9 +47,7 @@ def test_a_trigger_is_an_event_after_the_mark(world: World) -> None:
     marked, triggered = (append.event for append in decision.appends)
     assert isinstance(marked, PositionMarked)
     assert (marked.price, marked.source, marked.trailing_stop) == (D(".30"), "ticker", None)
-    assert triggered == ExitTriggered(
-        kind=ExitKind.STOP_LOSS, also=(ExitKind.TRAILING_STOP,), price=D(".30")
-    )
+    assert triggered == ExitTriggered(kind=ExitKind.STOP_LOSS, also=(ExitKind.TRAILING_STOP,), price=D(".30"))
     assert [append.version for append in decision.appends] == [2, 3]
     assert decision.triggered == (ExitKind.STOP_LOSS, ExitKind.TRAILING_STOP)
     assert mark(world, ".29") == ()

@@ -1,5 +1,6 @@
 """Fills find their positions: by id, by key, netted, split over several, flipped, with dust and in order of time."""
 
+# mypy: disable-error-code="comparison-overlap"
 from __future__ import annotations
 
 from datetime import timedelta
@@ -18,6 +19,7 @@ from position_ledger.domain.commands import (
     OpenPosition,
     RecordFill,
     ReducePosition,
+    SettlePosition,
 )
 from position_ledger.domain.events import (
     BookPositionClosed,
@@ -215,13 +217,37 @@ def test_a_fill_of_one_position_leaves_the_others_of_its_key(world: World) -> No
         world.do(RecordFill(position_id="POS-2", action="sell", quantity=8, price=".5"))
 
 
+def test_money_of_two_currencies_is_never_mixed(world: World) -> None:
+    # given a NO position in euros
+    world.open(side="NO", currency="EUR")
+
+    # then a flip into it takes its currency, and states no other
+    with pytest.raises(CommandRejected, match="currency is USD but the position has EUR"):
+        world.fill("sell", 5, ".60", on_excess="flip", currency="USD")
+    with pytest.raises(CommandRejected, match="fee_currency USD is not the currency EUR"):
+        world.fill("sell", 5, ".60", 1, on_excess="flip", fee_currency="USD")
+    world.fill("sell", 5, ".60", 1, on_excess="flip", fee_currency="EUR")
+    assert (world.at("POS-1").quantity, world.at("POS-1").open_fees) == (15, 1)
+
+
+def test_a_fill_confirms_the_position_it_names(world: World) -> None:
+    world.open(strategy=1)
+    for field, value in {"environment": "live", "market": "N", "side": "NO", "strategy": 2, "currency": "EUR"}.items():
+        with pytest.raises(CommandRejected, match=f"{field} is {value} but the position has"):
+            world.do(RecordFill(position_id="POS-1", action="sell", quantity=1, price=".5", **{field: value}))
+
+
 def test_a_second_leg_closes_books_at_following_versions(world: World) -> None:
     world.open(quantity=1)
     world.open(quantity=1)
 
     decision = world.fill("sell", 3, ".5", on_excess="flip")
 
-    book = [append.version for append in decision.appends if isinstance(append.event, BookPositionClosed | BookPositionOpened)]
+    book = [
+        append.version
+        for append in decision.appends
+        if isinstance(append.event, BookPositionClosed | BookPositionOpened)
+    ]
     assert book == [3, 4, 5]
 
 
@@ -287,6 +313,22 @@ def test_fills_come_in_the_order_of_the_venue(world: World) -> None:
     assert world.at("POS-2").last_effective_at == NOON + timedelta(hours=3)
 
 
+@pytest.mark.parametrize("last", [IncreasePosition, ReducePosition])
+def test_a_fill_is_late_by_the_last_fill_not_by_the_opening(world: World, last: type[IncreasePosition]) -> None:
+    world.open()
+    world.do(last(position_id="POS-1", quantity=1, price=".5", effective_at=NOON + timedelta(hours=1)))
+
+    for command in (
+        ReducePosition(position_id="POS-1", quantity=1, price=".5", effective_at=NOON + timedelta(minutes=59)),
+        ClosePosition(position_id="POS-1", price=".5", reason="manual", effective_at=NOON + timedelta(minutes=59)),
+        SettlePosition(position_id="POS-1", value=1, effective_at=NOON + timedelta(minutes=59)),
+        RecordFill(position_id="POS-1", action="buy", quantity=1, price=1, effective_at=NOON + timedelta(minutes=59)),
+    ):
+        with pytest.raises(CommandRejected) as caught:
+            world.do(command)
+        assert caught.value.reason is Reason.TOO_LATE
+
+
 def test_a_command_without_a_time_is_never_late(world: World) -> None:
     """Another machine's clock is ahead."""
     world.fill("buy", 10, ".4", effective_at=NOON + timedelta(seconds=5))
@@ -323,7 +365,12 @@ def test_an_opening_tells_everything(world: World) -> None:
 
     event = decision.appends[0].event
     assert isinstance(event, PositionOpened)
-    assert (event.environment, event.account, event.market, event.side) == (Environment.PAPER, "main", "KXNBA-CLE", "NO")
+    assert (event.environment, event.account, event.market, event.side) == (
+        Environment.PAPER,
+        "main",
+        "KXNBA-CLE",
+        "NO",
+    )
     assert (event.strategy, event.model, event.edge, event.platform) == (1, 2, 3, "kalshi")
     assert (event.metadata, event.fill.metadata) == ({"why": "test"}, None)
     assert (event.fill.venue, event.fill.venue_fill_id, event.fill.order_id) == ("k", "f", "o")

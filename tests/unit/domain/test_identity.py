@@ -30,7 +30,9 @@ OPENING = {
 
 
 def test_the_digest_of_a_content_is_pinned() -> None:
-    digest = content_digest(OpenPosition(**OPENING, metadata={"b": 1, "a": [None, 0.5]}, effective_at="2026-03-01T00:00Z"))
+    digest = content_digest(
+        OpenPosition(**OPENING, metadata={"b": 1, "a": [None, 0.5]}, effective_at="2026-03-01T00:00Z")
+    )
     assert digest.hex() == "3d6e155b8825278a89dc8f9b67223e10192818a3c1f5e7d75223bb0f703f5071"
 
 
@@ -55,9 +57,7 @@ def test_everything_else_is_content(change: dict[str, object]) -> None:
 
 def test_the_kind_of_command_is_content() -> None:
     fields = {"position_id": "POS-1", "price": "0.5"}
-    assert content_digest(MarkPosition(**fields)) != content_digest(
-        ClosePosition(**fields, reason="manual")
-    )
+    assert content_digest(MarkPosition(**fields)) != content_digest(ClosePosition(**fields, reason="manual"))
 
 
 def test_the_order_of_metadata_is_no_content() -> None:
@@ -101,7 +101,8 @@ def test_a_fill_is_recognised_before_it_is_decided() -> None:
     world = World()
     fill = {"action": "sell", "quantity": 10, "price": ".5", "venue": "v", "venue_fill_id": "f-1"}
     world.open()
-    by_id, by_key = RecordFill(position_id="POS-1", **fill), RecordFill(**fill, environment="paper", account="main", market="M", side="YES")  # fmt: skip
+    key_fields = {"environment": "paper", "account": "main", "market": "M", "side": "YES"}
+    by_id, by_key = RecordFill(position_id="POS-1", **fill), RecordFill(**fill, **key_fields)
     key = world.do(by_id).fill_key
 
     # then sending it again would be refused, but it is known to be the same fill, however it is addressed

@@ -1,14 +1,15 @@
 """The laws of domain.md over random histories, against an independent naive ledger."""
 
+# mypy: disable-error-code="comparison-overlap"
 from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
-from fractions import Fraction as F
+from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -29,20 +30,40 @@ from position_ledger.domain.position import Position, position_from_json, positi
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import Environment, Side
 from tests.unit.domain.oracle import NaiveLedger, Part, Refused, r18
-from tests.unit.domain.world import LONG, World, examples, through_json
+from tests.unit.domain.world import LONG, World, examples
 
+F = Fraction
 MARKETS = {"binary": ("YES", "NO"), "spot": ("LONG", "SHORT")}
-FIGURES = (
-    "quantity entry_quantity exit_quantity peak_quantity entry_amount exit_amount cost realized_gross open_fees "
-    "close_fees open_fees_released entry_price average_entry_price exit_price current_price realized_pnl "
-    "realized_pnl_closed unrealized_pnl unrealized_pnl_pct shortfall_quantity"
-).split()
+FIGURES = [
+    "quantity",
+    "entry_quantity",
+    "exit_quantity",
+    "peak_quantity",
+    "entry_amount",
+    "exit_amount",
+    "cost",
+    "realized_gross",
+    "open_fees",
+    "close_fees",
+    "open_fees_released",
+    "entry_price",
+    "average_entry_price",
+    "exit_price",
+    "current_price",
+    "realized_pnl",
+    "realized_pnl_closed",
+    "unrealized_pnl",
+    "unrealized_pnl_pct",
+    "shortfall_quantity",
+]
 
 
 def scaled(limit: int, *, least: int = 1) -> st.SearchStrategy[Decimal]:
     """Numbers that are round, have a few places, or use all 18."""
     return st.builds(
-        lambda digits, places: Decimal(digits).scaleb(-places), st.integers(least, limit), st.sampled_from([0, 2, 6, 18])
+        lambda digits, places: Decimal(digits).scaleb(-places),
+        st.integers(least, limit),
+        st.sampled_from([0, 2, 6, 18]),
     )
 
 
@@ -53,7 +74,7 @@ unit_prices = st.one_of(
     st.integers(0, 10**4).map(lambda n: Decimal(n).scaleb(-4)),
     st.integers(0, 10**18).map(lambda n: Decimal(n).scaleb(-18)),
 )
-spot_prices = st.one_of(st.just(Decimal(0)), scaled(10**6, least=0), scaled(10**12))
+spot_prices = st.one_of(st.just(Decimal(0)), scaled(10**6, least=0), scaled(10**9))
 strategies = st.sampled_from([None, 1])
 markets = st.sampled_from(sorted(MARKETS))
 dusts = st.sampled_from([Decimal(0), Decimal("0.01"), Decimal(5)])
@@ -77,7 +98,7 @@ class Histories(RuleBasedStateMachine):
         return [holding.name for holding in self.naive.all() if holding.status == "open"]
 
     def drawn(self, data: st.DataObject) -> tuple[str, str]:
-        """The name of an open position and its market."""
+        """Draw the name of an open position and its market."""
         name = data.draw(st.sampled_from(self.open_names()), "position")
         return name, "binary" if self.naive.named(name).side in MARKETS["binary"] else "spot"
 
@@ -87,7 +108,7 @@ class Histories(RuleBasedStateMachine):
         try:
             self.world.do(command)
         except CommandRejected as rejection:
-            assert rejection.reason is Reason.QUANTITY_EXCEEDS_HELD
+            assert rejection.reason is Reason.QUANTITY_EXCEEDS_HELD  # noqa: PT017 - most commands are accepted
             assert (self.world.states, len(self.world.log)) == (states, log)
             with pytest.raises(Refused):
                 told()
@@ -193,13 +214,13 @@ class Histories(RuleBasedStateMachine):
         data=st.data(), market=markets, strategy=strategies, action=st.sampled_from(["buy", "sell"]),
         quantity=quantities, fee=fees, dust=dusts, flips=st.booleans(),
     )  # fmt: skip
-    def record_fill_of_a_key(  # noqa: PLR0913 - a fill has this many facts
+    def record_fill_of_a_key(
         self, data: st.DataObject, market: str, strategy: int | None, action: str, quantity: Decimal, fee: Decimal,
         dust: Decimal, flips: bool,  # noqa: FBT001
     ) -> None:  # fmt: skip
         side = data.draw(st.sampled_from(MARKETS[market]), "side")
-        held = [holding.quantity for holding in self.naive.open_on((market, strategy), side)]
-        if held and data.draw(st.booleans(), "about what is held"):
+        held: list[F] = [holding.quantity for holding in self.naive.open_on((market, strategy), side)]
+        if held and data.draw(st.sampled_from([True, False]), "about what is held"):
             near = Decimal(int(sum(held) * 10**18)).scaleb(-18)
             quantity = max(near + data.draw(st.sampled_from([-1, 0, 1])) * dust, Decimal("1e-18"))
         price = price_in(data, market)
@@ -234,7 +255,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(-2, 5))
     def time_passes_not_always_forwards(self, seconds: int) -> None:
-        """The clocks of two machines differ."""
+        """Know that the clocks of two machines differ."""
         self.world.later(seconds=seconds)
 
     @invariant()
@@ -326,11 +347,13 @@ def check_versions(world: World) -> None:
         versions[append.stream], states[append.stream] = append.version, after
 
 
-Histories.TestCase.settings = examples(150, steps=30)
+Histories.TestCase.settings = examples(100, steps=30)
 TestHistories = pytest.mark.timeout(0 if LONG else 120)(Histories.TestCase)
 
 
 @examples(100)
+@example(value=Decimal("0.5"), quantity=Decimal("1e-18"), fee=Decimal(0))
+@example(value=Decimal("0.25"), quantity=Decimal("6e-18"), fee=Decimal(0))
 @given(value=unit_prices, quantity=quantities, fee=fees)
 def test_law_4_a_pair_receives_exactly_one(value: Decimal, quantity: Decimal, fee: Decimal) -> None:
     world = World()
@@ -372,7 +395,9 @@ def test_law_7_splitting_a_fill_changes_nothing_once_flat(
 
 
 @examples(60)
-@given(parts=st.lists(st.integers(1, 10**6), min_size=2, max_size=5), price=st.integers(0, 100), out=st.integers(0, 100))
+@given(
+    parts=st.lists(st.integers(1, 10**6), min_size=2, max_size=5), price=st.integers(0, 100), out=st.integers(0, 100)
+)
 def test_law_7_is_exact_where_amounts_are(parts: list[int], price: int, out: int) -> None:
     whole, split = World(), World()
     whole.fill("buy", sum(parts), Decimal(price) / 100)
@@ -383,7 +408,7 @@ def test_law_7_is_exact_where_amounts_are(parts: list[int], price: int, out: int
     for part in parts:
         split.fill("sell", part, Decimal(out) / 100)
 
-    names = [name for name in FIGURES if name not in {"peak_quantity"}]
+    names = [name for name in FIGURES if name != "peak_quantity"]
     assert [getattr(whole.at("POS-1"), name) for name in names] == [getattr(split.at("POS-1"), name) for name in names]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Context, Decimal, localcontext
-from fractions import Fraction as F
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_ledger.domain.commands import ReducePosition
-from position_ledger.domain.numbers import ZERO, allocate, amount_of, exact, fits, mean_of, minus, plus, pro_rata, round18
+from position_ledger.domain.numbers import (
+    ZERO,
+    allocate,
+    amount_of,
+    exact,
+    fits,
+    mean_of,
+    minus,
+    plus,
+    pro_rata,
+    round18,
+)
 from position_ledger.domain.vocabulary import Side
 from tests.unit.domain.oracle import r18
 from tests.unit.domain.world import D, World, examples
@@ -19,6 +30,7 @@ from tests.unit.domain.world import D, World, examples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+F = Fraction
 ledger_numbers = st.integers(-(10**38) + 1, 10**38 - 1).map(lambda digits: exact(f"{digits}e-18"))
 positive = st.integers(1, 10**38 - 1).map(lambda digits: exact(f"{digits}e-18"))
 
@@ -86,7 +98,9 @@ def test_allocated_parts_sum_exactly_and_are_within_the_last_place(total: Decima
         assert abs(F(part) - F(total) * F(weight) / sum(map(F, weights))) <= F(1, 10**18)
 
 
-@pytest.mark.parametrize("value", [D("0.42"), 42, "0.42", " 0.42 ", "4.2e-1", D("1e-18"), type("Mine", (Decimal,), {})(7)])
+@pytest.mark.parametrize(
+    "value", [D("0.42"), 42, "0.42", " 0.42 ", "4.2e-1", D("1e-18"), type("Mine", (Decimal,), {})(7)]
+)
 def test_what_is_taken_as_a_number(value: object) -> None:
     number = exact(value)
     assert type(number) is Decimal

@@ -29,7 +29,7 @@ TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in (*POSITION_EVE
 
 
 def examples(count: int, *, steps: int = 50) -> settings:
-    """Settings of a property test: ``count`` examples in CI, always the same; a hundred times that in the long run."""
+    """Say how long a property test searches: ``count`` examples, always the same; a hundred times as many when LONG."""
     return settings(
         max_examples=count * (100 if LONG else 1),
         stateful_step_count=steps,
@@ -93,7 +93,9 @@ class World:
     def fill(self, action: str, quantity: Any, price: Any, fee: Any = 0, **fields: Any) -> Decision:
         """Record a fill of the key (paper, main, M), by default on YES."""
         key = {"environment": "paper", "account": "main", "market": "M", "side": "YES"}
-        return self.do(RecordFill(**key | {"action": action, "quantity": quantity, "price": price, "fee": fee} | fields))
+        return self.do(
+            RecordFill(**key | {"action": action, "quantity": quantity, "price": price, "fee": fee} | fields)
+        )
 
     def at(self, ref: str) -> Position:
         """Return the present state of a position."""
@@ -117,6 +119,6 @@ class World:
 
 
 def through_json(append: Append) -> Append:
-    """The append with its event written and read again."""
+    """Write the event of an append and read it again."""
     event = type(append.event).model_validate_json(body_json(append.event))
     return replace(append, event=event)

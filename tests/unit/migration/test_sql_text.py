@@ -25,7 +25,7 @@ def texts(sql: str) -> list[str]:
         (r"SELECT E'\';'; SELECT 2", [r"SELECT E'\';'", "SELECT 2"]),
         (r"SELECT '\'; SELECT 2", [r"SELECT '\'", "SELECT 2"]),
         ("SELECT E'a'\n  'b\\';'; SELECT 2", ["SELECT E'a'\n  'b\\';'", "SELECT 2"]),
-        ("SELECT U&'d;' \"x;\"\"y\"; SELECT 2", ["SELECT U&'d;' \"x;\"\"y\"", "SELECT 2"]),
+        ('SELECT U&\'d;\' "x;""y"; SELECT 2', ['SELECT U&\'d;\' "x;""y"', "SELECT 2"]),
         ("SELECT $$;$$; SELECT $a$ $$;$b$ $a$;", ["SELECT $$;$$", "SELECT $a$ $$;$b$ $a$"]),
         ("SELECT a$b$; SELECT c$b$", ["SELECT a$b$", "SELECT c$b$"]),
         ("SELECT $1; SELECT $2", ["SELECT $1", "SELECT $2"]),
@@ -33,17 +33,31 @@ def texts(sql: str) -> list[str]:
         ("SELECT 1 -- a; 'b\n; SELECT 2", ["SELECT 1", "SELECT 2"]),
         ("SELECT /* ; /* ; */ ' */ 1; SELECT 2", ["SELECT /* ; /* ; */ ' */ 1", "SELECT 2"]),
         ("SELECT 1--x;\n+1; SELECT 2", ["SELECT 1--x;\n+1", "SELECT 2"]),
-        ("CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2); SELECT 3",
-         ["CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2)", "SELECT 3"]),
-        ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 ELSE 2 END; END; SELECT 3",
-         ["CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT CASE WHEN true THEN 1 ELSE 2 END; END", "SELECT 3"]),
-        ("CREATE OR REPLACE PROCEDURE p() BEGIN /* x */ ATOMIC SELECT 1 AS end; SELECT t.end FROM t; END; SELECT 3",
-         ["CREATE OR REPLACE PROCEDURE p() BEGIN /* x */ ATOMIC SELECT 1 AS end; SELECT t.end FROM t; END", "SELECT 3"]),
-        ("CREATE FUNCTION begin() RETURNS int AS $$BEGIN RETURN 1; END$$ LANGUAGE plpgsql; SELECT 3",
-         ["CREATE FUNCTION begin() RETURNS int AS $$BEGIN RETURN 1; END$$ LANGUAGE plpgsql", "SELECT 3"]),
+        (
+            "CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2); SELECT 3",
+            ["CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2)", "SELECT 3"],
+        ),
+        (
+            "CREATE FUNCTION f(a bool) BEGIN ATOMIC SELECT 1; SELECT CASE WHEN a THEN 1 ELSE 2 END; END; SELECT 3",
+            [
+                "CREATE FUNCTION f(a bool) BEGIN ATOMIC SELECT 1; SELECT CASE WHEN a THEN 1 ELSE 2 END; END",
+                "SELECT 3",
+            ],
+        ),
+        (
+            "CREATE OR REPLACE PROCEDURE p() BEGIN /* x */ ATOMIC SELECT 1 AS end; SELECT t.end FROM t; END; SELECT 3",
+            [
+                "CREATE OR REPLACE PROCEDURE p() BEGIN /* x */ ATOMIC SELECT 1 AS end; SELECT t.end FROM t; END",
+                "SELECT 3",
+            ],
+        ),
+        (
+            "CREATE FUNCTION begin() RETURNS int AS $$BEGIN RETURN 1; END$$ LANGUAGE plpgsql; SELECT 3",
+            ["CREATE FUNCTION begin() RETURNS int AS $$BEGIN RETURN 1; END$$ LANGUAGE plpgsql", "SELECT 3"],
+        ),
         ("SELECT begin, atomic FROM t; SELECT 2", ["SELECT begin, atomic FROM t", "SELECT 2"]),
     ],
-)  # fmt: skip
+)
 def test_statements_end_where_the_server_would_end_them(sql: str, expected: list[str]) -> None:
     assert texts(sql) == expected
 

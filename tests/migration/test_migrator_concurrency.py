@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from files_helper import T1, T2, T3, migration, migration_text
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError
 from position_ledger.migration import Limits, Migrator, read_catalogue
 from position_ledger.migration.session import lock_holder, lock_key, migration_session
+from tests.support.migration_files import T1, T2, T3, migration, migration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,7 +106,7 @@ def test_a_lost_connection_in_the_middle_is_one_sentence(database_url: str, conn
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE query LIKE 'SELECT pg_sleep%' AND datname = current_database()"
         )
-        with pytest.raises(DatabaseUnavailable, match="connection was lost while migrating .*whole or not at all"):
+        with pytest.raises(DatabaseUnavailable, match=r"connection was lost while migrating .*whole or not at all"):
             applying.result(timeout=20)
     assert [row.state for row in Migrator(database_url, [T1, slow]).status().rows] == ["applied", "pending"]
 
@@ -209,6 +209,25 @@ def test_a_runner_killed_after_the_build_finds_the_index_done(
     assert migrator.status().is_current
 
 
+def test_a_build_that_was_killed_can_be_given_up(database_url: str, connection: psycopg.Connection) -> None:
+    migrator = Migrator(database_url, [T1, T2, T3])
+    migrator.up()
+    connection.execute("UPDATE ledger.schema_migrations SET state = 'running' WHERE number = 3")
+    assert [file.number for file in migrator.down(3).files] == [3]
+    assert [row.state for row in migrator.status().rows] == ["applied", "applied", "pending"]
+
+
+def test_a_verification_that_waits_for_a_lock_is_tried_again(database_url: str, connection: psycopg.Connection) -> None:
+    """While it waits, the locks of the file stand in the way of everybody."""
+    reading = migration(2, "CREATE TABLE b (x int);", "SELECT count(*) = 0 FROM strategies;")
+    Migrator(database_url, [T1]).up()
+    with psycopg.connect(database_url) as blocker:
+        blocker.execute("LOCK TABLE ledger.strategies IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(MigrationError, match=r"002_step.sql line 14: .*lock not available"):
+            Migrator(database_url, [T1, reading], limits=IMPATIENT).up()
+    assert "b" not in read_catalogue(connection, "ledger").tables
+
+
 def test_an_index_drop_killed_half_way_is_resumed(
     database_url: str, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
@@ -225,7 +244,7 @@ def test_an_index_drop_killed_half_way_is_resumed(
             process.kill()
         wait_until(lambda: lock_holder(connection, lock_key(connection.info.dbname, "ledger")) is None)
     assert migrator.status().rows[1].state == "reverting"
-    with pytest.raises(MigrationError, match="rollback of 002_step was interrupted; finish it first with .* down 002"):
+    with pytest.raises(MigrationError, match=r"rollback of 002_step was interrupted; finish it first with .* down 002"):
         migrator.up()
     assert [file.number for file in migrator.down(2).files] == [2]
     assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
@@ -253,6 +272,16 @@ def test_a_failed_index_build_is_cleaned_up_at_once(database_url: str, connectio
 def test_an_index_of_another_making_is_in_the_way(database_url: str, connection: psycopg.Connection) -> None:
     Migrator(database_url, [T1, T2]).up()
     connection.execute("CREATE INDEX strategies_name ON ledger.strategies (note)")
-    with pytest.raises(MigrationError, match="foreign object in the way: strategies_name exists already"):
+    with pytest.raises(MigrationError, match=r"foreign object in the way: strategies_name exists already"):
         Migrator(database_url, [T1, T2, T3]).up()
     assert "note" in read_catalogue(connection, "ledger").tables["strategies"].indexes["strategies_name"].definition
+
+
+def test_an_index_whose_verification_fails_is_taken_away(database_url: str, connection: psycopg.Connection) -> None:
+    untrue = migration(
+        3, T3.forward.text, verify="SELECT false;", rollback=T3.rollback.text.strip(), transactional=False
+    )
+    with pytest.raises(MigrationError, match=r"003_step.sql line 1\d: the verification 'SELECT false' returned"):
+        Migrator(database_url, [T1, T2, untrue]).up()
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
+    assert [row.state for row in Migrator(database_url, [T1, T2, T3]).status().rows][2] == "pending"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,3 +123,13 @@ def stop_now(layout: Layout) -> None:
     """Stop servers that nobody uses any more without waiting out their linger time."""
     assert stop(layout) == (True, "stopped")
     wait_until_stopped(layout)
+
+
+def remove(folder: Path) -> None:
+    """Remove a data folder, again when servers that were still running wrote to it meanwhile."""
+
+    def is_removed() -> bool:
+        shutil.rmtree(folder, ignore_errors=True)
+        return not folder.exists()
+
+    assert wait_until(is_removed, LIMIT_S), f"{folder} stays"

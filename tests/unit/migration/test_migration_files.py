@@ -117,7 +117,7 @@ def test_a_bad_file_is_refused_naming_what_and_where(old: str, new: str, message
         ('EXISTS "By Name"', 'EXISTS ledger."By Name"', "name exactly one index, without a schema"),
         ('EXISTS "By Name"', 'EXISTS "By Name", other', "name exactly one index, without a schema"),
     ],
-)  # fmt: skip
+)
 def test_a_file_outside_transactions_holds_one_index(old: str, new: str, message: str) -> None:
     assert old in INDEX
     with pytest.raises(MigrationError, match=rf"^001_x.sql: .*{message}"):
@@ -187,12 +187,12 @@ def test_a_list_out_of_order_is_refused() -> None:
         parse_file(name, GOOD.replace("Migration: 001", f"Migration: {name[:3]}").encode())
         for name in ("002_b.sql", "001_a.sql")
     ]
-    with pytest.raises(MigrationError, match="001_a.sql comes after 002_b.sql: out of order"):
+    with pytest.raises(MigrationError, match=r"001_a.sql comes after 002_b.sql: out of order"):
         ordered(files)
 
 
 def test_a_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MigrationError, match="does not exist"):
+    with pytest.raises(MigrationError, match=r"does not exist"):
         load_folder(tmp_path / "nowhere")
     with pytest.raises(MigrationError, match=r"holds no NNN_name.sql"):
         load_folder(tmp_path)
@@ -227,5 +227,5 @@ def test_two_branches_with_one_number_change_the_same_line(tmp_path: Path) -> No
 def test_a_removed_file_does_not_fit_the_sums(tmp_path: Path, missing: str) -> None:
     write(tmp_path, "001_a.sql", "002_b.sql")
     files = load_folder(tmp_path)
-    with pytest.raises(MigrationError, match="does not fit"):
+    with pytest.raises(MigrationError, match=r"does not fit"):
         check_sum([file for file in files if file.filename != missing], sum_text(files))

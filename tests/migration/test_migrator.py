@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from files_helper import T1, T2, T3, migration, migration_text
 from psycopg.conninfo import make_conninfo
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError, SchemaMismatch
 from position_ledger.migration import Migrator, diff, parse_file, read_catalogue, write_sum
+from tests.support.migration_files import T1, T2, T3, migration, migration_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +137,7 @@ def test_the_history_keeps_ups_and_downs_and_cannot_be_changed(
     assert history == [(1, "up"), (2, "up"), (3, "start"), (3, "up"), (3, "revert"), (3, "down"), (2, "down")]
     connection.execute("SET session_replication_role = replica")
     for attempt in ("UPDATE {} SET action = 'up'", "DELETE FROM {}", "TRUNCATE {}"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"append-only"):
             connection.execute(attempt.format("ledger.schema_migration_history").encode())
 
 
@@ -192,7 +192,7 @@ def test_an_irreversible_file_says_so(database_url: str) -> None:
 def test_an_unknown_number_is_refused(database_url: str) -> None:
     migrator = Migrator(database_url, [T1])
     for call in (migrator.up, migrator.down):
-        with pytest.raises(MigrationError, match="there is no migration 007; the folder holds 001 to 001"):
+        with pytest.raises(MigrationError, match=r"there is no migration 007; the folder holds 001 to 001"):
             call(7)
 
 
@@ -216,7 +216,7 @@ def test_another_schema_is_migrated_apart(database_url: str, connection: psycopg
 
 
 def test_no_server_is_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DatabaseUnavailable, match="refused the connection or did not answer"):
+    with pytest.raises(DatabaseUnavailable, match=r"refused the connection or did not answer"):
         Migrator(make_conninfo(host=str(tmp_path), user="x", dbname="x"), [T1]).up()
 
 
@@ -234,16 +234,16 @@ def test_a_user_without_rights_gets_one_sentence(
             reader.status()
         connection.execute("GRANT pg_read_all_data TO reader")
     assert [row.state for row in reader.status().rows] == ["applied" if is_migrated else "pending", "pending"]
-    with pytest.raises(MigrationError, match="role reader may not migrate schema ledger of database .* as the owner"):
+    with pytest.raises(MigrationError, match=r"role reader may not migrate schema ledger of database .* as the owner"):
         reader.up()
 
 
 def test_a_read_only_session_gets_one_sentence(database_url: str) -> None:
     read_only = make_conninfo(database_url, options="-c default_transaction_read_only=on")
-    with pytest.raises(MigrationError, match="may not migrate schema ledger .*read-only"):
+    with pytest.raises(MigrationError, match=r"may not migrate schema ledger .*read-only"):
         Migrator(read_only, [T1]).up()
     Migrator(database_url, [T1]).up()
-    with pytest.raises(MigrationError, match="may not migrate schema ledger .*read-only"):
+    with pytest.raises(MigrationError, match=r"may not migrate schema ledger .*read-only"):
         Migrator(read_only, [T1, T2]).up()
 
 

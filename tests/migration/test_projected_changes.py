@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from files_helper import migration
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration import Limits, Migrator, ProjectedChange, Targets, read_catalogue
 from position_ledger.migration.scratch import scratch_database
+from tests.support.migration_files import migration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ def test_the_target_catalogue_equals_what_applying_gives(database_url: str, conn
 
 
 def test_the_scratch_database_goes_also_after_an_error(database_url: str, connection: psycopg.Connection) -> None:
-    with pytest.raises(MigrationError, match="003_step.sql line 11: 'SELECT 1/0' failed"):
+    with pytest.raises(MigrationError, match=r"003_step.sql line 11: 'SELECT 1/0' failed"):
         Targets(database_url, third("SELECT 1/0;")).catalogue_at(3)
     assert scratch_names(connection) == []
 
@@ -82,18 +82,38 @@ def test_scratch_databases_of_killed_runs_are_cleaned_up(database_url: str, conn
         connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(young)))
 
 
-def test_a_scratch_database_has_the_locale_of_the_real_one(connection: psycopg.Connection, server_url: str) -> None:
-    connection.execute("DROP DATABASE IF EXISTS icu_like")
-    connection.execute("CREATE DATABASE icu_like TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'")
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ("LC_COLLATE 'C' LC_CTYPE 'C'", 150000),
+        ("LOCALE_PROVIDER icu ICU_LOCALE 'de' LC_COLLATE 'C' LC_CTYPE 'C'", 150000),
+        ("LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LC_COLLATE 'C' LC_CTYPE 'C'", 170000),
+    ],
+)
+def test_a_scratch_database_has_the_locale_of_the_real_one(
+    connection: psycopg.Connection, server_url: str, options: str, needs: int
+) -> None:
+    if connection.info.server_version < needs:
+        pytest.skip("this server does not know the locale provider")
+    connection.execute("DROP DATABASE IF EXISTS like_this")
+    try:
+        connection.execute(f"CREATE DATABASE like_this TEMPLATE template0 ENCODING 'UTF8' {options}".encode())
+    except psycopg.errors.FeatureNotSupported as error:
+        pytest.skip(f"this server was built without it: {error}")
+    facts = (
+        "SELECT encoding, datcollate, datctype, datlocprovider, to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'"
+        " FROM pg_database d WHERE datname = current_database()"
+    )
+    url = make_conninfo(server_url, dbname="like_this")
     try:
         with (
-            scratch_database(make_conninfo(server_url, dbname="icu_like"), Limits()) as url,
-            psycopg.connect(url) as inside,
+            scratch_database(url, Limits()) as scratch,
+            psycopg.connect(scratch) as inside,
+            psycopg.connect(url) as real,
         ):
-            row = inside.execute("SELECT datcollate, datctype FROM pg_database WHERE datname = current_database()")
-            assert row.fetchone() == ("C", "C")
+            assert inside.execute(facts).fetchone() == real.execute(facts).fetchone()
     finally:
-        connection.execute("DROP DATABASE icu_like")
+        connection.execute("DROP DATABASE like_this WITH (FORCE)")
 
 
 def test_nothing_global_outlives_a_replay(database_url: str, connection: psycopg.Connection) -> None:
@@ -121,18 +141,23 @@ def test_without_createdb_the_sentence_says_what_to_do(database_url: str, connec
         ("CREATE OR REPLACE VIEW open_positions AS SELECT id, quantity, note FROM positions;", "plain"),
         ("CREATE TABLE exit_reasons (code text PRIMARY KEY); COMMENT ON TABLE positions IS 'x';", "plain"),
         ("ALTER TABLE positions ADD worst numeric NOT NULL;", "projected"),
-        ("DROP VIEW open_positions; ALTER TABLE positions ALTER quantity TYPE bigint;"
-         " CREATE VIEW open_positions AS SELECT id, quantity FROM positions;", "projected"),
+        (
+            (
+                "DROP VIEW open_positions; ALTER TABLE positions ALTER quantity TYPE bigint;"
+                " CREATE VIEW open_positions AS SELECT id, quantity FROM positions;"
+            ),
+            "projected",
+        ),
         ("ALTER TABLE positions ADD CHECK (quantity >= 0);", "projected"),
         ("ALTER TABLE positions ADD UNIQUE (note); CREATE INDEX by_quantity ON positions (quantity);", "projected"),
         ("ALTER TABLE positions ADD strategy bigint REFERENCES strategies;", "projected"),
         ("ALTER TABLE positions RENAME note TO notes;", "projected"),
         ("ALTER TABLE positions DROP note; COMMENT ON TABLE positions IS 'fewer';", "projected"),
     ],
-)  # fmt: skip
-def test_a_file_is_judged_by_its_effect(database_url: str, forward: str, kind: str) -> None:
+)
+def test_a_file_is_judged_by_its_effect(server_url: str, forward: str, kind: str) -> None:
     """S3, S4."""
-    (effect,) = Targets(database_url, third(forward), projected=PROJECTED).effects([3])
+    (effect,) = Targets(server_url, third(forward), projected=PROJECTED).effects([3])
     assert effect.kind == kind
     assert effect.tables == (PROJECTED if kind == "projected" else set())
 
@@ -140,30 +165,56 @@ def test_a_file_is_judged_by_its_effect(database_url: str, forward: str, kind: s
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        ("CREATE TABLE exit_reasons (code text PRIMARY KEY); ALTER TABLE positions ADD reason text REFERENCES exit_reasons;",
-         r"changes the projected table positions.*also other things \(table exit_reasons is new\); split it: everything else"
-         r" in 003_…, what concerns positions in 004_…"),
+        (
+            (
+                "CREATE TABLE exit_reasons (code text PRIMARY KEY);"
+                " ALTER TABLE positions ADD reason text REFERENCES exit_reasons;"
+            ),
+            (
+                r"changes the projected table positions.*also other things \(table exit_reasons is new\);"
+                r" split it: everything else in 003_…, what concerns positions in 004_…"
+            ),
+        ),
         ("ALTER TABLE positions ADD x int; INSERT INTO strategies VALUES (1);", "rows of table strategies are written"),
         ("ALTER TABLE positions ADD x int; UPDATE strategies SET name = 'x';", "rows of table strategies are written"),
         ("ALTER TABLE positions ADD x int; CREATE ROLE somebody;", "role somebody is new"),
         ("ALTER TABLE positions ADD x int; CREATE TABLE public.elsewhere (x int);", "relation public.elsewhere is new"),
-        ("ALTER TABLE positions ADD x int; COMMENT ON TABLE strategies IS 'x';", "table strategies: comment None became 'x'"),
-        ("UPDATE positions SET note = 'x';", "UPDATE of rows of the projected table positions, which come from the event log"),
-        ("ALTER TABLE positions ADD x int; DELETE FROM positions WHERE false;", "line 11: .*DELETE of rows of the projected"),
+        (
+            "ALTER TABLE positions ADD x int; COMMENT ON TABLE strategies IS 'x';",
+            "table strategies: comment None became 'x'",
+        ),
+        (
+            "UPDATE positions SET note = 'x';",
+            "UPDATE of rows of the projected table positions, which come from the event log",
+        ),
+        (
+            "ALTER TABLE positions ADD x int; DELETE FROM positions WHERE false;",
+            "line 11: .*DELETE of rows of the projected",
+        ),
         ("TRUNCATE positions;", "TRUNCATE of rows of the projected table positions"),
         ("DO $$ BEGIN EXECUTE 'INSERT INTO positions VALUES (1, 2)'; END $$;", "INSERT of rows of the projected table"),
-        ("DROP VIEW open_positions; DROP TABLE positions; CREATE TABLE positions (id int); INSERT INTO positions VALUES (1);",
-         "INSERT of rows of the projected table"),
-        ("DO $$ BEGIN DROP TABLE positions CASCADE; CREATE TABLE positions AS SELECT 1 AS id; END $$;",
-         "puts rows into the projected table positions"),
-        ("ALTER TABLE positions ADD at timestamptz NOT NULL DEFAULT now();", r"column at has the changing default now\(\)"),
-        ("ALTER TABLE positions ADD n bigint GENERATED ALWAYS AS IDENTITY;", "also other things .*sequence positions_n_seq"),
+        (
+            "DROP TABLE positions CASCADE; CREATE TABLE positions (id int); INSERT INTO positions VALUES (1);",
+            "INSERT of rows of the projected table",
+        ),
+        (
+            "DO $$ BEGIN DROP TABLE positions CASCADE; CREATE TABLE positions AS SELECT 1 AS id; END $$;",
+            "puts rows into the projected table positions",
+        ),
+        (
+            "ALTER TABLE positions ADD at timestamptz NOT NULL DEFAULT now();",
+            r"column at has the changing default now\(\)",
+        ),
+        (
+            "ALTER TABLE positions ADD n bigint GENERATED ALWAYS AS IDENTITY;",
+            "also other things .*sequence positions_n_seq",
+        ),
         ("ALTER TABLE positions ADD x int, ENABLE ROW LEVEL SECURITY;", "it has row level security"),
     ],
-)  # fmt: skip
-def test_what_a_rebuild_could_not_do_is_refused(database_url: str, forward: str, message: str) -> None:
+)
+def test_what_a_rebuild_could_not_do_is_refused(server_url: str, forward: str, message: str) -> None:
     with pytest.raises(MigrationError, match=rf"^003_step.sql.*{message}"):
-        Targets(database_url, third(forward), projected=PROJECTED).effects([3])
+        Targets(server_url, third(forward), projected=PROJECTED).effects([3])
 
 
 def swap_in(
@@ -273,9 +324,22 @@ def test_the_first_event_cannot_slip_in_while_migrating_in_place(
             assert time.monotonic() < end
             time.sleep(0.005)
         writer.commit()
-        with pytest.raises(MigrationError, match="the first events arrived while migrating"):
+        with pytest.raises(MigrationError, match=r"the first events arrived while migrating"):
             applying.result(timeout=20)
     assert "worst" not in read_catalogue(connection, "ledger").tables["positions"].columns
+
+
+def test_an_error_that_nobody_foresaw_is_still_one_sentence(database_url: str, connection: psycopg.Connection) -> None:
+    Migrator(database_url, FOUR, projected=PROJECTED).up(3)
+    connection.execute("DROP ROLE IF EXISTS half_owner")
+    connection.execute("CREATE ROLE half_owner LOGIN")
+    connection.execute("GRANT USAGE, CREATE ON SCHEMA ledger TO half_owner")
+    connection.execute("GRANT ALL ON ledger.schema_migrations, ledger.schema_migration_history TO half_owner")
+    half = Migrator(make_conninfo(database_url, user="half_owner"), FOUR, projected=PROJECTED)
+    with pytest.raises(
+        MigrationError, match=r"a step of the migration failed: permission denied for table events; it was"
+    ):
+        half.up()
 
 
 def test_down_hands_projected_files_to_the_restore(database_url: str, connection: psycopg.Connection) -> None:

@@ -1,0 +1,88 @@
+"""Servers of both PostgreSQL versions for the whole suite; databases and ledgers come from the test kit itself."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import position_ledger.testing
+from position_ledger.embedded.temporary import TemporaryPostgres
+from tests.support import postgresql_15
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from position_ledger.testing.databases import Template
+
+NEWEST = 18
+OLDEST = 15
+ON_BOTH_VERSIONS = ("tests/integration/", "tests/migration/")
+"""Folders whose database tests run on the oldest supported version as well; with this variable, all folders do."""
+ALL_ON_BOTH = "POSITION_LEDGER_TEST_ALL_ON_BOTH"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the test kit as its users do, also where the project is not installed and has no entry point."""
+    if not config.pluginmanager.has_plugin("position_ledger"):
+        config.pluginmanager.register(position_ledger.testing, "position_ledger")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that needs a database on 18, those of some folders on 15 as well."""
+    if "postgres_major" not in metafunc.fixturenames:
+        return
+    versions = [pytest.param(NEWEST, id="pg18")]
+    if os.environ.get(ALL_ON_BOTH) or metafunc.definition.nodeid.startswith(ON_BOTH_VERSIONS):
+        versions.append(pytest.param(OLDEST, id="pg15", marks=pytest.mark.pg15))
+    metafunc.parametrize("postgres_major", versions, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def postgres_major(request: pytest.FixtureRequest) -> int:
+    """The PostgreSQL version that the test runs on."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="session")
+def _postgres_of() -> Iterator[Callable[[int], TemporaryPostgres]]:
+    """One server for each version, started when first needed; they end with this process, whatever happens."""
+    servers: dict[int, TemporaryPostgres] = {}
+
+    def server(major: int) -> TemporaryPostgres:
+        if major not in servers:
+            folder = postgresql_15.bin_folder() if major == OLDEST else None
+            servers[major] = TemporaryPostgres(folder, is_durable=False)
+            assert servers[major].major == major
+        return servers[major]
+
+    yield server
+    for one in servers.values():
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def ledger_server_url(postgres_major: int, _postgres_of: Callable[[int], TemporaryPostgres]) -> str:
+    """The shared server of the version under test."""
+    return _postgres_of(postgres_major).database_url
+
+
+@pytest.fixture(scope="module")
+def shared_database(ledger_template: Template) -> Iterator[str]:
+    """The address of a migrated database for all tests of a module, which leave it as they found it."""
+    with ledger_template.clone() as url:
+        yield url
+
+
+@pytest.fixture
+def own_postgres(postgres_major: int) -> Iterator[TemporaryPostgres]:
+    """A durable server of the test's own, to be killed, stopped and started; as slow as a server's start."""
+    with TemporaryPostgres(postgresql_15.bin_folder() if postgres_major == OLDEST else None) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(ledger_redis_url: str) -> str:
+    """The address of a Valkey with an empty queue."""
+    return ledger_redis_url

@@ -1,0 +1,56 @@
+"""Commands and events that many tests begin with."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from position_ledger import OpenPosition
+from position_ledger.events import PositionMarked
+from position_ledger.store.codec import Codec
+from position_ledger.store.envelope import NO_HASH, NewEvent, chain, new_event_id
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+MARKS = Codec([PositionMarked])
+
+
+def opening(**changes: Any) -> OpenPosition:
+    """100 YES at 0.42 on paper, with whatever a test wants otherwise."""
+    fields = {
+        "environment": "paper",
+        "account": "main",
+        "market": "KXNBA-CLE",
+        "side": "YES",
+        "quantity": 100,
+        "entry_price": Decimal("0.42"),
+    }
+    return OpenPosition(**{**fields, **changes})
+
+
+def mark_event(
+    stream: UUID, version: int, *, previous: bytes = NO_HASH, price: str = "0.50", **changes: Any
+) -> NewEvent:
+    """An encoded event for tests below the domain: any stream takes any number of marks."""
+    state = MARKS.encode(PositionMarked(price=Decimal(price), unrealized_pnl=Decimal(1)))
+    topic = PositionMarked.TOPIC
+    fields = {
+        "stream": stream,
+        "version": version,
+        "topic": topic,
+        "state": state,
+        "event_id": new_event_id(),
+        "effective_at": None,
+        "stream_hash": chain(previous, stream, version, topic, state, {}),
+        "metadata": {},
+    }
+    return NewEvent(**{**fields, **changes})
+
+
+def mark_events(stream: UUID, count: int, *, after: int = 0, previous: bytes = NO_HASH) -> list[NewEvent]:
+    """A run of chained events of one stream."""
+    events: list[NewEvent] = []
+    for version in range(after + 1, after + count + 1):
+        events.append(mark_event(stream, version, previous=events[-1].stream_hash if events else previous))
+    return events

@@ -1,0 +1,196 @@
+"""Events to stored JSON and back, in both forms, over versions of their shape."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from pydantic import BaseModel
+
+from position_ledger import (
+    ClosePosition,
+    Handle,
+    MarkPosition,
+    RecordFill,
+    ReducePosition,
+    SetExits,
+    SettlePosition,
+    TrailingStop,
+)
+from position_ledger.domain.event import Event
+from position_ledger.errors import ConfigurationError, SchemaMismatch
+from position_ledger.events import EVENTS, PositionMarked
+from position_ledger.store.codec import VERSION_KEY, Codec
+from position_ledger.testing import given
+from tests.support.commands import opening
+
+CODEC = Codec(EVENTS)
+
+
+def every_event() -> list[Event]:
+    """Events of every kind, with every part that a trading day gives them."""
+    stop = TrailingStop(trail_amount="0.05")
+    long_ago = datetime(2025, 5, 5, 5, 5, 5, 123456, tzinfo=UTC)
+    outcome = given().when(
+        opening(strategy=3, metadata={"note": "ä\u2028", "tags": [1, None, {"deep": True}]}, trailing_stop=stop),
+        MarkPosition(position_id="POS-1", price="0.55", source="book"),
+        SetExits(position_id="POS-1", target_price="0.60", stop_loss_price="0.10", trailing_stop=stop),
+        MarkPosition(position_id="POS-1", price="0.61"),
+        ReducePosition(position_id="POS-1", quantity="0.000000000000000001", price=0, fee="0.01", venue_fill_id="F"),
+        ClosePosition(position_id="POS-1", price=1, reason="profit_target", metadata={"by": "hand"}),
+        opening(strategy=3, handle="second"),
+        SettlePosition(position_id=Handle("second"), value="0.5"),
+        *(
+            RecordFill(
+                environment="paper", account="main", market="M", side="YES", action=action, quantity=quantity,
+                price="0.333333333333333333", fee="-0.002", liquidity="maker", on_excess="flip",
+                effective_at=long_ago + timedelta(days=day),
+            )
+            for day, (action, quantity) in enumerate([("buy", 10), ("buy", 5), ("sell", 20)])
+        ),
+    )  # fmt: skip
+    if outcome.rejection:
+        raise outcome.rejection
+    return [*outcome.events]
+
+
+EXAMPLES = every_event()
+
+
+def plain(value: Any) -> Any:
+    return msgspec.to_builtins(value.model_dump() if isinstance(value, BaseModel) else value, str_keys=True)
+
+
+def test_the_examples_show_every_event() -> None:
+    assert {type(event) for event in EXAMPLES} == set(EVENTS)
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.TOPIC)
+def test_an_event_is_read_as_it_was_written(event: Event) -> None:
+    assert CODEC.decode(event.TOPIC, CODEC.encode(event)) == event
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.TOPIC)
+def test_the_struct_for_projecting_has_the_same_content(event: Event) -> None:
+    struct = CODEC.decode_struct(event.TOPIC, CODEC.encode(event))
+    assert plain(struct) == plain(event)
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.TOPIC)
+def test_what_is_stored_is_plain_json_with_numbers_as_text(event: Event) -> None:
+    body = msgspec.json.decode(CODEC.encode(event))
+    assert isinstance(body, dict)
+    assert not any(isinstance(number, float) for number in msgspec.json.decode(CODEC.encode(event), type=dict).values())
+
+
+@pytest.mark.parametrize("number", ["0", "1e-18", "0.000000000000000001", "12345678901234567890.123456789012345678"])
+def test_numbers_keep_every_digit(number: str) -> None:
+    event = PositionMarked(price=Decimal(number), unrealized_pnl=Decimal(0))
+    stored = CODEC.encode(event)
+    assert CODEC.decode(event.TOPIC, stored).model_dump()["price"] == Decimal(number)
+    assert CODEC.decode_struct(event.TOPIC, stored).price == Decimal(number)
+
+
+# Shapes that changed over time: the same topic at version 1, 2 and 3, the last under another class name
+
+
+class Cash1(Event):
+    TOPIC = "test.cash"
+    amount: str
+
+
+class Cash2(Event):
+    TOPIC = "test.cash"
+    VERSION = 2
+    UPCASTERS = {1: lambda body: {"value": body["amount"]}}  # noqa: RUF012 - read only
+    value: Decimal
+
+
+class CashMoved(Event):
+    TOPIC = "test.cash"
+    VERSION = 3
+    UPCASTERS = {**Cash2.UPCASTERS, 2: lambda body: {**body, "currency": "USD"}}  # noqa: RUF012 - read only
+    value: Decimal
+    currency: str
+    note: str = "none"
+
+
+WRITTEN = {
+    1: Cash1(amount="5.25"),
+    2: Cash2(value=Decimal("5.25")),
+    3: CashMoved(value=Decimal("5.25"), currency="USD"),
+}
+
+
+def stored_as(version: int) -> bytes:
+    return Codec([type(WRITTEN[version])]).encode(WRITTEN[version])
+
+
+@pytest.mark.parametrize("version", WRITTEN)
+def test_every_older_version_is_read_as_the_newest(version: int) -> None:
+    codec = Codec([CashMoved])
+    assert codec.decode("test.cash", stored_as(version)) == WRITTEN[3]
+    assert plain(codec.decode_struct("test.cash", stored_as(version))) == plain(WRITTEN[3])
+
+
+def test_the_version_is_stored_only_beyond_the_first() -> None:
+    assert [msgspec.json.decode(stored_as(version)).get(VERSION_KEY) for version in WRITTEN] == [None, 2, 3]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("older", [Cash1, Cash2])
+@pytest.mark.parametrize("read", ["decode", "decode_struct"])
+def test_what_newer_code_wrote_is_refused_by_name_and_version(version: int, older: type[Event], read: str) -> None:
+    if version <= older.VERSION:
+        return
+    with pytest.raises(SchemaMismatch, match=rf"test\.cash event has version {version}, this release reads up to"):
+        getattr(Codec([older]), read)("test.cash", stored_as(version))
+
+
+@pytest.mark.parametrize("read", ["decode", "decode_struct"])
+def test_an_unknown_topic_is_refused_by_name(read: str) -> None:
+    with pytest.raises(SchemaMismatch, match=r"'position\.split' that this release does not know"):
+        getattr(CODEC, read)("position.split", b"{}")
+
+
+BROKEN = {
+    "no json": b"{",
+    "no object": b"[]",
+    "nothing": b"",
+    "a field is missing": b'{"price": "0.5"}',
+    "a number that is none": b'{"price": "abc", "unrealized_pnl": "1"}',
+    "a field that is unknown": b'{"price": "0.5", "unrealized_pnl": "1", "worst_mark": "0.4"}',
+    "not UTF-8": b'{"price": "0.5", "unrealized_pnl": "1", "source": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("state", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("read", ["decode", "decode_struct"])
+def test_a_body_that_does_not_fit_is_refused(state: bytes, read: str) -> None:
+    with pytest.raises(SchemaMismatch, match=r"a stored position\.marked event does not fit this release"):
+        getattr(CODEC, read)("position.marked", state)
+
+
+@pytest.mark.parametrize("state", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("read", ["decode", "decode_struct"])
+def test_a_body_that_cannot_be_upcast_is_refused(state: bytes, read: str) -> None:
+    with pytest.raises(SchemaMismatch, match=r"a stored test\.cash event does not fit this release"):
+        getattr(Codec([CashMoved]), read)("test.cash", state)
+
+
+def test_two_events_cannot_have_one_topic() -> None:
+    with pytest.raises(ConfigurationError, match=r"test\.cash.*Cash1 and Cash2"):
+        Codec([Cash1, Cash2])
+
+
+def test_a_version_without_its_upcasters_is_refused() -> None:
+    class Later(Event):
+        TOPIC = "test.later"
+        VERSION = 3
+        UPCASTERS = {2: lambda body: body}  # noqa: RUF012 - read only
+
+    with pytest.raises(ConfigurationError, match=r"Later is at version 3 but has no upcaster from \[1\]"):
+        Codec([Later])
