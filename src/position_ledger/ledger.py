@@ -18,6 +18,7 @@ from position_ledger.execution.executor import Admit, Executed, Executor, Refusa
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.inline import Appender
+from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
 from position_ledger.settings import Settings, load_settings
@@ -161,6 +162,11 @@ class Ledger:
                 side=side,
                 known_at=known_at,
             )
+
+    def lag(self, table: str = "positions") -> Lag:
+        """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
+        with translated(), self._connection() as connection:
+            return lag_of_table(connection, table)
 
     # Where it is, and what it remembers
 

@@ -43,6 +43,7 @@ __all__ = [
     "check",
     "migrate_down",
     "migrate_up",
+    "migrate_verify",
     "migration_status",
     "rebuild",
     "roll_back",
@@ -100,6 +101,12 @@ def migration_status(settings: Settings, reached: Reached) -> Status:
     """Which migrations are applied, pending or edited. Writes nothing."""
     with translated():
         return _migrator(settings, reached).status()
+
+
+def migrate_verify(settings: Settings, reached: Reached) -> list[str]:
+    """How the schema differs from what its applied migrations make, a sentence each; empty: it is exactly that."""
+    with translated():
+        return _migrator(settings, reached).differences()
 
 
 def migrate_up(
