@@ -129,6 +129,7 @@ BREAKS: dict[str, list[Rows]] = {
         [event(stream_hash=bytes(33))],
         [event(stream_hash=b"")],
     ],
+    "feed_inline_check": [[("feed", {"namespace": 1, "inline": text}, {})] for text in ("0", "1,", "x", "1,,2", "01")],
     "feed_namespace_check": [[("feed", {"namespace": 0}, {})], [("feed", {"namespace": -1}, {})]],
     "feed_only_row_check": [[("feed", {"namespace": 1, "only_row": False}, {})]],
     "feed_pkey": [[("feed", {"namespace": 1}, {})]],
@@ -230,6 +231,7 @@ def insert_all(connection: psycopg.Connection[Any], rows: Rows) -> None:
 
 def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> None:
     rules = {row[0] for row in owner.execute(RULES)}
+    rules = {rule for rule in rules if not rule.startswith("schema_migration")}  # the bookkeeping has tests of its own
     assert rules - GENERATED_KEYS == set(BREAKS)
 
 
