@@ -99,7 +99,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     for home, names in _HOMES.items():
         if name in names.split():

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -104,7 +105,9 @@ def translated() -> Iterator[None]:
         msg = f"no database connection became free: {error}; raise pool_size_max or look for long transactions"
         raise DatabaseUnavailable(msg) from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-        msg = f"the database does not have what this release needs ({first_line(error)}): run position-ledger migrate up"
+        msg = (
+            f"the database does not have what this release needs ({first_line(error)}): run position-ledger migrate up"
+        )
         raise SchemaMismatch(msg) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         msg = f"the database is read-only ({first_line(error)}): connect to the primary"
@@ -123,3 +126,16 @@ def translated() -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without the trailing full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def only_row(cursor: psycopg.Cursor[Any]) -> tuple[Any, ...]:
+    """The row of a statement that always answers one.
+
+    Raises:
+        DatabaseUnavailable: it answered none.
+    """
+    row: tuple[Any, ...] | None = cursor.fetchone()
+    if row is None:
+        msg = "the database answered no row where it must answer one: it is not the database that this release set up"
+        raise DatabaseUnavailable(msg)
+    return row

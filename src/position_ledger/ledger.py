@@ -14,17 +14,17 @@ from position_ledger.database import open_pool, translated
 from position_ledger.domain.commands import Command
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
-from position_ledger.execution.executor import Executed, Executor
+from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
+from position_ledger.projection.inline import Appender
+from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
-from position_ledger.store.append import Key, append
 from position_ledger.store.codec import Codec
-from position_ledger.store.envelope import NewEvent, Receipt
 
 
 class Ledger:
@@ -51,7 +51,7 @@ class Ledger:
         self._reader = Reader(self._connection, settings.ledger_schema, positions)
         self._executor = Executor(
             self._connection,
-            self._append,
+            Appender(self._connection, self.projections, self.codec).append,
             self.codec,
             streams_cached_max=settings.streams_cached_max,
             retries_max=settings.conflict_retries_max,
@@ -96,6 +96,23 @@ class Ledger:
             self.wait_for(max(one.token for one in done))
         return done
 
+    def execute_each(
+        self, commands: Sequence[Command], *, admit: Admit | None = None
+    ) -> tuple[Executed | Refusal, ...]:
+        """Execute those commands that are accepted in one atomic append; a refused one is returned in its place.
+
+        ``admit`` is a further condition of the caller, see `position_ledger.execution.executor.Admit`. Raises as
+        `execute`, but no `CommandRejected`.
+        """
+        if not commands:
+            return ()
+        with translated():
+            outcomes = self._executor.execute_each(commands, admit)
+        tokens = [outcome.token for outcome in outcomes if isinstance(outcome, Executed)]
+        if tokens and self.settings.consistency == "strong":
+            self.wait_for(max(tokens))
+        return outcomes
+
     def wait_for(self, token: int, timeout_s: float | None = None) -> None:
         """Return when the rows of everything up to the token are visible; projects itself when no worker does.
 
@@ -123,7 +140,7 @@ class Ledger:
         with translated():
             return self._reader.events(ref)
 
-    def positions(  # noqa: PLR0913 - the filters
+    def positions(
         self,
         *,
         status: str | None = None,
@@ -145,6 +162,11 @@ class Ledger:
                 side=side,
                 known_at=known_at,
             )
+
+    def lag(self, table: str = "positions") -> Lag:
+        """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
+        with translated(), self._connection() as connection:
+            return lag_of_table(connection, table)
 
     # Where it is, and what it remembers
 
@@ -183,8 +205,3 @@ class Ledger:
     def _connection(self) -> Iterator[psycopg.Connection[Any]]:
         with self._pool.connection() as connection:
             yield connection
-
-    def _append(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
-        with self._connection() as connection:
-            return append(connection, events, keys)
-

@@ -31,7 +31,8 @@ SELECT o.notification_id FROM events AS e
 """
 
 EVENTS_OF = """
-SELECT e.notification_id AS seq, e.originator_id AS stream, e.originator_version AS version, e.topic, convert_from(e.state, 'UTF8')::jsonb AS body,
+SELECT e.notification_id AS seq, e.originator_id AS stream, e.originator_version AS version, e.topic,
+       convert_from(e.state, 'UTF8')::jsonb AS body,
        e.recorded_at, e.effective_at, e.event_id, e.metadata
   FROM events AS o JOIN events AS e ON e.originator_id = o.originator_id
  WHERE o.notification_id = %s ORDER BY e.originator_version
@@ -83,9 +84,7 @@ class Reader:
         Raises:
             CommandRejected: unknown id.
         """
-        return self._select(
-            SQL("p.position_id = %(id)s"), {"id": self.position_id(ref)}, order=SQL("p.version")
-        )
+        return self._select(SQL("p.position_id = %(id)s"), {"id": self.position_id(ref)}, order=SQL("p.version"))
 
     def positions(self, *, known_at: datetime | None = None, **filters: str | int | None) -> list[TableRow]:
         """Positions that pass every filter that is not None, the newest entry first.
@@ -130,7 +129,7 @@ class Reader:
         )
         return [_plain(row) for row in self._rows(statement, parameters)]
 
-    def _rows(self, statement: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> list[TableRow]:  # noqa: ANN401
+    def _rows(self, statement: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> list[TableRow]:
         """Run one query; once more, unprepared, when a swap changed the type of a column of a prepared statement."""
         with self._connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
             try:

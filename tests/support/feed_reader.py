@@ -47,7 +47,7 @@ def highest_event(connection: psycopg.Connection[Any]) -> Callable[[], int]:
     return highest
 
 
-def read_by_library(recorder: Any) -> Read:  # noqa: ANN401 - the library's type
+def read_by_library(recorder: Any) -> Read:
     """Pages of notifications; the cursor goes to the last one, as the library keeps it."""
 
     def read(after: int) -> tuple[Sequence[int], int]:
@@ -58,7 +58,7 @@ def read_by_library(recorder: Any) -> Read:  # noqa: ANN401 - the library's type
     return read
 
 
-def subscribe(recorder: Any, highest: Callable[[], int]) -> list[int]:  # noqa: ANN401 - the library's type
+def subscribe(recorder: Any, highest: Callable[[], int]) -> list[int]:
     """Iterate a subscription up to the highest number there is when the input has ended."""
     seen: list[int] = []
     subscription = recorder.subscribe(gt=0, topics=[TOPIC])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID, uuid5
 
@@ -21,6 +22,7 @@ __all__ = ["Book", "BookKey", "LastExit", "OpenEntry", "book_stream", "evolve_bo
 
 _NAMESPACE: Final = UUID("6b0f3f0e-5d0a-4c8e-9a57-3f1f6a2f9d11")
 """Of book stream ids; changing it would orphan every book ever written."""
+_KEYS_CACHED_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class BookKey:
         return cls(holder.environment, holder.account, holder.market, holder.strategy)
 
 
+@lru_cache(maxsize=_KEYS_CACHED_MAX)
 def book_stream(key: BookKey) -> UUID:
     """Stream id of the book: uuid5 of the canonical JSON of its key, the same in every process for ever."""
     parts = [key.environment.value, key.account, key.market, key.strategy]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
-from position_ledger.domain.exits import TrailingStop
+from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import CommandId, Handle, Metadata, Moment, PositionRef, RowId, Text
-from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity, refusal
-from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
+from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
+from position_ledger.domain.refusals import refusal, rejected
+from position_ledger.domain.rejections import Reason
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "SetExits",
     "SettlePosition",
     "TrailingStop",
-    "rejected",
 ]
 
 
@@ -76,7 +75,7 @@ class _Exits(BaseModel):
 
     target_price: Price | None = None
     stop_loss_price: Price | None = None
-    trailing_stop: TrailingStop | None = None
+    trailing_stop: TrailingTerms | None = None
 
 
 class OpenPosition(_Exits, _Execution):
@@ -206,40 +205,3 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     )
 }
 """Every command by its name."""
-
-_BY_PYDANTIC_TYPE: Final = {"missing": Reason.FIELD_MISSING, "extra_forbidden": Reason.FIELD_UNKNOWN}
-_BY_FIELD: Final = {
-    "side": Reason.SIDE_UNKNOWN,
-    "action": Reason.ACTION_UNKNOWN,
-    "environment": Reason.ENVIRONMENT_UNKNOWN,
-    "trailing_stop": Reason.TRAILING_STOP_INVALID,
-}
-
-
-def rejected(command: type[Command], error: ValidationError) -> CommandRejected:
-    """Turn what pydantic collected into the first reason in the order of precedence, with field and value."""
-    details = min(error.errors(include_url=False), key=lambda detail: _reason_of(detail).rank)
-    reason = _reason_of(details)
-    value = details.get("ctx", {}).get("value", details["input"])
-    field = ".".join(str(part) for part in details["loc"])
-    if not field and reason is Reason.FIELD_MISSING:
-        field = value
-    kind = FloatRefused if reason is Reason.FLOAT_NOT_ALLOWED else CommandRejected
-    return kind(reason, command, field=field, value=value, problem=_problem(reason, details))
-
-
-def _reason_of(details: ErrorDetails) -> Reason:
-    code = details["type"]
-    try:
-        return Reason.of(code)
-    except KeyError:
-        field = str(details["loc"][0]) if details["loc"] else ""
-        return _BY_PYDANTIC_TYPE.get(code) or _BY_FIELD.get(field, Reason.FIELD_INVALID)
-
-
-def _problem(reason: Reason, details: ErrorDetails) -> str:
-    if reason is Reason.FIELD_INVALID and details["type"] == reason.code:
-        return "it must be the positive whole number of a row"
-    if reason is Reason.METADATA_INVALID:
-        return "it is not an object of plain JSON values"
-    return details["msg"].lower()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from position_ledger.domain.numbers import ONE, Figure, Price, amount_of, minus, plus, refusal
+from position_ledger.domain.numbers import ONE, Figure, Price, amount_of, minus, plus
+from position_ledger.domain.refusals import refusal, rejected
 from position_ledger.domain.rejections import Reason
 from position_ledger.domain.vocabulary import ExitKind, Side
 
-__all__ = ["TrailingState", "TrailingStop", "arm", "touched", "trail"]
+__all__ = ["TrailingState", "TrailingStop", "TrailingTerms", "arm", "touched", "trail"]
 
 
-class TrailingStop(BaseModel):
-    """What a caller asks for: follow the best mark at a distance, from the activation price on."""
+class TrailingTerms(BaseModel):
+    """What a trailing stop is asked to do: follow the best mark at a distance, from the activation price on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +33,17 @@ class TrailingStop(BaseModel):
         if len(given) != 1 or not given[0] or (self.trail_percent is not None and self.trail_percent >= ONE):
             raise refusal(Reason.TRAILING_STOP_INVALID, self.model_dump(mode="json", exclude_none=True))
         return self
+
+
+class TrailingStop(TrailingTerms):
+    """The terms as a caller writes them; raises `CommandRejected` like a command."""
+
+    def __init__(self, **fields: Any) -> None:
+        """Check every field; raises `CommandRejected` (`FloatRefused` for a float)."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise rejected(type(self), error) from None
 
 
 class TrailingState(BaseModel):
@@ -53,7 +65,7 @@ class TrailingState(BaseModel):
         return self.watermark is not None
 
 
-def arm(terms: TrailingStop, side: Side, price: Decimal) -> TrailingState:
+def arm(terms: TrailingTerms, side: Side, price: Decimal) -> TrailingState:
     """Start a trailing stop at the present price, active at once unless an activation price is still ahead."""
     return trail(TrailingState(**terms.__dict__), side, price)
 

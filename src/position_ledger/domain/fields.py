@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from position_ledger.domain.numbers import refusal
+from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
 
 __all__ = ["CommandId", "Handle", "Metadata", "Moment", "PositionRef", "RowId", "Text"]
@@ -40,7 +40,7 @@ def text(value: object) -> str:
 
 
 def _is_storable(value: str) -> bool:
-    return value.isascii() and "\x00" not in value or not any(_is_unstorable(character) for character in value)
+    return (value.isascii() and "\x00" not in value) or not any(_is_unstorable(character) for character in value)
 
 
 def _is_unstorable(character: str) -> bool:

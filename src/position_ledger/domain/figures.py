@@ -16,6 +16,7 @@ from position_ledger.domain.numbers import (
     LIMIT,
     ZERO,
     amount_of,
+    fits,
     mean_of,
     minus,
     plus,
@@ -147,12 +148,14 @@ def _mean_exit(before: Position, booking: Booking, exit_amount: Decimal, exit_qu
 
 
 def unrealized(side: Side, quantity: Decimal, cost: Decimal, price: Decimal) -> tuple[Decimal, Decimal | None]:
-    """P&L of what is held at ``price``, and the same as a fraction of its cost (None at cost 0)."""
+    """P&L of what is held at ``price``, and the same as a fraction of its cost.
+
+    The fraction is None at cost 0, and when its column cannot hold it: a fact is not refused for a ratio.
+    """
     profit = _signed(side, minus(amount_of(quantity, price), cost))
-    fraction = round18(CONTEXT.divide(profit, cost)) if cost else None
     require_fits("unrealized_pnl", profit)
-    require_fits("unrealized_pnl_pct", fraction)
-    return profit, fraction
+    fraction = round18(CONTEXT.divide(profit, cost)) if cost else None
+    return profit, fraction if fraction is None or fits(fraction) else None
 
 
 def require_fits(field: str, value: Decimal | None) -> None:
@@ -167,5 +170,6 @@ def _signed(side: Side, gain: Decimal) -> Decimal:
 
 def _checked(figures: Figures) -> Figures:
     for field, value in figures.__dict__.items():
-        require_fits(field, value)
+        if value is not None and not -LIMIT < value < LIMIT:
+            require_fits(field, value)
     return figures

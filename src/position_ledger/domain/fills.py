@@ -7,6 +7,7 @@ parts sum exactly), then booked like any other execution.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.book import BookKey
@@ -46,6 +47,8 @@ class _Target:
     key: BookKey
     side: Side
     held: tuple[Located, ...]
+    others: tuple[Located, ...]
+    """Open on the other side, where the rest of a flip goes; empty when the fill may not flip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,10 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     target = _target(command, streams)
     for located in target.held:
         _require_position_fits(command, located.position)
-    require_same_currency(command, command.fee_currency, _currency(command, target))
+    _require_one_currency(command, target)
     require_prices(command, target.side, price=command.price)
     require_exit_prices(command, target.side)
-    shares = _shares(command, target, streams)
+    shares = _shares(command, target)
     at = _time_in_order(command, target.key, shares, streams, now)
     legs = _legs(command, target, shares, streams)
     draft = Draft(streams, at)
@@ -83,13 +86,18 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
 def _target(command: RecordFill, streams: Streams) -> _Target:
     if command.position_id is not None:
         located = open_position(command, command.position_id, streams)
-        return _Target(BookKey.of(located.position), located.position.side, (located,))
+        key, held_side = BookKey.of(located.position), located.position.side
+        return _Target(key, held_side, (located,), _others(command, key, held_side, streams))
     # A command without a position id that lacks one of these cannot be constructed.
     environment, account, market, side = command.environment, command.account, command.market, command.side
     if environment is None or account is None or market is None or side is None:
         raise CommandRejected(Reason.FIELD_MISSING, command, field="position_id")
     key = BookKey(environment, account, market, command.strategy)
-    return _Target(key, side, _open_on(key, side, streams))
+    return _Target(key, side, _open_on(key, side, streams), _others(command, key, side, streams))
+
+
+def _others(command: RecordFill, key: BookKey, side: Side, streams: Streams) -> tuple[Located, ...]:
+    return _open_on(key, side.other, streams) if command.on_excess is OnExcess.FLIP else ()
 
 
 def _open_on(key: BookKey, side: Side, streams: Streams) -> tuple[Located, ...]:
@@ -97,17 +105,27 @@ def _open_on(key: BookKey, side: Side, streams: Streams) -> tuple[Located, ...]:
 
 
 def _require_position_fits(command: RecordFill, position: Position) -> None:
-    for field in ("environment", "account", "market", "side", "strategy", "currency"):
+    for field in ("environment", "account", "market", "side", "strategy"):
         stated, held = getattr(command, field), getattr(position, field)
         if stated is not None and stated != held:
             raise CommandRejected(Reason.KEY_MISMATCH, command, field=field, value=stated, held=held)
 
 
+def _require_one_currency(command: RecordFill, target: _Target) -> None:
+    currency = _currency(command, target)
+    for located in (*target.held, *target.others):
+        if located.position.currency != currency:
+            held = located.position.currency
+            raise CommandRejected(Reason.KEY_MISMATCH, command, field="currency", value=currency, held=held)
+    require_same_currency(command, command.fee_currency, currency)
+
+
 def _currency(command: RecordFill, target: _Target) -> str:
-    return target.held[0].position.currency if target.held else command.currency or "USD"
+    known = next(iter((*target.held, *target.others)), None)
+    return command.currency or (known.position.currency if known else "USD")
 
 
-def _shares(command: RecordFill, target: _Target, streams: Streams) -> list[_Share]:
+def _shares(command: RecordFill, target: _Target) -> list[_Share]:
     """Decide which positions the fill touches and how much of it each one takes."""
     side, quantity = target.side, command.quantity
     if command.action is side.entry_action:
@@ -116,8 +134,7 @@ def _shares(command: RecordFill, target: _Target, streams: Streams) -> list[_Sha
     if rest and shares and rest <= command.dust:
         shares[-1] = replace(shares[-1], dust_excess=rest)
     elif rest and command.on_excess is OnExcess.FLIP:
-        others = _open_on(target.key, side.other, streams)
-        shares.append(_Share(side.other, next(iter(others), None), rest, is_entry=True))
+        shares.append(_Share(side.other, next(iter(target.others), None), rest, is_entry=True))
     elif rest:
         held = minus(quantity, rest)
         raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=held)
@@ -182,10 +199,7 @@ def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal]) -> list[Decima
     amounts: list[Decimal] = []
     for price in dict.fromkeys(prices):
         quantities = [share.quantity for share, at in zip(shares, prices, strict=True) if at == price]
-        whole = ZERO
-        for quantity in quantities:
-            whole = plus(whole, quantity)
-        amounts += allocate(amount_of(whole, price), quantities)
+        amounts += allocate(amount_of(reduce(plus, quantities), price), quantities)
     return amounts
 
 

@@ -13,7 +13,7 @@ from position_ledger.domain.events import (
     PositionReduced,
     StreamRef,
 )
-from position_ledger.domain.exits import TrailingStop, arm
+from position_ledger.domain.exits import TrailingTerms, arm
 from position_ledger.domain.figures import Booking, entered, exited, opened
 from position_ledger.domain.numbers import ONE, ZERO
 from position_ledger.domain.rejections import CommandRejected, Reason
@@ -48,7 +48,7 @@ class Opening:
     key: BookKey
     attributes: dict[str, Any]
     """platform, model, edge, currency, target_price, stop_loss_price, metadata: as in `PositionOpened`."""
-    trailing_stop: TrailingStop | None
+    trailing_stop: TrailingTerms | None
     previous: UUID | None
 
 
@@ -84,9 +84,9 @@ _DESCRIPTION = ("fee_currency", "venue", "venue_fill_id", "order_id", "liquidity
 
 def book_legs(draft: Draft, legs: Sequence[Leg], description: dict[str, Any]) -> None:
     """Append the events of all legs, linked in a ring, and what they mean for their books."""
-    refs = [leg.ref for leg in legs]
+    refs = [leg.ref for leg in legs] if len(legs) > 1 else []
     for index, leg in enumerate(legs):
-        linked = {"leg": index + 1, "linked": refs[(index + 1) % len(refs)]} if len(refs) > 1 else {}
+        linked = {"leg": index + 1, "linked": refs[(index + 1) % len(refs)]} if refs else {}
         shared = description | linked
         if leg.position is None:
             _book_opening(draft, leg, shared)

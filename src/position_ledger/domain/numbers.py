@@ -15,9 +15,10 @@ from functools import reduce
 from typing import Annotated, Any, Final
 
 from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
-from position_ledger.domain.rejections import Reason, shown
+from position_ledger.domain.refusals import refusal
+from position_ledger.domain.rejections import Reason
 
 __all__ = [
     "CONTEXT",
@@ -58,7 +59,7 @@ def round18(value: Decimal) -> Decimal:
     whole = rounded.to_integral_value()
     if whole != rounded:
         return rounded.normalize(CONTEXT)
-    return whole if whole else ZERO
+    return whole or ZERO
 
 
 def fits(value: Decimal) -> bool:
@@ -99,6 +100,8 @@ def allocate(total: Decimal, weights: Iterable[Decimal]) -> tuple[Decimal, ...]:
     Cumulative shares are rounded, so no part collects the rounding of all others.
     """
     parts = tuple(weights)
+    if len(parts) == 1:
+        return (total,)
     whole = reduce(plus, parts, ZERO)
     allocated, so_far, result = ZERO, ZERO, []
     for weight in parts:
@@ -107,11 +110,6 @@ def allocate(total: Decimal, weights: Iterable[Decimal]) -> tuple[Decimal, ...]:
         result.append(minus(upto, allocated))
         allocated = upto
     return tuple(result)
-
-
-def refusal(reason: Reason, value: object) -> PydanticCustomError:
-    """Say in pydantic's terms why a field is refused; `commands.rejected` turns it into a `CommandRejected`."""
-    return PydanticCustomError(reason.code, "{shown}", {"value": value, "shown": shown(value)})
 
 
 def exact(value: object) -> Decimal:
@@ -141,7 +139,7 @@ def _parsed(value: object) -> Decimal:
         raise refusal(Reason.NOT_A_NUMBER, value)
     if isinstance(value, int):
         if abs(value) >= LIMIT:
-            raise refusal(Reason.NUMBER_TOO_LARGE, value if abs(value) < 10**_DIGITS_MAX else "a huge integer")
+            raise refusal(Reason.NUMBER_TOO_LARGE, value)
         return Decimal(value)
     if len(value) > _DIGITS_MAX or "_" in value:
         raise refusal(Reason.NOT_A_NUMBER, value)

@@ -68,38 +68,38 @@ def open_new(command: OpenPosition, streams: Streams, now: datetime) -> Decision
 
 def increase(command: IncreasePosition, streams: Streams, now: datetime) -> Decision:
     """Enter more of an open position."""
-    return _trade(command, command.quantity, streams, now, is_entry=True)
+    return _trade(command, streams, now, is_entry=True)
 
 
 def reduce(command: ReducePosition, streams: Streams, now: datetime) -> Decision:
     """Leave a part of an open position, or all of it, which closes it."""
-    return _trade(command, command.quantity, streams, now, is_entry=False, exit_reason=command.reason)
+    return _trade(command, streams, now)
 
 
 def close(command: ClosePosition, streams: Streams, now: datetime) -> Decision:
     """Leave all of an open position."""
-    return _trade(command, None, streams, now, is_entry=False, exit_reason=command.reason)
+    return _trade(command, streams, now)
 
 
 def _trade(
     command: IncreasePosition | ReducePosition | ClosePosition,
-    quantity: Decimal | None,
     streams: Streams,
     now: datetime,
     *,
-    is_entry: bool,
-    exit_reason: str = "manual",
+    is_entry: bool = False,
 ) -> Decision:
     located = open_position(command, command.position_id, streams)
     position = located.position
     require_same_currency(command, command.fee_currency, position.currency)
     require_prices(command, position.side, price=command.price)
     draft = _draft_in_order(command, position, streams, now)
-    quantity = position.quantity if quantity is None else quantity
+    quantity: Decimal = getattr(command, "quantity", position.quantity)
     if not is_entry and quantity > position.quantity:
         raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=position.quantity)
     booking = Booking(quantity, command.price, amount_of(quantity, command.price), command.fee)
-    leg = Leg(located.stream, position.side, is_entry, booking, position, exit_reason=exit_reason)
+    leg = Leg(
+        located.stream, position.side, is_entry, booking, position, exit_reason=getattr(command, "reason", "manual")
+    )
     book_legs(draft, [leg], described(command))
     key = fill_key_of(position.environment, position.account, command.venue, command.venue_fill_id)
     return _decided(draft, leg, key)

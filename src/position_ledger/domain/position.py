@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, cast
-from uuid import UUID
 
 import msgspec
 from pydantic import BaseModel

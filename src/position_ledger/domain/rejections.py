@@ -45,7 +45,7 @@ class Reason(Enum):
         _FINAL,
         "{field} is {value} but must be greater than 0 after rounding to 18 places; the action says the direction",
     )
-    NUMBER_NEGATIVE = ("number_negative", _FINAL, "{field} is {value} but must not be negative")
+    NUMBER_NEGATIVE = ("number_negative", _FINAL, "{field} {value} is outside valid range: it must not be negative")
     SIDE_UNKNOWN = ("side_unknown", _FINAL, "{field} is {value}; it must be exactly YES, NO, LONG or SHORT")
     ACTION_UNKNOWN = ("action_unknown", _FINAL, "{field} is {value}; it must be buy or sell")
     ENVIRONMENT_UNKNOWN = ("environment_unknown", _FINAL, "{field} is {value}; it must be live, paper or backtest")
@@ -63,8 +63,7 @@ class Reason(Enum):
     TRAILING_STOP_INVALID = (
         "trailing_stop_invalid",
         _FINAL,
-        "trailing_stop is {value}; give exactly one of trail_amount above 0 and trail_percent "
-        "as a fraction between 0 and 1",
+        "trailing_stop is {value}; give exactly one of trail_amount > 0 and trail_percent, a fraction in (0, 1)",
     )
     METADATA_INVALID = (
         "metadata_invalid",
@@ -179,7 +178,10 @@ def _name_of(command: object) -> str:
 
 def shown(value: object) -> str:
     """One short line for a message: plain text as it is, blank or odd text quoted, anything long cut."""
-    text = str(value)
+    try:
+        text = str(value)
+    except ValueError:  # an int with more digits than Python writes
+        return "an endless number"
     if isinstance(value, str) and (not text.isprintable() or text != text.strip() or not text):
         text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS_MAX else text[: _SHOWN_CHARACTERS_MAX - 1] + "…"

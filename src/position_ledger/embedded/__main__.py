@@ -58,17 +58,22 @@ def stop(layout: Layout) -> tuple[bool, str]:
         if not locks.try_lock(users_fd):
             return False, "in use; they stop by themselves when the last process that uses them has ended"
         os.kill(state.supervisor_pid, signal.SIGTERM)
-        has_ended = wait_until(lambda: _live_state(layout) is None, STOP_LIMIT_S)
+        has_ended = wait_until(lambda: not _is_supervised(layout), STOP_LIMIT_S)
         return has_ended, "stopped" if has_ended else f"not stopped after {STOP_LIMIT_S:g} s"
     finally:
         os.close(users_fd)
 
 
 def _live_state(layout: Layout) -> State | None:
-    """Return the report of a living supervisor; a free lock means that there is none."""
+    """Return the report of a living supervisor."""
+    return read_state(layout.state_file) if _is_supervised(layout) else None
+
+
+def _is_supervised(layout: Layout) -> bool:
+    """Whether a supervisor lives; its lock is free otherwise."""
     fd = locks.open_lock_file(layout.supervisor_lock)
     try:
-        return None if locks.try_lock(fd, shared=True) else read_state(layout.state_file)
+        return not locks.try_lock(fd, shared=True)
     finally:
         os.close(fd)
 

@@ -19,7 +19,16 @@ SYSTEM_USER = "position-ledger"
 FALLBACK_USERS = ("postgres", "nobody")
 CREATE_LIMIT_S = 20.0
 _CREATE_COMMANDS = (
-    ("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", ROOT_FOLDER, "--shell", "/usr/sbin/nologin"),
+    (
+        "useradd",
+        "--system",
+        "--user-group",
+        "--no-create-home",
+        "--home-dir",
+        ROOT_FOLDER,
+        "--shell",
+        "/usr/sbin/nologin",
+    ),
     ("useradd", "--system", "--gid", SYSTEM_USER, "--no-create-home", "--home-dir", ROOT_FOLDER),
     ("adduser", "-S", "-D", "-H", "-h", ROOT_FOLDER, "-s", "/sbin/nologin"),  # busybox
 )

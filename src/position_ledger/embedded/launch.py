@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from position_ledger.embedded import locks
-from position_ledger.embedded.process import cut_log, open_log
+from position_ledger.embedded.process import cut_log, log_tail, open_log
 from position_ledger.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -41,23 +41,25 @@ def _launch(layout: Layout, lock_fd: int) -> None:
     _check_space(layout)
     layout.state_file.unlink(missing_ok=True)
     cut_log(layout.supervisor_log)
-    command = [sys.executable, "-P", _SCRIPT, layout.home, layout.place, str(lock_fd)]
-    with open_log(layout.supervisor_log) as log_fd:
-        done = subprocess.run(  # noqa: S603
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log_fd,
-            stderr=log_fd,
-            pass_fds=(lock_fd,),
-            start_new_session=True,
-            cwd="/",
-            env=_environment(),
-            timeout=LAUNCH_LIMIT_S,
-            check=False,
-        )
-    if done.returncode != 0:
-        msg = f"{sys.executable} could not start the supervisor (exit code {done.returncode}); see {layout.supervisor_log}"
-        raise DatabaseUnavailable(msg)
+    command = [sys.executable, "-P", str(_SCRIPT), str(layout.home), str(layout.place), str(lock_fd)]
+    try:
+        with open_log(layout.supervisor_log) as log_fd:
+            subprocess.run(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                pass_fds=(lock_fd,),
+                start_new_session=True,
+                cwd="/",
+                env=_environment(),
+                timeout=LAUNCH_LIMIT_S,
+                check=True,
+            )
+    except (OSError, subprocess.SubprocessError) as error:
+        tail = log_tail(layout.supervisor_log)
+        msg = f"the supervisor could not be started with {sys.executable} ({error}); its log ends: {tail}"
+        raise DatabaseUnavailable(msg) from error
 
 
 def _check_space(layout: Layout) -> None:
@@ -120,7 +122,7 @@ class Watcher(threading.Thread):
                 if time.monotonic() < launched_s + SHORT_LIFE_S:
                     time.sleep(SHORT_LIFE_S)
                 launched_s = time.monotonic()
-                with suppress(OSError, DatabaseUnavailable, subprocess.SubprocessError):
+                with suppress(OSError, DatabaseUnavailable):  # the next round tries again
                     _launch(self._layout, lock_fd)
 
     def _is_over(self, lock_fd: int) -> bool:

@@ -18,12 +18,15 @@ ROOT_FOLDER = Path("/var/lib/position-ledger")
 
 DATABASE = "position_ledger"
 OWNER = "position_ledger"
-POSTGRES_SOCKET = ".s.PGSQL.5432"
+PORT = 5432
+"""Only a part of the socket's name, and named in the address because libpq would otherwise look at PGPORT."""
+POSTGRES_SOCKET = f".s.PGSQL.{PORT}"
 VALKEY_SOCKET = "valkey.sock"
 SOCKET_PATH_BYTES_MAX = 107
 """What `sun_path` of a Unix socket address holds, without the closing zero byte (unix(7))."""
 
 _POINTER = "servers-are-in"
+_BACK_POINTER = "belongs-to"
 _PRIVATE = 0o700
 _PASSABLE = 0o711
 
@@ -82,12 +85,19 @@ def runs_as_root() -> bool:
 
 
 def default_home() -> Path:
-    """The data folder when none is named: the user's data folder, or for root one that a system user can reach."""
-    if runs_as_root():
-        return ROOT_FOLDER / "homes" / "default"
+    """Return the data folder when none is named: the user's own, where `HOME` leads.
+
+    Root with the HOME of another user (sudo) gets a folder of its own: one in that HOME would lock the user out.
+    """
     import platformdirs  # noqa: PLC0415  (only the default needs it)
 
-    return Path(platformdirs.user_data_path("position-ledger", appauthor=False))
+    own = Path(platformdirs.user_data_path("position-ledger", appauthor=False))
+    return own if not runs_as_root() or _is_roots(own) else ROOT_FOLDER / "homes" / "default"
+
+
+def _is_roots(path: Path) -> bool:
+    existing = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    return existing.stat().st_uid == 0 and existing != existing.parent
 
 
 def open_layout(home: Path) -> Layout:
@@ -119,6 +129,7 @@ def _layout_for_root(home: Path) -> Layout:
         make_folder(folder, 0, _PASSABLE)
     place = home if home.parent == homes else homes / _place_of(home)
     make_folder(place, 0, _PASSABLE)
+    _create_once(place / _BACK_POINTER, f"{home}\n")
     return Layout(home, place)
 
 
@@ -130,9 +141,8 @@ def _place_of(home: Path) -> str:
     _refuse_home_of_a_user(home)
     home.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     pointer = home / _POINTER
-    if not os.path.lexists(pointer):
-        digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
-        _create_once(pointer, f"{ROOT_FOLDER / 'homes' / digest}-{secrets.token_hex(4)}\n")
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    _create_once(pointer, f"{ROOT_FOLDER / 'homes' / digest}-{secrets.token_hex(4)}\n")
     return _read_pointer(pointer)
 
 
@@ -149,7 +159,9 @@ def _refuse_home_of_a_user(home: Path) -> None:
 
 
 def _create_once(path: Path, text: str) -> None:
-    """Write a file that appears whole and only if no other process was first."""
+    """Write a file that appears whole, unless it is there already or another process is first."""
+    if os.path.lexists(path):
+        return
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
@@ -227,7 +239,9 @@ def make_socket_folder(layout: Layout, server_uid: int) -> Path:
         except (OSError, ConfigurationError):
             continue
         return folder
-    msg = f"no private folder for the sockets of {layout.home} could be made; set POSITION_LEDGER_HOME to a shorter path"
+    msg = (
+        f"no private folder for the sockets of {layout.home} could be made; set POSITION_LEDGER_HOME to a shorter path"
+    )
     raise ConfigurationError(msg)
 
 
@@ -238,10 +252,10 @@ def fits_sockets(folder: Path) -> bool:
 
 
 def database_url(socket_folder: Path) -> str:
-    """The address of the database as a libpq URI."""
-    return f"postgresql:///{DATABASE}?host={quote(os.fsencode(socket_folder), safe='')}&user={OWNER}"
+    """Return the address of the database as a libpq URI."""
+    return f"postgresql:///{DATABASE}?host={quote(os.fsencode(socket_folder), safe='')}&port={PORT}&user={OWNER}"
 
 
 def redis_url(socket_folder: Path) -> str:
-    """The address of Valkey as redis-py understands it."""
+    """Return the address of Valkey as redis-py understands it."""
     return f"unix://{quote(os.fsencode(socket_folder / VALKEY_SOCKET))}?db=0"

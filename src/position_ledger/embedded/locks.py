@@ -50,6 +50,6 @@ def lock_within(fd: int, limit_s: float, *, shared: bool = False) -> bool:
 def is_same_file(fd: int, path: Path) -> bool:
     """Whether `path` still names the open file; False once the folder was removed, even if it was made again."""
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except OSError:
         return False

@@ -71,7 +71,7 @@ class ServerProcess:
         return self.is_running() and self.asks()
 
     def start(self) -> None:
-        """Start the server after everything of an earlier one is gone. Raises DatabaseUnavailable when it will not go."""
+        """Start the server once nothing of an earlier one is left. Raises DatabaseUnavailable when that will not go."""
         lock_fd = locks.open_lock_file(self.lock_file)
         try:
             self._wait_for_predecessor(lock_fd)
@@ -110,6 +110,14 @@ class ServerProcess:
         for signal_number, limit_s in steps:
             if self._end_with(signal_number, limit_s):
                 return
+
+    def sweep(self) -> None:
+        """End what a killed server left behind: a session in the middle of a calculation does not notice its death."""
+        lock_fd = locks.open_lock_file(self.lock_file)
+        try:
+            self._wait_for_predecessor(lock_fd)
+        finally:
+            os.close(lock_fd)
 
     def kill(self, signal_number: signal.Signals = signal.SIGKILL) -> None:
         """End the server at once, as a crash would, and wait until it has ended."""
@@ -220,7 +228,7 @@ def _is_file(path: Path, wanted: os.stat_result) -> bool:
 def _program(pid: int) -> str:
     """Return the name of the program that a process executes, also when its file was replaced since."""
     try:
-        return Path(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")).name
+        return Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
     except OSError:
         return ""
 

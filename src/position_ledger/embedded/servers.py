@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from position_ledger.embedded.layout import Layout
 
 START_LIMIT_S = 90.0
-"""How long `start` waits: making a data folder takes about 2 s, recovery after a crash up to the length of 2 GB of log."""
+"""How long `start` waits: a new data folder takes about 2 s, recovery after a crash may have to read 2 GB of log."""
 LAUNCHES_MAX = 3
 
 
@@ -54,7 +54,7 @@ class EmbeddedServers:
         try:
             layout = layouts.open_layout(home)
             users_fd = locks.open_lock_file(layout.users_lock)
-        except OSError as error:
+        except (OSError, RuntimeError, ValueError) as error:  # the last two: a loop of links, no home, a zero byte
             raise _unusable(home, error) from error
         try:
             state = _join(layout, users_fd)
@@ -103,7 +103,9 @@ class EmbeddedServers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -141,11 +143,10 @@ def _too_slow(layout: Layout) -> str:
     return f"the servers of {layout.home} did not answer within {START_LIMIT_S:g} s; last log lines: {words}"
 
 
-def _unusable(home: Path, error: OSError) -> ConfigurationError | DatabaseUnavailable:
-    where = error.filename or home
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DatabaseUnavailable(f"no space is left at {where} for the data folder {home}; free some and try again")
+def _unusable(home: Path, error: Exception) -> ConfigurationError | DatabaseUnavailable:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DatabaseUnavailable(f"no space is left for the data folder {home}; free some and try again")
     return ConfigurationError(
-        f"the data folder {home} cannot be used ({error.strerror}: {where}); set POSITION_LEDGER_HOME to a folder that "
-        "you can write to, or POSITION_LEDGER_DATABASE_URL and POSITION_LEDGER_REDIS_URL to servers of your own"
+        f"the data folder {home} cannot be used ({error}); set POSITION_LEDGER_HOME to a folder that you can write to, "
+        "or POSITION_LEDGER_DATABASE_URL and POSITION_LEDGER_REDIS_URL to servers of your own"
     )

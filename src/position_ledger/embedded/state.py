@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -44,7 +43,7 @@ def write_state(path: Path, state: State) -> None:
     """Replace the report; a reader sees the old one or the new one, never a part."""
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(asdict(state)), encoding="utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def read_state(path: Path) -> State | None:

@@ -88,13 +88,12 @@ class Keeper:
             self.server.kill(self.server.hard)
 
     def _note_end(self, now_s: float) -> None:
-        tail = self.server.log_tail()
-        say(f"{self.server.name} ended with {self.server.exit_code()}: {tail}")
         self._started_s = None
+        say(f"{self.server.name} ended with {self.server.exit_code()}")
         if self.has_answered:
             self.has_answered = False
         else:
-            self._fail(LedgerError(f"{self.server.name} did not start: {tail}"), now_s)
+            self._fail(LedgerError(f"{self.server.name} did not start: {self.server.log_tail()}"), now_s)
 
     def _start(self, now_s: float) -> None:
         try:
@@ -115,7 +114,8 @@ def as_ledger_error(error: LedgerError | OSError) -> LedgerError:
     """Return an error whose message is for people."""
     if isinstance(error, LedgerError):
         return error
-    return LedgerError(f"the servers cannot be started ({error.strerror}: {error.filename or 'unknown file'})")
+    why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return LedgerError(f"the servers cannot be started ({why})")
 
 
 class Supervisor:
@@ -211,7 +211,7 @@ class Supervisor:
             postgres_pid=pids.get("PostgreSQL", 0),
             valkey_pid=pids.get("Valkey", 0),
             problem=str(failure.error) if failure else "",
-            is_configuration=bool(failure) and isinstance(failure.error, ConfigurationError),
+            is_configuration=failure is not None and isinstance(failure.error, ConfigurationError),
         )
         if state != self._reported:
             with suppress(OSError):
@@ -248,4 +248,9 @@ class Supervisor:
                 keeper.server.kill()
             else:
                 keeper.server.stop()
+                with suppress(LedgerError, OSError):
+                    keeper.server.sweep()
+        if not self._socket_folder.is_relative_to(self._layout.place):
+            with suppress(OSError):
+                self._socket_folder.rmdir()
         say("ended")

@@ -67,13 +67,17 @@ class _TemporaryServer:
 
     def close(self) -> None:
         """Shut the server down and remove its folder; may be repeated."""
-        self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder.exists():
+            self.stop()
+            self._server.sweep()
+            shutil.rmtree(self._folder)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -26,7 +26,7 @@ _SETTINGS = {
 }
 
 
-def valkey_server(  # noqa: PLR0913
+def valkey_server(
     *, program: Path, folder: Path, socket_folder: Path, account: Account, lock_file: Path, log_file: Path
 ) -> ServerProcess:
     """Describe the server of a folder; nothing runs yet."""

@@ -5,24 +5,27 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from position_ledger.domain.commands import Command
+from position_ledger.domain.book import BookKey
+from position_ledger.domain.commands import Command, OpenPosition, RecordFill
 from position_ledger.domain.decisions import Append, Decision, decide, fill_key
 from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
 from position_ledger.domain.rejections import CommandRejected
-from position_ledger.errors import ConcurrencyError, DatabaseUnavailable
-from position_ledger.execution.streams import POSITION_PREFIX, Connect, StreamCache, WorkingStreams
+from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
+from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
 from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
 
 Append_ = Callable[[Sequence[NewEvent], Sequence[Key]], Sequence[Receipt]]
+Known = dict[str, tuple[bytes, dict[str, Any]]]
+"""Keys that are in the log already: digest of the content, and what was appended under it."""
 BACKOFF_FIRST_S = 0.001
 BACKOFF_MAX_S = 0.05
 LOST_ANSWER_TRIES_MAX = 5
@@ -58,19 +61,54 @@ class Executed:
     """The same command or fill had been recorded before; this is its first result, and nothing was appended."""
 
 
+Numbers = dict[tuple[UUID, int], int]
+"""(stream, version) to sequence number."""
+
+
+class NotAdmitted(LedgerError):
+    """The caller's own condition refused a command before it was decided; nothing of it was written."""
+
+
+Admit = Callable[[int, Command, WorkingStreams], None]
+"""A condition of the caller beside the domain's: gets the place of a command in its batch, the command and the states
+that it will be decided on. Raises `NotAdmitted` to refuse; called again whenever the command is decided again."""
+
+Refusal = CommandRejected | NotAdmitted
+
+
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """One command of a batch, decided or found to be a repeat."""
+    """One command of a batch, decided."""
 
     command: Command
     decision: Decision
     keys: tuple[Key, ...]
 
 
+@dataclass(slots=True)
+class _Plan:
+    """An attempt at a batch: what it knows, and what becomes of every place, which is in exactly one of four."""
+
+    streams: WorkingStreams
+    known: Known
+    numbers: Numbers
+    """Of what was appended under the known keys."""
+    now: datetime
+    admit: Admit | None = None
+    planned: dict[int, _Planned] = field(default_factory=dict)
+    repeats: dict[int, Executed] = field(default_factory=dict)
+    """Repeats of what is in the log."""
+    echoes: dict[int, int] = field(default_factory=dict)
+    """Repeats of an earlier command of this batch: its place."""
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
+    """Keys that this batch will append, and the place of the command they belong to."""
+
+
 class Executor:
     """Executes commands against one ledger. Safe for threads."""
 
-    def __init__(  # noqa: PLR0913 - the parts it is composed of
+    def __init__(
         self,
         connect: Connect,
         append: Append_,
@@ -95,12 +133,28 @@ class Executor:
             ConcurrencyError: other writers were faster at every retry; nothing was written.
             DatabaseUnavailable: the answer was lost and the database did not come back to tell.
         """
-        refresh = False
-        known: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        outcomes = self._until_written(commands, known={}, refresh=False, admit=None, refuses_each=False)
+        return tuple(outcome for outcome in outcomes if isinstance(outcome, Executed))
+
+    def execute_each(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed | Refusal, ...]:
+        """Execute the commands that are accepted in one atomic append; a refused one is returned in its place.
+
+        Each command is decided on what those before it left, as if the refused ones had not been sent. Reads all
+        streams afresh, in a few round trips: made for large batches. Raises as `execute`, but no `CommandRejected`.
+        """
+        states = WorkingStreams(self._connect, self._codec, self._cache, refresh=False)
+        known = self._look_up(self._all_keys(commands, states))
+        return self._until_written(commands, known=known, refresh=True, admit=admit, refuses_each=True)
+
+    def _until_written(
+        self, commands: Sequence[Command], *, known: Known, refresh: bool, admit: Admit | None, refuses_each: bool
+    ) -> tuple[Executed | Refusal, ...]:
+        """Plan and append until no other writer is faster."""
         for attempt in range(self._retries_max + 1):
             streams = WorkingStreams(self._connect, self._codec, self._cache, refresh=refresh)
             try:
-                return self._attempt(commands, streams, known)
+                plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
+                return self._appended(commands, plan)
             except _Stale:
                 refresh = True
             except KeyTaken:
@@ -108,7 +162,7 @@ class Executor:
                 if not found.keys() - known.keys():
                     raise
                 known.update(found)
-            except VersionConflict:
+            except (VersionConflict, ReadApart):
                 refresh = True
                 _back_off(attempt)
         msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"
@@ -118,50 +172,74 @@ class Executor:
         """Drop every state kept in memory."""
         self._cache.clear()
 
-    def _attempt(
-        self, commands: Sequence[Command], streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
-    ) -> tuple[Executed, ...]:
-        now = self._clock()
-        repeats: dict[int, Executed] = {}
-        planned: dict[int, _Planned] = {}
-        try:
-            for place, command in enumerate(commands):
-                repeated = self._repeat_of(command, streams, known)
-                if repeated is not None:
-                    repeats[place] = repeated
-                    continue
-                decision = decide(command, streams, now)
-                streams.fold(decision, getattr(command, "handle", None))
-                planned[place] = _Planned(command, decision, self._keys(command, decision))
-        except CommandRejected:
+    def _plan(
+        self,
+        commands: Sequence[Command],
+        streams: WorkingStreams,
+        known: Known,
+        admit: Admit | None,
+        *,
+        refuses_each: bool,
+    ) -> _Plan:
+        """Decide every command on what those before it leave. Raises the first refusal, unless each is refused alone."""
+        if refuses_each:
+            streams.preload({key for command in commands if (key := _book_key(command))})
+        plan = _Plan(streams, known, self._numbers_of(known), self._clock(), admit)
+        for place, command in enumerate(commands):
+            try:
+                self._plan_one(place, command, plan)
+            except (CommandRejected, NotAdmitted) as refusal:
+                if not refuses_each:
+                    self._recheck(commands, streams, known)
+                    raise
+                plan.refused[place] = refusal
+        if plan.refused:
             self._recheck(commands, streams, known)
-            raise
-        appends = [(plan, append) for plan in planned.values() for append in plan.decision.appends]
-        if not appends:
-            self._recheck(commands, streams, known)
-            return tuple(repeats.get(place) or _unchanged(planned[place], streams) for place in range(len(commands)))
-        events = list(self._encoded(appends, streams))
-        keys = [key for plan in planned.values() for key in plan.keys]
-        receipts = self._append_surely(events, keys)
-        streams.keep(zip(events, receipts, strict=True))
-        numbers = {(receipt.stream, receipt.version): receipt.seq for receipt in receipts}
-        return tuple(
-            repeats.get(place) or self._done(planned[place], numbers, streams) for place in range(len(commands))
-        )
+        return plan
 
-    def _recheck(
-        self, commands: Sequence[Command], streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
-    ) -> None:
-        """Before saying no (or «nothing to do»): was it done before, or did we look at old states?"""
+    def _plan_one(self, place: int, command: Command, plan: _Plan) -> None:
+        """Find out that a command is a repeat, or decide it. Raises its refusal."""
+        names = _key_names(command, plan.streams) if plan.known or plan.owners else ()
+        if _is_repeat(place, command, names, plan) or _is_echo(place, command, names, plan):
+            return
+        if plan.admit is not None:
+            plan.admit(place, command, plan.streams)
+        decision = decide(command, plan.streams, plan.now)
+        plan.streams.fold(decision)
+        plan.streams.note_handle(command, decision.opened)
+        planned = _Planned(command, decision, self._keys(command, decision))
+        plan.planned[place] = planned
+        plan.owners.update((key.key, place) for key in planned.keys)
+
+    def _appended(self, commands: Sequence[Command], plan: _Plan) -> tuple[Executed | Refusal, ...]:
+        """Append what was decided, and say what became of each command."""
+        streams = plan.streams
+        appends = [(planned, append) for planned in plan.planned.values() for append in planned.decision.appends]
+        numbers: Numbers = {}
+        if appends:
+            events = list(self._encoded(appends, streams))
+            receipts = self._append_surely(events, [key for one in plan.planned.values() for key in one.keys])
+            streams.keep(zip(events, receipts, strict=True))
+            numbers = {(receipt.stream, receipt.version): receipt.seq for receipt in receipts}
+        elif plan.planned:
+            self._recheck(commands, streams, plan.known)
+        outcomes: dict[int, Executed | Refusal] = {**plan.repeats, **plan.refused}
+        for place, planned in plan.planned.items():
+            outcomes[place] = self._done(planned, numbers, streams)
+        for place, first in plan.echoes.items():
+            executed = outcomes[first]
+            outcomes[place] = replace(executed, is_repeat=True) if isinstance(executed, Executed) else executed
+        return tuple(outcomes[place] for place in range(len(commands)))
+
+    def _recheck(self, commands: Sequence[Command], streams: WorkingStreams, known: Known) -> None:
+        """Find out, before saying no or «nothing to do», whether it was done before or decided on old states."""
         found = self._look_up(self._all_keys(commands, streams))
         if found.keys() - known.keys():
             raise KeyTaken
         if streams.from_cache:
             raise _Stale
 
-    def _encoded(
-        self, appends: Sequence[tuple[_Planned, Append]], streams: WorkingStreams
-    ) -> Iterator[NewEvent]:
+    def _encoded(self, appends: Sequence[tuple[_Planned, Append]], streams: WorkingStreams) -> Iterator[NewEvent]:
         hashes: dict[UUID, bytes] = {}
         for plan, append in appends:
             previous = hashes.get(append.stream) or streams.loaded(append.stream).stream_hash
@@ -172,7 +250,7 @@ class Executor:
                 append.stream, append.version, topic, state, new_event_id(), append.effective_at, digest, metadata
             )
 
-    def _done(self, plan: _Planned, numbers: dict[tuple[UUID, int], int], streams: WorkingStreams) -> Executed:
+    def _done(self, plan: _Planned, numbers: Numbers, streams: WorkingStreams) -> Executed:
         if not plan.decision.appends:
             return _unchanged(plan, streams)
         positions = tuple(self._position_id(stream, numbers, streams) for stream in plan.decision.positions)
@@ -181,7 +259,7 @@ class Executor:
         return Executed(positions[0] if positions else None, positions, token, len(plan.decision.appends), triggered)
 
     @staticmethod
-    def _position_id(stream: UUID, numbers: dict[tuple[UUID, int], int], streams: WorkingStreams) -> str:
+    def _position_id(stream: UUID, numbers: Numbers, streams: WorkingStreams) -> str:
         return f"{POSITION_PREFIX}{streams.loaded(stream).opened_seq or numbers[stream, 1]}"
 
     # Repeats
@@ -207,54 +285,27 @@ class Executor:
     def _all_keys(commands: Sequence[Command], streams: WorkingStreams) -> list[str]:
         return [name for command in commands for name in _key_names(command, streams)]
 
-    def _look_up(self, names: Sequence[str]) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    def _look_up(self, names: Sequence[str]) -> Known:
         if not names:
             return {}
         with self._connect() as connection:
             rows = connection.execute(KEYS, (list(names),)).fetchall()
         return {key: (bytes(digest), appended) for key, digest, appended in rows}
 
-    def _repeat_of(
-        self, command: Command, streams: WorkingStreams, known: dict[str, tuple[bytes, dict[str, Any]]]
-    ) -> Executed | None:
-        """The first result of a command that is in the log already; other content under its id is a conflict."""
-        if not known:
-            return None
-        for name in _key_names(command, streams):
-            if name not in known:
-                continue
-            digest, appended = known[name]
-            if name.startswith("command:"):
-                require_same_command(command, digest)
-            else:
-                require_same_fill(command, digest)
-            handle = getattr(command, "handle", None)
-            if handle is not None and appended.get("opened"):
-                streams.name(handle, UUID(appended["opened"]))
-            return self._first_result(appended)
-        return None
-
-    def _first_result(self, appended: dict[str, Any]) -> Executed:
-        pairs = [(UUID(stream), int(version)) for stream, version in appended["events"]]
-        streams = [UUID(stream) for stream in appended["positions"]]
-        wanted = {*pairs, *((stream, 1) for stream in streams)}
+    def _numbers_of(self, known: Known) -> Numbers:
+        """Numbers of all that was appended under the keys, in one round trip."""
+        wanted = {pair for _, appended in known.values() for pair in (*_pairs(appended), *_openings(appended))}
+        if not wanted:
+            return {}
         with self._connect() as connection:
             rows = connection.execute(NUMBERS, ([s for s, _ in wanted], [v for _, v in wanted])).fetchall()
-        numbers = {(stream, version): seq for stream, version, seq in rows}
-        positions = tuple(f"{POSITION_PREFIX}{numbers[stream, 1]}" for stream in streams)
-        return Executed(
-            positions[0] if positions else None,
-            positions,
-            max(numbers[pair] for pair in pairs),
-            len(pairs),
-            tuple(appended["triggered"]),
-            is_repeat=True,
-        )
+        return {(stream, version): seq for stream, version, seq in rows}
 
     # A lost answer
 
     def _append_surely(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
         """Append; when the connection broke, find out whether it was committed, and append again only if it was not."""
+        lost: Exception | None = None
         for tries in range(LOST_ANSWER_TRIES_MAX):
             try:
                 return self._append(events, keys)
@@ -284,8 +335,56 @@ class Executor:
         return [receipt for receipt in ours if receipt is not None] if all(ours) else None
 
 
-class _Stale(Exception):  # noqa: N818 - a signal, never seen outside
+class _Stale(Exception):
     """A refusal was decided on states from memory; they must be read again before it may be told."""
+
+
+def _pairs(appended: dict[str, Any]) -> list[tuple[UUID, int]]:
+    return [(UUID(stream), int(version)) for stream, version in appended["events"]]
+
+
+def _openings(appended: dict[str, Any]) -> list[tuple[UUID, int]]:
+    return [(UUID(stream), 1) for stream in appended["positions"]]
+
+
+def _first_result(appended: dict[str, Any], numbers: Numbers) -> Executed:
+    positions = tuple(f"{POSITION_PREFIX}{numbers[opening]}" for opening in _openings(appended))
+    pairs, triggered = _pairs(appended), tuple(appended["triggered"])
+    token = max(numbers[pair] for pair in pairs)
+    return Executed(positions[0] if positions else None, positions, token, len(pairs), triggered, is_repeat=True)
+
+
+def _require_same(name: str, command: Command, digest: bytes) -> None:
+    if name.startswith("command:"):
+        require_same_command(command, digest)
+    else:
+        require_same_fill(command, digest)
+
+
+def _is_repeat(place: int, command: Command, names: Sequence[str], plan: _Plan) -> bool:
+    """Take the first result of a command that is in the log already; other content under its id is a conflict."""
+    name = next((name for name in names if name in plan.known), None)
+    if name is None:
+        return False
+    digest, appended = plan.known[name]
+    _require_same(name, command, digest)
+    opened = appended.get("opened")
+    plan.streams.note_handle(command, UUID(opened) if opened else None)
+    plan.repeats[place] = _first_result(appended, plan.numbers)
+    return True
+
+
+def _is_echo(place: int, command: Command, names: Sequence[str], plan: _Plan) -> bool:
+    """Note a repeat of an earlier command of the same batch; other content under its id is a conflict."""
+    name = next((name for name in names if name in plan.owners), None)
+    if name is None:
+        return False
+    first = plan.owners[name]
+    planned = plan.planned[first]
+    _require_same(name, command, planned.keys[0].digest)
+    plan.streams.note_handle(command, planned.decision.opened)
+    plan.echoes[place] = first
+    return True
 
 
 def _key_names(command: Command, streams: WorkingStreams) -> list[str]:
@@ -300,6 +399,16 @@ def _key_names(command: Command, streams: WorkingStreams) -> list[str]:
         if key is not None:
             names.append(f"fill:{key}")
     return names
+
+
+def _book_key(command: Command) -> BookKey | None:
+    """The book that a command addresses by its key; None for one that names a position."""
+    if not isinstance(command, OpenPosition | RecordFill):
+        return None
+    environment, account, market = command.environment, command.account, command.market
+    if environment is None or account is None or market is None:
+        return None
+    return BookKey(environment, account, market, command.strategy)
 
 
 def _unchanged(plan: _Planned, streams: WorkingStreams) -> Executed:

@@ -4,44 +4,57 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, cast
 from uuid import UUID
 
 import psycopg
 
 from position_ledger.domain.book import Book, BookKey, book_stream
+from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
+from position_ledger.domain.errors import LedgerError
+from position_ledger.domain.events import Fill
 from position_ledger.domain.fields import Handle
 from position_ledger.domain.position import Position
+from position_ledger.execution.loaded import NOT_BEGUN, Loaded, leave_snapshot, read_snapshot
 from position_ledger.store.codec import Codec
-from position_ledger.store.envelope import NO_HASH, NewEvent, Receipt, new_event_id
+from position_ledger.store.envelope import NewEvent, Receipt, new_event_id
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 """Gives a connection of the pool for the length of a with block."""
 
 STREAM_EVENTS = """
 SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
-  FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s ORDER BY e.originator_version
+  FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s
+ ORDER BY e.originator_version LIMIT %s
+"""
+MANY_STREAMS_EVENTS = """
+SELECT e.originator_id, e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
+  FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
+  JOIN events AS e ON e.originator_id = w.stream AND e.originator_version > w.version
+ ORDER BY e.originator_id, e.originator_version
+"""
+FILLS_AT = """
+SELECT e.topic, e.state FROM events AS e
+ WHERE e.originator_id = %s AND e.effective_at = %s ORDER BY e.originator_version
 """
 STREAM_OF_NUMBER = "SELECT e.originator_id, e.topic FROM events AS e WHERE e.notification_id = %s"
+
+PAGE_EVENTS = 500
+"""Events of one stream that are read at a time; who had to read more leaves a snapshot."""
+
 POSITION_PREFIX = "POS-"
+DIGITS_MAX = 18
+"""Digits of a number that surely fits a bigint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A stream as far as it has been read: state, version, hash of the last event, first and last global number."""
-
-    state: Position | Book | None = None
-    version: int = 0
-    stream_hash: bytes = NO_HASH
-    opened_seq: int = 0
-    last_seq: int = 0
-
-
-NOT_BEGUN = Loaded()
+class ReadApart(LedgerError):
+    """Streams that belong together were read at different moments, with a change in between: read them again."""
 
 
 class StreamCache:
@@ -104,6 +117,7 @@ class WorkingStreams:
         self._base: dict[UUID, Loaded] = {}
         self._working: dict[UUID, Position | Book | None] = {}
         self._handles: dict[str, UUID] = {}
+        self._fills_at: dict[tuple[UUID, datetime], tuple[Fill, ...]] = {}
         self.from_cache = False
         """Whether any state was taken from memory without asking the database: a refusal must then be checked."""
 
@@ -116,8 +130,16 @@ class WorkingStreams:
         return Located(stream, state)
 
     def position_stream(self, stream: UUID) -> Position:
-        """The position of a stream that a book names."""
-        return cast("Position", self._state(stream))
+        """The open position of a stream that a book names.
+
+        Raises:
+            ReadApart: it is no longer open, so the book is older than the position.
+        """
+        position = cast("Position", self._state(stream))
+        if not position.is_open:
+            msg = f"position stream {stream} has ended since its book was read"
+            raise ReadApart(msg)
+        return position
 
     def book(self, key: BookKey) -> Book:
         """The book of a key, empty if it has not begun."""
@@ -138,16 +160,39 @@ class WorkingStreams:
             self._working[stream] = self._base[stream].state
         return self._base[stream]
 
-    def fold(self, decision: Decision, handle: str | None) -> None:
-        """Let later commands of the batch see what was decided."""
-        for append in decision.appends:
-            self._working[append.stream] = fold_append(self._state(append.stream), append)
-        if handle is not None and decision.opened is not None:
-            self.name(handle, decision.opened)
+    def preload(self, keys: Iterable[BookKey]) -> None:
+        """Read the books of the keys and the positions open in them afresh: two round trips, whatever their number."""
+        books = {book_stream(key) for key in keys}
+        self._read_many(books)
+        opened = [cast("Book", self._working[stream]).open for stream in books if self._working[stream] is not None]
+        self._read_many({entry.stream for entries in opened for entry in entries})
 
-    def name(self, handle: str, stream: UUID) -> None:
-        """Let later commands of the batch address a position by a handle."""
-        self._handles[handle] = stream
+    def fills_at(self, stream: UUID, at: datetime) -> tuple[Fill, ...]:
+        """Fills of a position with exactly this effective time, as the log has them, without what this batch adds."""
+        if (stream, at) not in self._fills_at:
+            with self._connect() as connection:
+                rows = connection.execute(FILLS_AT, (stream, at), prepare=True, binary=True).fetchall()
+            bodies = [self._codec.decode(topic, body) for topic, body in rows]
+            self._fills_at[stream, at] = tuple(fill for body in bodies if (fill := getattr(body, "fill", None)))
+        return self._fills_at[stream, at]
+
+    def fold(self, decision: Decision) -> None:
+        """Let later commands of the batch see what was decided.
+
+        Raises:
+            ReadApart: what was decided does not fit one of the streams, so they were read at different moments.
+        """
+        for append in decision.appends:
+            try:
+                self._working[append.stream] = fold_append(self._state(append.stream), append)
+            except TypeError as error:
+                raise ReadApart(str(error)) from error
+
+    def note_handle(self, command: Command, opened: UUID | None) -> None:
+        """Let later commands of the batch address the position that this one opened by its handle, if it has one."""
+        handle = getattr(command, "handle", None)
+        if handle is not None and opened is not None:
+            self._handles[handle] = opened
 
     def keep(self, appended: Iterable[tuple[NewEvent, Receipt]]) -> None:
         """After the append: remember the new states for the next command."""
@@ -181,8 +226,40 @@ class WorkingStreams:
 
     def _read_on(self, stream: UUID, loaded: Loaded) -> Loaded:
         """Fold what the log has beyond the version that is loaded."""
+        began_at = loaded.version
         with self._connect() as connection:
-            rows = connection.execute(STREAM_EVENTS, (stream, loaded.version), prepare=True, binary=True).fetchall()
+            while rows := self._page(connection, stream, loaded.version):
+                if began_at == 0 and len(rows) == PAGE_EVENTS and (snapshot := read_snapshot(connection, stream)):
+                    loaded, began_at = snapshot, snapshot.version
+                    continue
+                loaded = self._folded(stream, loaded, rows)
+                if len(rows) < PAGE_EVENTS:
+                    break
+            if loaded.version - began_at >= PAGE_EVENTS:
+                leave_snapshot(connection, stream, loaded)
+        return loaded
+
+    @staticmethod
+    def _page(connection: psycopg.Connection[Any], stream: UUID, after: int) -> list[tuple[Any, ...]]:
+        return connection.execute(STREAM_EVENTS, (stream, after, PAGE_EVENTS), prepare=True, binary=True).fetchall()
+
+    def _read_many(self, streams: Iterable[UUID]) -> None:
+        """Read streams on from where memory has them, in one round trip."""
+        kept = {stream: self._cache.get(stream) or NOT_BEGUN for stream in streams if stream not in self._base}
+        if not kept:
+            return
+        versions = [loaded.version for loaded in kept.values()]
+        with self._connect() as connection:
+            rows = connection.execute(MANY_STREAMS_EVENTS, (list(kept), versions), prepare=True, binary=True).fetchall()
+        found = {stream: [row[1:] for row in group] for stream, group in groupby(rows, key=itemgetter(0))}
+        for stream, loaded in kept.items():
+            read = self._folded(stream, loaded, found.get(stream, ()))
+            self._base[stream], self._working[stream] = read, read.state
+            if read.version:
+                self._cache.put(stream, read)
+
+    def _folded(self, stream: UUID, loaded: Loaded, rows: Sequence[tuple[Any, ...]]) -> Loaded:
+        """Fold rows of the log that follow what is loaded."""
         state, opened_seq = loaded.state, loaded.opened_seq
         for version, topic, body, effective_at, _, seq in rows:
             state = fold_append(state, Append(stream, version, self._codec.decode(topic, body), effective_at))
@@ -207,4 +284,4 @@ class WorkingStreams:
 def number_of(ref: str | int) -> int:
     """The sequence number in a position reference: 17 for 17, «17» and «POS-17»; 0 for anything else."""
     text = str(ref).removeprefix(POSITION_PREFIX)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else 0

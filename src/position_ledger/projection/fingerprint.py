@@ -52,7 +52,7 @@ def _shape(event: type[Event]) -> list[str]:
     return shape
 
 
-def _code(function: Any, seen: set[str]) -> list[str]:  # noqa: ANN401 - any callable
+def _code(function: Any, seen: set[str]) -> list[str]:
     """The canonical code of a function and of the own functions and constants it names, depth first."""
     function = inspect.unwrap(function)
     if not isinstance(function, FunctionType):
@@ -78,17 +78,17 @@ def _tree(function: FunctionType) -> ast.AST:
         raise ConfigurationError(msg) from error
 
 
-def _lookup(function: FunctionType, name: str) -> Any:  # noqa: ANN401 - any global
+def _lookup(function: FunctionType, name: str) -> Any:
     closure = inspect.getclosurevars(function)
     return closure.nonlocals.get(name, function.__globals__.get(name))
 
 
-def _used(name: str, value: Any, seen: set[str]) -> list[str]:  # noqa: ANN401 - any global
+def _used(name: str, value: Any, seen: set[str]) -> list[str]:
     if isinstance(value, FunctionType) and _is_own(value):
         return [name, *_code(value, seen)]
     if isinstance(value, Enum):
         return [name, f"{type(value).__name__}.{value.name}"]
-    if isinstance(value, (str, int, float, bytes, frozenset, tuple)) and not isinstance(value, type):
+    if isinstance(value, (str, int, float, bytes, frozenset, tuple)):
         return [name, repr(sorted(value, key=repr)) if isinstance(value, frozenset) else repr(value)]
     return []
 
@@ -111,7 +111,7 @@ def canonical(tree: ast.AST) -> str:
     return "".join(_walk(tree))
 
 
-def _walk(node: Any) -> Iterator[str]:  # noqa: ANN401 - node, list or constant
+def _walk(node: Any) -> Iterator[str]:
     if isinstance(node, list):
         for child in node:
             yield from _walk(child)
@@ -128,7 +128,7 @@ def _walk(node: Any) -> Iterator[str]:  # noqa: ANN401 - node, list or constant
         yield repr(node)
 
 
-def _without_docstring(node: ast.AST) -> Any:  # noqa: ANN401 - a list of statements or, in a lambda, an expression
+def _without_docstring(node: ast.AST) -> Any:
     body = node.body  # type: ignore[attr-defined]
     if (
         isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))

@@ -43,7 +43,8 @@ class _Followed:
 class Follower:
     """Projects every generation that this code may write, over one connection. One thread at a time.
 
-    ``name`` must be unique among all workers. Whatever happens to the connection or the process, nothing is lost and
+    ``name`` must be unique among all workers; without ``share`` it takes every free shard, for work that ends soon;
+    ``only`` restricts it to one generation. Whatever happens to the connection or the process, nothing is lost and
     nothing is written twice: leases run out and others go on from the checkpoints.
     """
 
@@ -55,12 +56,14 @@ class Follower:
         *,
         name: str,
         share: bool = True,
+        only: int | None = None,
     ) -> None:
         self._connection = connection
         self._projections = {projection.table: projection for projection in projections}
         self._codec = codec
         self._name = name
         self._share = share
+        self._only = only
         self._followed: dict[int, _Followed] = {}
         self._upkeep_due = 0.0
         self._seek_due = 0.0
@@ -70,22 +73,19 @@ class Follower:
         """How many shards this follower holds."""
         return sum(len(one.held) for one in self._followed.values())
 
-    def run(self, stop: threading.Event, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Follow until told to stop (or ``until`` says so), then give every shard back.
+    def follow(self, stop: threading.Event, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Follow until told to stop (or ``until`` says so). Keeps its shards: `close` gives them back.
 
         Raises:
-            FoldFailed, WriteMismatch, psycopg.Error: after the shards were given back as far as possible.
+            FoldFailed, WriteMismatch, psycopg.Error: nothing was written; close, and begin again with a new follower.
         """
         idle_s = POLL_FIRST_S
-        try:
-            while not stop.is_set() and not until():
-                if self.step():
-                    idle_s = POLL_FIRST_S
-                else:
-                    stop.wait(idle_s)
-                    idle_s = min(2 * idle_s, POLL_MAX_S)
-        finally:
-            self.close()
+        while not stop.is_set() and not until():
+            if self.step():
+                idle_s = POLL_FIRST_S
+            else:
+                stop.wait(idle_s)
+                idle_s = min(2 * idle_s, POLL_MAX_S)
 
     def step(self) -> bool:
         """Do what is due; true if there was something to project."""
@@ -108,7 +108,8 @@ class Follower:
 
     def _keep_up(self) -> None:
         """Look up the generations, say that we live, renew what we hold, give back what is more than our share."""
-        current = {g.generation_id: g for g in generations.followed(self._connection, self._projections.values())}
+        followed = generations.followed(self._connection, self._projections.values())
+        current = {g.generation_id: g for g in followed if self._only in (None, g.generation_id)}
         for gone in self._followed.keys() - current.keys():
             del self._followed[gone]
         for generation_id, generation in current.items():
@@ -164,11 +165,16 @@ class Follower:
         try:
             one.projector.project(group, min([horizon, *ahead]))
         except LeaseLost:
-            one.held = leases.renew(self._connection, one.held)
+            self._let_go(one, group)
         return True
+
+    def _let_go(self, one: _Followed, group: Sequence[Lease]) -> None:
+        """Give back what was refused, even what may still be ours: it is acquired again with a checkpoint read afresh."""
+        leases.release(self._connection, group)
+        one.held = [lease for lease in one.held if lease not in group]
+        self._upkeep_due = 0.0
 
 
 def min_position(held: Sequence[Lease]) -> int:
     """The lowest checkpoint of some shards."""
     return min(lease.position for lease in held)
-

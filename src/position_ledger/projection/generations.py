@@ -13,6 +13,7 @@ from uuid import UUID
 
 import psycopg
 
+from position_ledger.database import only_row
 from position_ledger.errors import SchemaMismatch
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
@@ -43,7 +44,7 @@ class Generation:
 def kept(connection: psycopg.Connection[Any], projection: str | None = None) -> list[Generation]:
     """Every generation that still has its table (not dropped), by projection and age."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM projection_generations AS g WHERE g.state <> 'dropped' "  # noqa: S608 - our constant
+        f"SELECT {_COLUMNS} FROM projection_generations AS g WHERE g.state <> 'dropped' "
         "AND (%(projection)s::text IS NULL OR g.projection = %(projection)s) ORDER BY g.projection, g.generation_id",
         {"projection": projection},
     ).fetchall()
@@ -80,7 +81,9 @@ def check_start(connection: psycopg.Connection[Any], projections: Iterable[Proje
             g for g in generations if g.projection == projection.table and g.fingerprint == fingerprint_of(projection)
         ]
         if not mine:
-            raise SchemaMismatch(_no_generation(projection, [g for g in generations if g.projection == projection.table]))
+            raise SchemaMismatch(
+                _no_generation(projection, [g for g in generations if g.projection == projection.table])
+            )
         for generation in mine:
             check_columns(connection, generation.schema, projection)
 
@@ -137,7 +140,7 @@ def shard_ranges(shards: int = SHARDS) -> list[tuple[int, UUID, UUID]]:
     return [(shard, UUID(int=shard * size), UUID(int=(shard + 1) * size - 1)) for shard in range(shards)]
 
 
-def create(  # noqa: PLR0913 - the columns of a generation
+def create(
     connection: psycopg.Connection[Any],
     projection: Projection[Any],
     *,
@@ -147,21 +150,23 @@ def create(  # noqa: PLR0913 - the columns of a generation
     mode: str = "worker",
 ) -> int:
     """Insert a generation of this code, without checkpoints; answers its id. Inside the caller's transaction, if any."""
-    row = connection.execute(
-        "INSERT INTO projection_generations (projection, fingerprint, columns, schema_name, state, mode, release, activated_at) "
-        "VALUES (%(projection)s, %(fingerprint)s, %(columns)s, %(schema)s, %(state)s, %(mode)s, %(release)s, "
-        "CASE WHEN %(state)s = 'active' THEN clock_timestamp() END) RETURNING generation_id",
-        {
-            "projection": projection.table,
-            "fingerprint": fingerprint_of(projection),
-            "columns": list(projection.columns),
-            "schema": schema,
-            "state": state,
-            "mode": mode,
-            "release": release,
-        },
-    ).fetchone()
-    assert row is not None
+    row = only_row(
+        connection.execute(
+            "INSERT INTO projection_generations"
+            " (projection, fingerprint, columns, schema_name, state, mode, release, activated_at) "
+            "VALUES (%(projection)s, %(fingerprint)s, %(columns)s, %(schema)s, %(state)s, %(mode)s, %(release)s, "
+            "CASE WHEN %(state)s = 'active' THEN clock_timestamp() END) RETURNING generation_id",
+            {
+                "projection": projection.table,
+                "fingerprint": fingerprint_of(projection),
+                "columns": list(projection.columns),
+                "schema": schema,
+                "state": state,
+                "mode": mode,
+                "release": release,
+            },
+        )
+    )
     return int(row[0])
 
 
@@ -180,6 +185,8 @@ def ensure_first(
 ) -> list[str]:
     """Give every projection that has a table but no generation its first one, at position 0; answers their tables.
 
+    While the log is empty, tables are changed in place and their generation goes over to the new code.
+
     Runs as the owner of the schema, after migrations.
 
     Raises:
@@ -188,13 +195,35 @@ def ensure_first(
     made = []
     for projection in projections:
         with connection.transaction():
-            if active(connection, projection.table) is not None:
+            current = active(connection, projection.table)
+            if current is not None and (
+                current.fingerprint == fingerprint_of(projection) or not _log_is_empty(connection)
+            ):
                 continue
             check_columns(connection, schema, projection)
+            if current is not None:
+                _relabel(connection, current, projection, release)
+                continue
             generation_id = create(connection, projection, schema=schema, state="active", release=release)
             create_checkpoints(connection, generation_id, 0)
             made.append(projection.table)
     return made
+
+
+def _log_is_empty(connection: psycopg.Connection[Any]) -> bool:
+    """Whether there is no event, and none can come before the caller's transaction ends."""
+    connection.execute("LOCK TABLE events IN SHARE MODE")
+    return connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
+
+
+def _relabel(
+    connection: psycopg.Connection[Any], current: Generation, projection: Projection[Any], release: str
+) -> None:
+    """Without events the table is empty and was changed in place: it belongs to the new code."""
+    connection.execute(
+        "UPDATE projection_generations SET fingerprint = %s, columns = %s, release = %s WHERE generation_id = %s",
+        (fingerprint_of(projection), list(projection.columns), release, current.generation_id),
+    )
 
 
 def visible_up_to(connection: psycopg.Connection[Any], tables: Sequence[str]) -> int:

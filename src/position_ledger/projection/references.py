@@ -63,7 +63,7 @@ class Resolver:
             for row, body, wanted in zip(rows, bodies, pairs, strict=True)
         ]
 
-    def _pairs(self, topic: str, body: Any) -> Iterator[Pair]:  # noqa: ANN401 - a generated struct
+    def _pairs(self, topic: str, body: Any) -> Iterator[Pair]:
         for path in self._paths.get(topic, ()):
             reference = _follow(body, path)
             if reference is not None:
@@ -85,7 +85,7 @@ class Resolver:
         return found
 
 
-def _follow(body: Any, path: Sequence[str]) -> Any:  # noqa: ANN401 - a generated struct
+def _follow(body: Any, path: Sequence[str]) -> Any:
     for name in path:
         body = getattr(body, name)
         if body is None:

@@ -79,7 +79,7 @@ def fold_batch(
     return changes
 
 
-def _folded(projection: Projection[Any], fold: Any, row: Row | None, event: Recorded[Any]) -> Row:  # noqa: ANN401
+def _folded(projection: Projection[Any], fold: Any, row: Row | None, event: Recorded[Any]) -> Row:
     try:
         folded = fold(row, event)
     except Exception as error:
@@ -91,4 +91,5 @@ def _folded(projection: Projection[Any], fold: Any, row: Row | None, event: Reco
             f"not into a {projection.row.__name__}"
         )
         raise FoldFailed(msg)
-    return folded
+    row_after: Row = folded
+    return row_after

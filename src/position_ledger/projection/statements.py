@@ -43,12 +43,10 @@ def load_current(schema: str, projection: Projection[Any]) -> Composed:
     )
 
 
-def load_all_versions(schema: str, projection: Projection[Any]) -> Composed:
-    """Every version of some keys up to a number (parameters: the keys, the number), by key and version."""
-    return SQL("SELECT {columns} FROM {table} AS t WHERE t.{key} = ANY(%s) AND t.id <= %s ORDER BY t.{key}, t.version").format(
-        columns=names(version_columns(projection), of="t"),
-        table=Identifier(schema, projection.table),
-        key=Identifier(projection.key_column),
+def load_by_id(schema: str, projection: Projection[Any]) -> Composed:
+    """Versions by surrogate id (parameter: the ids), as `version_of` reads them."""
+    return SQL("SELECT {columns} FROM {table} AS t WHERE t.id = ANY(%s)").format(
+        columns=names(version_columns(projection), of="t"), table=Identifier(schema, projection.table)
     )
 
 
@@ -83,7 +81,8 @@ def version_columns(projection: Projection[Any]) -> tuple[str, ...]:
 
 def version_of(projection: Projection[Any], values: Sequence[Any]) -> Version:
     """A `Version` from the values of `version_columns`."""
-    return Version(*values[:6], projection.row(*values[6:]))
+    surrogate, key, effective, expires, version, effective_at = values[:6]
+    return Version(surrogate, key, effective, expires, version, effective_at, projection.row(*values[6:]))
 
 
 def names(columns: Sequence[str], *, of: str | None = None) -> Composed:

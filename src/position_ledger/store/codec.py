@@ -78,7 +78,7 @@ class Codec:
         except _MISFITS as error:
             raise _misfit(cls, state, error) from error
 
-    def decode_struct(self, topic: str, state: bytes) -> Any:  # noqa: ANN401 - one generated type for each topic
+    def decode_struct(self, topic: str, state: bytes) -> Any:
         """The event as a struct with the fields of its model: what projecting reads.
 
         Raises:
@@ -165,7 +165,7 @@ def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
     )
 
 
-def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no common type
+def _plain(annotation: Any) -> Any:
     """The annotation without pydantic's metadata, and with nested models as structs."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return struct_of(annotation)
@@ -176,8 +176,6 @@ def _plain(annotation: Any) -> Any:  # noqa: ANN401 - type expressions have no c
         return typing.Union[tuple(_plain(argument) for argument in arguments)]  # noqa: UP007 - built at run time
     if isinstance(annotation, TypeAliasType):
         return Any  # pydantic's JsonValue, which is recursive
-    if annotation is AwareDatetime:
-        return datetime
     if origin in (tuple, list, dict, frozenset, set):
         return origin[tuple(argument if argument is ... else _plain(argument) for argument in arguments)]
-    return annotation
+    return datetime if annotation is AwareDatetime else annotation

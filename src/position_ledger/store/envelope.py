@@ -78,6 +78,6 @@ def chain(previous: bytes, stream: UUID, version: int, topic: str, state: bytes,
     return hashlib.sha256(head + name + state + extra).digest()
 
 
-def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+def canonical(value: Any) -> bytes:
     """JSON with sorted keys: the same bytes for the same content."""
     return msgspec.json.encode(value, order="sorted")

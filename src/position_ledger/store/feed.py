@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 
+from position_ledger.database import only_row
 from position_ledger.errors import ConfigurationError
 
 LOWEST_STREAM = UUID(int=0)
@@ -81,8 +82,7 @@ def check_connection(connection: psycopg.Connection[Any]) -> None:
     Raises:
         ConfigurationError: a standby, whose pg_locks do not show the primary's appends.
     """
-    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-    assert row is not None
+    row = only_row(connection.execute("SELECT pg_is_in_recovery()"))
     if row[0]:
         msg = "the feed cannot be followed on a standby: connect to the primary"
         raise ConfigurationError(msg)
@@ -90,8 +90,7 @@ def check_connection(connection: psycopg.Connection[Any]) -> None:
 
 def mark(connection: psycopg.Connection[Any]) -> int:
     """The highest number handed out so far; events up to it may still be in flight."""
-    row = connection.execute(MARK, prepare=True).fetchone()
-    assert row is not None
+    row = only_row(connection.execute(MARK, prepare=True))
     return int(row[0])
 
 
@@ -101,12 +100,11 @@ def horizon(connection: psycopg.Connection[Any], *, known_mark: int | None = Non
     Never call it inside REPEATABLE READ, and never wait for it to advance while holding a lock.
     """
     upper = mark(connection) if known_mark is None else known_mark
-    row = connection.execute(LOWEST_IN_FLIGHT, prepare=True).fetchone()
-    assert row is not None
+    row = only_row(connection.execute(LOWEST_IN_FLIGHT, prepare=True))
     return upper if row[0] is None else min(upper, int(row[0]))
 
 
-def page(  # noqa: PLR0913 - the bounds of a page
+def page(
     connection: psycopg.Connection[Any],
     *,
     after: int,

@@ -106,7 +106,7 @@ class LedgerMapper(Mapper[UUID]):
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
 
-    def to_stored_event(self, domain_event: Any) -> StoredEvent:  # noqa: ANN401 - the library's protocol is generic
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """A `LedgerEvent` as it is stored."""
         return LedgerStoredEvent(
             originator_id=domain_event.originator_id,
@@ -116,7 +116,7 @@ class LedgerMapper(Mapper[UUID]):
             effective_at=domain_event.effective_at,
         )
 
-    def to_domain_event(self, stored_event: StoredEvent) -> Any:  # noqa: ANN401
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
         """A stored event as `LedgerEvent`; works for any reader of the table, also the library's own."""
         return LedgerEvent(
             UUID(str(stored_event.originator_id)),
@@ -180,7 +180,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
 
     def select_events(self, originator_id: UUID | str, **kwargs: Any) -> Sequence[StoredEvent]:
         """As the library's, with the effective time of each event."""
-        events = super().select_events(originator_id, **kwargs)
+        events: Sequence[StoredEvent] = super().select_events(originator_id, **kwargs)
         if not events:
             return events
         with self.datastore.get_connection() as connection:
@@ -190,7 +190,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
         times = {row["originator_version"]: row["effective_at"] for row in rows}
         return [LedgerStoredEvent(**vars(event), effective_at=times[event.originator_version]) for event in events]
 
-    def select_notifications(  # noqa: PLR0913 - the library's signature
+    def select_notifications(
         self,
         start: int | None,
         limit: int,
@@ -203,9 +203,10 @@ class LedgerRecorder(PostgresApplicationRecorder):
         upto = self.max_notification_id()
         if upto is None:
             return []
-        return super().select_notifications(
+        seen: Sequence[Notification] = super().select_notifications(
             start, limit, upto if stop is None else min(stop, upto), topics, inclusive_of_start=inclusive_of_start
         )
+        return seen
 
     def max_notification_id(self) -> int | None:
         """The horizon: every event up to it is visible or will never exist. None: nothing yet."""
@@ -301,7 +302,7 @@ class LedgerApplication(Application[UUID]):
     name = "Ledger"
     event_types: ClassVar[Sequence[type[Event]]] = (*POSITION_EVENTS, *BOOK_EVENTS)
 
-    def construct_factory(self, env: Environment) -> Any:  # noqa: ANN401 - the library's return type is generic
+    def construct_factory(self, env: Environment) -> Any:
         """The ledger's factory."""
         return LedgerFactory(env)
 

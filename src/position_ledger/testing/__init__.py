@@ -60,7 +60,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: pytest imports this module in every run, also of other projects."""
     for home, names in _HOMES.items():
         if name in names:

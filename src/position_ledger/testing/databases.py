@@ -7,8 +7,6 @@ import secrets
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -20,8 +18,9 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from position_ledger.database import connect
 from position_ledger.errors import ConfigurationError
-from position_ledger.projection.definition import load_projections
-from position_ledger.projection.generations import ensure_first, kept
+from position_ledger.operations import migrate_up
+from position_ledger.projection.generations import kept
+from position_ledger.setup import Reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +41,7 @@ LOCK_TIMEOUT_S = 10
 class HandyRow(dict[str, Any]):
     """One row by column name, and by place for whoever counts columns."""
 
-    def __getitem__(self, column: str | int) -> Any:  # noqa: ANN401 - any column
+    def __getitem__(self, column: str | int) -> Any:
         """The value of a column."""
         return [*self.values()][column] if isinstance(column, int) else super().__getitem__(column)
 
@@ -50,7 +49,7 @@ class HandyRow(dict[str, Any]):
 OwnerCursor = psycopg.Cursor[HandyRow]
 
 
-def _handy_rows(cursor: psycopg.Cursor[Any]) -> Any:  # noqa: ANN401 - psycopg's protocol of row makers
+def _handy_rows(cursor: psycopg.Cursor[Any]) -> Any:
     names = [column.name for column in cursor.description or ()]
     return lambda values: HandyRow(zip(names, values, strict=True))
 
@@ -105,7 +104,7 @@ def _database(server_url: str, name: str, *, template: str | None) -> Iterator[s
         _on_server(server_url, SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
 
 
-def _mark(name: str) -> Any:  # noqa: ANN401 - composed SQL
+def _mark(name: str) -> Any:
     made = f"{TEST_MARK}, made {datetime.now(UTC).isoformat()}"
     return SQL("COMMENT ON DATABASE {} IS {}").format(Identifier(name), Literal(made))
 
@@ -143,28 +142,8 @@ def address_of(server_url: str, name: str) -> str:
 
 
 def migrate(url: str, settings: Settings) -> None:
-    """Bring an empty database to what this release needs."""
-    schema = Identifier(settings.ledger_schema)
-    with closing(psycopg.connect(url, autocommit=True, connect_timeout=10)) as connection:
-        connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-        connection.execute(SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
-        for text in _migrations(settings):
-            with connection.transaction():
-                connection.execute(text.split("-- forward", 1)[1].split("-- verify", 1)[0].encode())
-        projections = load_projections(settings.projections)
-        ensure_first(connection, projections, schema=settings.ledger_schema, release=_release())
-
-
-def _migrations(settings: Settings) -> list[str]:
-    found = [file for file in files(settings.migrations).iterdir() if file.name.endswith(".sql")]
-    return [file.read_text(encoding="utf-8") for file in sorted(found, key=lambda file: file.name)]
-
-
-def _release() -> str:
-    try:
-        return version("position-ledger")
-    except PackageNotFoundError:
-        return "unreleased"
+    """Bring an empty database to what this release needs, as `position-ledger migrate up` does."""
+    migrate_up(settings, Reached(url, "", None), None, lambda _message: None)
 
 
 # Emptying

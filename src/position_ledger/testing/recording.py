@@ -187,7 +187,7 @@ def row_of(projection: Projection[Any], version: Version) -> TableRow:
     return dict(zip(projection.columns, map(_plain, values_of(version)), strict=True))
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any column
+def _plain(value: Any) -> Any:
     """Values as the database driver gives them: enumerated ones as text, structures as plain JSON."""
     if value is None or isinstance(value, Decimal | datetime | bool | int) or type(value) is str:
         return value
@@ -223,7 +223,7 @@ def _lines_of(file: Path) -> list[Line]:
         raise ConfigurationError(msg) from error
 
 
-def _converted(one: Any) -> Line:  # noqa: ANN401 - whatever the caller had in his list
+def _converted(one: Any) -> Line:
     if isinstance(one, Line):
         return one
     try:
@@ -272,7 +272,7 @@ def _recorded(line: Line, codec: Codec, numbers: Mapping[Pair, int]) -> Recorded
     )
 
 
-def _references(topic: str, body: Any, codec: Codec) -> Iterator[Pair]:  # noqa: ANN401 - a generated struct
+def _references(topic: str, body: Any, codec: Codec) -> Iterator[Pair]:
     for path in reference_paths(codec.event_type(topic)):
         value = body
         for name in path:

@@ -64,7 +64,7 @@ def like(event: type[Event], **values: Any) -> Like:
     return Like(event, values)
 
 
-def _value_of(event: Event, name: str) -> Any:  # noqa: ANN401 - any field
+def _value_of(event: Event, name: str) -> Any:
     for holder in (event, getattr(event, "figures", None), getattr(event, "fill", None)):
         if holder is not None and name in type(holder).model_fields:
             return getattr(holder, name)
@@ -213,7 +213,7 @@ def _is_of_book(one: Expected) -> bool:
     return issubclass(kind, BOOK_EVENTS)
 
 
-def _name(one: Any) -> str:  # noqa: ANN401 - whatever was expected
+def _name(one: Any) -> str:
     if isinstance(one, Reason):
         return one.code
     if isinstance(one, CommandRejected):

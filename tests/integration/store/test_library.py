@@ -238,7 +238,7 @@ class MarksProjection(Projection[MarksView]):
 
     name = "marks"
 
-    def process_event(self, domain_event: Any, tracking: Tracking) -> None:  # noqa: ANN401 - the library's signature
+    def process_event(self, domain_event: Any, tracking: Tracking) -> None:
         if isinstance(domain_event.body, PositionMarked):
             self.view.count(domain_event.originator_id, tracking)
         else:

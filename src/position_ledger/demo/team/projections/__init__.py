@@ -1,0 +1,1 @@
+"""The team's projected tables after the change."""

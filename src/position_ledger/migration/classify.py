@@ -1,0 +1,139 @@
+"""Whether a migration needs the event history: judged by what it changes in the catalogue, not by how it is written.
+
+A later form traces each statement instead of each file, so that a refusal can name the lines to move; the values here
+(before, after, what was written) are the same then, one per statement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from position_ledger.errors import MigrationError
+from position_ledger.migration.catalogue import Catalogue, Table, diff
+from position_ledger.migration.ddl import unfit_for_projection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from position_ledger.migration.files import MigrationFile
+
+__all__ = ["Effect", "ProjectedChange", "change_sets", "classify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one file does: ``tables`` are the projected tables whose columns or constraints it changes, or makes."""
+
+    file: MigrationFile
+    kind: Literal["plain", "projected"]
+    tables: frozenset[str]
+    views: frozenset[str]
+    differences: tuple[str, ...]
+    before: Catalogue
+    after: Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectedChange:
+    """Consecutive migrations that one rebuild takes from catalogue ``before`` to ``after``; its swap records them all.
+
+    ``views`` changed with them and are bound at the swap, to the definitions in ``after``.
+    """
+
+    files: tuple[MigrationFile, ...]
+    tables: frozenset[str]
+    views: frozenset[str]
+    before: Catalogue
+    after: Catalogue
+
+
+def classify(
+    file: MigrationFile, before: Catalogue, after: Catalogue, projected: Iterable[str], written: Iterable[str]
+) -> Effect:
+    """Judge a file by the catalogues before and after it and by the plain tables ``written`` to.
+
+    Raises MigrationError for a file that changes projected tables and anything else, or that makes a projected table
+    of which the log could not give the rows.
+    """
+    names = frozenset(projected)
+    tables = frozenset(
+        name for name in names if _structure(before.tables.get(name)) != _structure(after.tables.get(name))
+    )
+    views = frozenset(name for name in {*before.views, *after.views} if before.views.get(name) != after.views.get(name))
+    effect = Effect(file, "projected" if tables else "plain", tables, views, tuple(diff(before, after)), before, after)
+    if tables:
+        _refuse_both(effect, names, sorted(written))
+        _refuse_unfit(effect)
+    return effect
+
+
+def _structure(table: Table | None) -> object:
+    """What only a rebuild may change; index, comment, grant, trigger, storage and statistics change in place."""
+    if table is None:
+        return None
+    columns = {
+        column.name: replace(
+            column, comment=None, statistics_target=None, options=(), grants=(), storage=None, compression=""
+        )
+        for column in table.columns.values()
+    }
+    constraints = {each.name: replace(each, comment=None) for each in table.constraints.values()}
+    return columns, constraints, table.unsupported
+
+
+def _refuse_both(effect: Effect, projected: frozenset[str], written: list[str]) -> None:
+    others = [
+        *diff(_without(effect.before, projected), _without(effect.after, projected)),
+        *(f"{thing} is new" for thing in effect.after.surroundings if thing not in effect.before.surroundings),
+        *(f"{thing} is gone" for thing in effect.before.surroundings if thing not in effect.after.surroundings),
+        *(f"rows of table {name} are written" for name in written),
+    ]
+    if not others:
+        return
+    number, filename = effect.file.number, effect.file.filename
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""  # noqa: PLR2004 - enough to find the place
+    raise MigrationError(
+        f"{filename} changes the projected table {_names(effect.tables)}, which is rebuilt from the log, and also "
+        f"other things ({'; '.join(others[:3])}{more}); split it: everything else in {number:03}_…, "
+        f"what concerns {_names(effect.tables)} in {number + 1:03}_…"
+    )
+
+
+def _without(catalogue: Catalogue, projected: frozenset[str]) -> Catalogue:
+    """The part of a catalogue that no swap brings: views are bound at the swap, projected tables come with it."""
+    tables = {name: table for name, table in catalogue.tables.items() if name not in projected}
+    return replace(catalogue, tables=tables, views={})
+
+
+def _refuse_unfit(effect: Effect) -> None:
+    for name in sorted(effect.tables & effect.after.tables.keys()):
+        for reason in unfit_for_projection(effect.after.tables[name]):
+            raise MigrationError(
+                f"{effect.file.filename} makes the projected table {name} one that the log cannot fill again: "
+                f"{reason}; take it away, or let the projection give the value"
+            )
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def change_sets(effects: Iterable[Effect]) -> list[MigrationFile | ProjectedChange]:
+    """Steps in the order of the files: each plain file alone, each run of projected ones as one change."""
+    steps: list[MigrationFile | ProjectedChange] = []
+    for effect in effects:
+        last = steps[-1] if steps else None
+        if effect.kind == "plain":
+            steps.append(effect.file)
+        elif isinstance(last, ProjectedChange):
+            steps[-1] = ProjectedChange(
+                (*last.files, effect.file),
+                last.tables | effect.tables,
+                last.views | effect.views,
+                last.before,
+                effect.after,
+            )
+        else:
+            steps.append(ProjectedChange((effect.file,), effect.tables, effect.views, effect.before, effect.after))
+    return steps

@@ -1,0 +1,136 @@
+"""Run the statements of a migration and say, for each way they fail, which file, line, statement and cause it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+
+from position_ledger.errors import MigrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from psycopg import Cursor
+
+    from position_ledger.migration.files import MigrationFile, Section
+    from position_ledger.migration.sql_text import Statement
+
+__all__ = ["StatementFailed", "is_lock_trouble", "run_section", "run_statement", "verify_section"]
+
+_LABELS: Final = {
+    "22P02": ("type mismatch", "convert the old values in a USING clause"),
+    "23502": ("NOT NULL violation", "give the rows that exist a value first, or a default"),
+    "23503": ("foreign key violation", "add the missing parent rows first"),
+    "23505": ("unique violation", "remove the duplicate rows first"),
+    "23514": ("CHECK violation", "correct the rows that break it first"),
+    "25001": ("not allowed in a transaction", "put the one statement in a file with '-- Transactional: no'"),
+    "25006": ("the session is read-only", "connect to the primary server with a role that may write"),
+    "40P01": ("deadlock", "run the migration again"),
+    "42501": ("no permission", "connect as the owner of the tables"),
+    "42701": ("foreign object in the way", "find out who made the column, then drop or rename it"),
+    "42710": ("foreign object in the way", "find out who made it, then drop or rename it"),
+    "42723": ("foreign object in the way", "find out who made the function, then drop or rename it"),
+    "42804": ("type mismatch", "convert the old values in a USING clause"),
+    "42846": ("type mismatch", "convert the old values in a USING clause"),
+    "42P07": ("foreign object in the way", "find out who made it, then drop or rename it"),
+    "53100": ("disk full", "make room on the server's disk"),
+    "55P03": ("lock not available", "find who holds the lock, or run it at a quieter time"),
+    "57014": ("cancelled", "run the migration again"),
+}
+_LOCK_TROUBLE: Final = frozenset({"55P03", "40P01"})
+
+
+class StatementFailed(MigrationError):
+    """A statement of a migration failed; the message names file, line, statement and cause, and nothing was kept."""
+
+    def __init__(self, message: str, sqlstate: str | None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+def is_lock_trouble(error: BaseException) -> bool:
+    """Whether waiting a moment and trying again may help: a lock time-out, or being chosen as the deadlock's victim."""
+    return isinstance(error, StatementFailed) and error.sqlstate in _LOCK_TROUBLE
+
+
+def run_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, statements: Iterable[Statement]) -> None:
+    """Execute statements one by one in the caller's transaction, then check every deferred constraint."""
+    line = 0
+    for statement in statements:
+        run_statement(cursor, file, statement)
+        line = statement.line
+    try:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except psycopg.Error as error:
+        _raise_failed(error, file.filename, line, "the deferred constraints")
+
+
+def run_statement(
+    cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, text: str = ""
+) -> None:
+    """Execute one statement (or text in its place); StatementFailed, or the driver's error without a server.
+
+    ``binary`` makes psycopg use the extended protocol, in which the server itself refuses two statements in one string.
+    """
+    try:
+        cursor.execute((text or statement.text).encode(), prepare=False, binary=True)
+    except psycopg.Error as error:
+        _raise_failed(error, file.filename, _line_of(error, statement), repr(statement.excerpt), cursor=cursor)
+
+
+def _line_of(error: psycopg.Error, statement: Statement) -> int:
+    """The line the server points at, else the statement's first."""
+    position = error.diag.statement_position
+    if position is None or not position.isdecimal():
+        return statement.line
+    return statement.line + statement.text.count("\n", 0, int(position) - 1)
+
+
+def _raise_failed(
+    error: psycopg.Error, filename: str, line: int, what: str, *, cursor: Cursor[tuple[object, ...]] | None = None
+) -> None:
+    if cursor is not None and cursor.connection.broken:
+        raise error
+    label, remedy = _LABELS.get(error.sqlstate or "", ("", "correct the file and run it again"))
+    diag = error.diag
+    cause = " ".join((diag.message_primary or str(error)).split())
+    detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
+    raise StatementFailed(
+        f"{filename} line {line}: {what} failed: {label + ': ' if label else ''}{cause}{detail}; "
+        f"nothing of this file was kept; {remedy}",
+        error.sqlstate,
+    ) from error
+
+
+def verify_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, section: Section) -> None:
+    """Run each verification; raise MigrationError for the first that is not exactly one row holding one true.
+
+    They run in a savepoint that is read-only, so a verification cannot repair what it was to find.
+    """
+    with cursor.connection.transaction():
+        cursor.execute("SET TRANSACTION READ ONLY")
+        for statement in section.statements:
+            try:
+                run_statement(cursor, file, statement)
+            except StatementFailed as error:
+                if error.sqlstate != psycopg.errors.ReadOnlySqlTransaction.sqlstate:
+                    raise
+                raise MigrationError(
+                    f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} writes; "
+                    "it may only read; nothing of this file was kept"
+                ) from error
+            _refuse_untrue(cursor, file, statement)
+
+
+def _refuse_untrue(cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement) -> None:
+    rows = cursor.fetchmany(3)
+    if len(rows) == 1 and len(rows[0]) == 1 and rows[0][0] is True:
+        return
+    returned = "no row" if not rows else "; ".join(repr(tuple(row)) for row in rows[:2])
+    if len(rows) > 1:
+        returned = f"{cursor.rowcount} rows, {returned}"
+    raise MigrationError(
+        f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} returned {returned} instead of "
+        "one row with one true; nothing of this file was kept; correct the migration or its verification"
+    )

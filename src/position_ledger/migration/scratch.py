@@ -1,0 +1,253 @@
+"""The target catalogue: every migration replayed from 001 in an empty scratch database of the same server.
+
+The replay is one transaction that is rolled back, so that nothing it does (a role, say) outlives it, and the database
+is dropped. An index that a file builds CONCURRENTLY is built plainly: the catalogue is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+
+from position_ledger.errors import MigrationError
+from position_ledger.migration.bookkeeping import BOOKKEEPING, ensure_bookkeeping
+from position_ledger.migration.classify import Effect, classify
+from position_ledger.migration.concurrent import without_concurrently
+from position_ledger.migration.execute import run_section, run_statement
+from position_ledger.migration.introspect import read_catalogue
+from position_ledger.migration.session import Connection, Limits, open_session, use_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from psycopg.sql import Composable
+
+    from position_ledger.migration.catalogue import Catalogue
+    from position_ledger.migration.files import MigrationFile
+
+__all__ = ["Targets", "scratch_database"]
+
+_PREFIX: Final = "position_ledger_scratch_"
+_NAME: Final = re.compile(rf"{_PREFIX}(?P<made_at>\d+)_[0-9a-f]+")
+LEFTOVER_AGE_S: Final = 3600
+_GUARD: Final = "zz_position_ledger_guard"
+_WRITTEN: Final = "position_ledger.written"
+
+_GUARD_FUNCTION: Final = """
+    CREATE FUNCTION pg_temp.position_ledger_guard() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF TG_ARGV[0] = 'projected' THEN
+            RAISE EXCEPTION '% of rows of the projected table %, which come from the event log only',
+                TG_OP, TG_TABLE_NAME;
+        END IF;
+        PERFORM pg_catalog.set_config('position_ledger.written',
+            pg_catalog.concat_ws(',', nullif(pg_catalog.current_setting('position_ledger.written', true), ''),
+                                 TG_TABLE_NAME), true);
+        RETURN NULL;
+    END
+    $$
+"""
+_UNGUARDED: Final = """
+    SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname <> ALL (%s)
+       AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = %s)
+"""
+_GUARDED: Final = """
+    SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = %s
+     WHERE n.nspname = %s
+"""
+
+
+class Targets:
+    """The catalogues that a series of files leads to, replayed when asked for and kept in this process."""
+
+    def __init__(
+        self,
+        url: str,
+        files: Sequence[MigrationFile],
+        schema: str = "ledger",
+        projected: Collection[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        """``url`` is any database of a server on which its role may create databases."""
+        self._url = url
+        self._files = tuple(files)
+        self._schema = schema
+        self._projected = frozenset(projected)
+        self._limits = limits or Limits()
+        self._catalogues: dict[int, Catalogue] = {}
+        self._written: dict[int, frozenset[str]] = {}
+
+    def catalogue_at(self, number: int) -> Catalogue:
+        """The catalogue after files 1 to number; 0 is the empty schema."""
+        self.prepare([number])
+        return self._catalogues[number]
+
+    def prepare(self, numbers: Iterable[int]) -> None:
+        """Replay once for several catalogues that will be asked for, say while locks are held."""
+        missing = frozenset(numbers) - self._catalogues.keys()
+        if missing:
+            self._replay(missing, frozenset())
+
+    def effects(self, numbers: Collection[int]) -> tuple[Effect, ...]:
+        """What each numbered file does; MigrationError for one that writes projected rows, or does too much at once."""
+        missing = frozenset(numbers) - self._written.keys()
+        if missing:
+            self._replay({near for number in missing for near in (number - 1, number)}, missing)
+        return tuple(self._effect(file) for file in self._files if file.number in numbers)
+
+    def _effect(self, file: MigrationFile) -> Effect:
+        before, after = self._catalogues[file.number - 1], self._catalogues[file.number]
+        return classify(file, before, after, self._projected, self._written[file.number])
+
+    def _replay(self, wanted: Collection[int], examined: Collection[int]) -> None:
+        with (
+            scratch_database(self._url, self._limits) as url,
+            open_session(url, self._limits) as connection,
+            connection.transaction(force_rollback=True),
+        ):
+            ensure_bookkeeping(connection, self._schema)
+            connection.execute(_GUARD_FUNCTION)
+            self._keep(connection, 0, wanted)
+            for file in self._files[: max(wanted)]:
+                use_schema(connection, self._schema)
+                if file.number in examined:
+                    self._written[file.number] = self._run_guarded(connection, file)
+                else:
+                    self._run(connection, file)
+                _defer_again(connection)
+                self._keep(connection, file.number, wanted)
+
+    def _keep(self, connection: Connection, number: int, wanted: Collection[int]) -> None:
+        if number in wanted and number not in self._catalogues:
+            self._catalogues[number] = read_catalogue(connection, self._schema)
+
+    def _run(self, connection: Connection, file: MigrationFile) -> None:
+        with connection.cursor() as cursor:
+            if file.is_transactional:
+                run_section(cursor, file, file.forward.statements)
+            else:
+                statement = file.forward.statements[0]
+                run_statement(cursor, file, statement, without_concurrently(statement))
+
+    def _run_guarded(self, connection: Connection, file: MigrationFile) -> frozenset[str]:
+        """Run a file with a trigger on every table: one refuses rows of projected tables, the other takes note.
+
+        A statement trigger fires for no row at all, and these tables are empty. New tables get theirs after the
+        statement that made them; a statement that makes and fills one at once is found by the rows it left.
+        """
+        self._guard(connection)
+        with connection.cursor() as cursor:
+            if not file.is_transactional:
+                self._run(connection, file)
+            for statement in file.forward.statements if file.is_transactional else ():
+                run_statement(cursor, file, statement)
+                self._guard(connection)
+            run_section(cursor, file, [])
+        row = connection.execute("SELECT current_setting(%s, true)", [_WRITTEN]).fetchone()
+        self._unguard(connection)
+        self._refuse_rows(connection, file)
+        return frozenset(str(row[0]).split(",")) if row and row[0] else frozenset()
+
+    def _guard(self, connection: Connection) -> None:
+        tables = connection.execute(_UNGUARDED, [self._schema, list(BOOKKEEPING), _GUARD]).fetchall()
+        for (table,) in tables:
+            kind = "projected" if table in self._projected else "plain"
+            connection.execute(
+                sql.SQL(
+                    "CREATE TRIGGER {} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} FOR EACH STATEMENT"
+                    " EXECUTE FUNCTION pg_temp.position_ledger_guard({})"
+                ).format(sql.Identifier(_GUARD), sql.Identifier(self._schema, str(table)), sql.Literal(kind))
+            )
+
+    def _unguard(self, connection: Connection) -> None:
+        for (table,) in connection.execute(_GUARDED, [_GUARD, self._schema]).fetchall():
+            name = sql.Identifier(self._schema, str(table))
+            connection.execute(sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(_GUARD), name))
+
+    def _refuse_rows(self, connection: Connection, file: MigrationFile) -> None:
+        known = connection.execute(
+            "SELECT relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname = ANY (%s)",
+            [self._schema, list(self._projected)],
+        ).fetchall()
+        for (table,) in known:
+            query = sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(self._schema, str(table)))
+            if connection.execute(query).fetchone():
+                raise MigrationError(
+                    f"{file.filename} puts rows into the projected table {table}, which come from the event log only; "
+                    "leave them out and let the projection make them"
+                )
+
+
+def _defer_again(connection: Connection) -> None:
+    """Each file begins with constraints as declared, though the files before it share its transaction here."""
+    row = connection.execute(
+        "SELECT string_agg(DISTINCT format('%I.%I', n.nspname, k.conname), ', ') FROM pg_constraint k"
+        " JOIN pg_namespace n ON n.oid = k.connamespace WHERE k.condeferred"
+    ).fetchone()
+    if row and row[0]:
+        connection.execute(f"SET CONSTRAINTS {row[0]} DEFERRED".encode())
+
+
+@contextlib.contextmanager
+def scratch_database(url: str, limits: Limits) -> Iterator[str]:
+    """Create an empty database beside the one of url, with its encoding and locale; yield its conninfo and drop it."""
+    name = f"{_PREFIX}{int(time.time())}_{secrets.token_hex(6)}"
+    with open_session(url, limits) as admin:
+        _drop_leftovers(admin)
+        _create(admin, name)
+        try:
+            yield make_conninfo(url, dbname=name)
+        finally:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _create(admin: Connection, name: str) -> None:
+    options = [sql.SQL("TEMPLATE template0"), *_like_here(admin)]
+    try:
+        admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(" ").join(options)))
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
+        raise MigrationError(
+            f"role {admin.info.user} may not create the scratch database in which migrations are tried; "
+            f'run ALTER ROLE "{admin.info.user}" CREATEDB, or name another server with POSITION_LEDGER_SCRATCH_URL'
+        ) from error
+
+
+def _like_here(admin: Connection) -> list[Composable]:
+    """Encoding and locale of this database: they decide what a constraint or an index means."""
+    with admin.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "SELECT pg_encoding_to_char(encoding) AS encoding, to_jsonb(d) AS facts FROM pg_database d"
+            " WHERE datname = current_database()"
+        )
+        row: dict[str, Any] = cursor.fetchone() or {}
+    facts = row["facts"]
+    values = {"ENCODING": row["encoding"], "LC_COLLATE": facts["datcollate"], "LC_CTYPE": facts["datctype"]}
+    # daticulocale in 15 and 16, datlocale (for either provider) since 17
+    locale = facts.get("datlocale") or facts.get("daticulocale")
+    if facts["datlocprovider"] == "i":
+        values |= {"LOCALE_PROVIDER": "icu", "ICU_LOCALE": locale}
+    elif facts["datlocprovider"] == "b":
+        values |= {"LOCALE_PROVIDER": "builtin", "BUILTIN_LOCALE": locale}
+    return [sql.SQL("{} {}").format(sql.SQL(key), sql.Literal(value)) for key, value in values.items()]
+
+
+def _drop_leftovers(admin: Connection) -> None:
+    """Scratch databases of runs that were killed; one still in use, or another role's, is left alone."""
+    found = admin.execute("SELECT datname::text FROM pg_database WHERE starts_with(datname, %s)", [_PREFIX]).fetchall()
+    for (name,) in found:
+        match = _NAME.fullmatch(str(name))
+        if match is None or time.time() - int(match["made_at"]) < LEFTOVER_AGE_S:
+            continue
+        with contextlib.suppress(psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege):
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(str(name))))

@@ -1,0 +1,427 @@
+"""The swap: one short transaction in which another generation takes the place and the name of the live table.
+
+It waits for a quiet moment instead of making one: while a transaction older than a few milliseconds holds the table it
+does not even ask for the lock, and when it asks it gives up after 20 ms, so no reader ever queues behind it for longer.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.sql import SQL, Identifier, Literal
+
+from position_ledger.database import first_line
+from position_ledger.errors import GenerationNotOurs, SwapBlocked
+from position_ledger.migration.attached import Attached, attached_to
+from position_ledger.migration.catalogue import Catalogue, View
+from position_ledger.projection import foreign_keys
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.generations import GENERATION_LOCK, Generation
+from position_ledger.projection.tail import TailTooLong, project_tail
+from position_ledger.store import feed
+from position_ledger.store.codec import Codec
+
+LOCK_TIMEOUT_MS = 20
+QUIET_MS = 5
+"""Transactions younger than this are let pass; older ones that hold the table are waited for, without asking for it."""
+
+BUDGET_S = 60.0
+PAUSE_S = 0.01
+
+SHADOW_ROLES = ("position_ledger_reader", "position_ledger_projector")
+
+POSITIONS = "SELECT c.position FROM projection_checkpoints AS c WHERE c.generation_id = %s"
+
+BUSY = """
+SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), extract(epoch FROM clock_timestamp() - a.xact_start)::float8,
+       left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80)
+  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+ WHERE l.relation = ANY(%s::regclass[]) AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+   AND a.pid <> pg_backend_pid() AND a.xact_start < clock_timestamp() - make_interval(secs => %s)
+ ORDER BY a.xact_start LIMIT 5
+"""
+
+
+Statement = SQL | sql.Composed
+
+
+class _TryAgain(Exception):
+    """This attempt came at a bad moment; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwapPlan:
+    """What takes whose place, and what the same transaction has to bring about besides.
+
+    ``projection`` folds the tail; None if this code may not (the fingerprint of ``new`` is not ours): then ``new`` must
+    be kept current by workers with its code. ``before`` is what the migrations have made of the live table (the rest was
+    attached by hand and goes along), ``after`` has the views as they are to be; ``record`` runs last.
+    """
+
+    live: Generation
+    new: Generation
+    projection: Projection[Any] | None
+    before: Catalogue
+    after: Catalogue
+    record: Callable[[psycopg.Cursor[Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SwapResult:
+    """How it went: attempts, time for which the table was locked exclusively, and events that the swap itself projected."""
+
+    attempts: int
+    lock_ms: float
+    tail_events: int
+
+
+def blockers(attached: Attached, before: Catalogue) -> list[str]:
+    """What hangs on the live table and cannot be moved to another one, each in words with the remedy."""
+    made = before.tables.get(attached.live.name, attached.live)
+    words = [
+        f"materialized view {v.schema}.{v.name} (drop it, and create it again after the swap)"
+        for v in attached.views
+        if v.materialized
+    ]
+    words += [
+        f"function {f.schema}.{f.signature} is bound to its {f.reason} (drop it for the swap)"
+        for f in attached.functions
+    ]
+    words += [f"rule {r.name} on {r.schema}.{r.relation} (drop it for the swap)" for r in attached.rules]
+    words += [f"column {c.schema}.{c.relation}.{c.column} has its row type" for c in attached.row_type_columns]
+    words += [f"sequence {name} is owned by it" for name in attached.owned_sequences]
+    words += [f"index {name} is not in the migrations (add it by a migration)" for name in attached.extra_indexes]
+    words += [
+        f"constraint {name} is not in the migrations (add it by a migration)" for name in attached.extra_constraints
+    ]
+    words += [
+        f"statistics {name} are not in the migrations (add them by a migration)"
+        for name in attached.live.statistics
+        if name not in made.statistics
+    ]
+    words += [
+        f"it has {feature}, which is not in the migrations"
+        for feature in attached.live.unsupported
+        if feature not in made.unsupported
+    ]
+    return words
+
+
+def swap(
+    connection: psycopg.Connection[Any],
+    plan: SwapPlan,
+    codec: Codec,
+    *,
+    schema: str,
+    tell: Callable[[str], None],
+    catch_up: Callable[[], None],
+    budget_s: float = BUDGET_S,
+) -> SwapResult:
+    """Make ``plan.new`` the active generation. ``catch_up`` is called before each attempt to shorten the tail.
+
+    Raises:
+        SwapBlocked: something that cannot be moved hangs on the table, or no quiet moment came within the budget; names
+            what is in the way. The live table is as before.
+    """
+    deadline = time.monotonic() + budget_s
+    attempts = 0
+    while True:
+        attempts += 1
+        catch_up()
+        attached = _movable(connection, plan, schema)
+        try:
+            _wait_for_quiet(connection, _relations(connection, attached, schema), deadline)
+            lock_ms, tail = _attempt(connection, plan, codec, attached, schema)
+        except (_TryAgain, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            if time.monotonic() > deadline:
+                raise SwapBlocked(_who(connection, attached, schema, error)) from error
+            time.sleep(PAUSE_S * random.uniform(0.5, 2.0))  # noqa: S311 - jitter
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+            msg = (
+                f"table {schema}.{plan.live.projection} cannot be swapped with what hangs on it: {first_line(error)}; "
+                "the live table is unchanged"
+            )
+            raise SwapBlocked(msg) from error
+        else:
+            foreign_keys.validate_pending(connection, plan.live.projection)
+            tell(f"swapped {plan.live.projection} in attempt {attempts}, locked for {lock_ms:.1f} ms")
+            return SwapResult(attempts, lock_ms, tail)
+
+
+def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -> Attached:
+    """What hangs on the live table now, all of which can be moved."""
+    attached = attached_to(connection, schema, plan.live.projection, plan.before.tables.get(plan.live.projection))
+    if blockers(attached, plan.before):
+        msg = f"table {schema}.{plan.live.projection} cannot be swapped: {'; '.join(blockers(attached, plan.before))}"
+        raise SwapBlocked(msg)
+    return attached
+
+
+def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str], deadline: float) -> None:
+    while True:
+        busy = connection.execute(BUSY, (list(relations), QUIET_MS / 1000)).fetchall()
+        if not busy:
+            return
+        if time.monotonic() > deadline:
+            msg = "transactions hold the table"
+            raise _TryAgain(msg)
+        time.sleep(PAUSE_S / 2)
+
+
+def _who(connection: psycopg.Connection[Any], attached: Attached, schema: str, error: Exception) -> str:
+    busy = connection.execute(BUSY, (_relations(connection, attached, schema), 0.0)).fetchall()
+    names = "; ".join(f"pid {pid} ({application}, {age:.1f} s): {query}" for pid, application, age, query in busy)
+    return (
+        f"no quiet moment came to swap {attached.live.name}: {names or error}; the live table is unchanged, end what "
+        f"blocks it and run rebuild-projection {attached.live.name} again"
+    )
+
+
+def _relations(connection: psycopg.Connection[Any], attached: Attached, schema: str) -> list[str]:
+    named = [(schema, attached.live.name), *((fk.schema, fk.table) for fk in attached.foreign_keys)]
+    return [Identifier(*parts).as_string(connection) for parts in dict.fromkeys(named)]
+
+
+def _attempt(
+    connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec, attached: Attached, schema: str
+) -> tuple[float, int]:
+    """One try. Order of locks: generations (stops projecting), the feed's tail, children, then the tables."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_MS}ms")))
+        for generation in sorted((plan.live, plan.new), key=lambda one: one.generation_id):
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation.generation_id))
+        tail = _project_tail(connection, plan, codec)
+        for relation in dict.fromkeys((fk.schema, fk.table) for fk in attached.foreign_keys):
+            cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
+        cursor.execute(
+            SQL("LOCK TABLE {}, {} IN ACCESS EXCLUSIVE MODE").format(
+                Identifier(schema, plan.live.projection), Identifier(plan.new.schema, plan.new.projection)
+            )
+        )
+        started = time.perf_counter()
+        make_schema(connection, retired_schema(schema, plan.live))
+        for statement in _exchange(plan, attached, schema):
+            cursor.execute(statement)
+        _require_nothing_left(cursor, plan, schema)
+        _record(cursor, plan, schema)
+        foreign_keys.note(cursor, plan.new.generation_id, attached.foreign_keys)
+        plan.record(cursor)
+    return (time.perf_counter() - started) * 1000, tail
+
+
+LEFT_BEHIND = """
+SELECT k.conname::text FROM pg_constraint AS k WHERE k.contype = 'f' AND k.confrelid = %(table)s::regclass
+ UNION ALL
+SELECT r.ev_class::regclass::text FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+ WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s::regclass
+ LIMIT 1
+"""
+
+
+def _require_nothing_left(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: str) -> None:
+    """Begin again when a view or foreign key came after we had looked: it would go on with the retired table."""
+    aside = Identifier(retired_schema(schema, plan.live), plan.live.projection).as_string(cursor)
+    left = cursor.execute(LEFT_BEHIND, {"table": aside}).fetchone()
+    if left is not None:
+        msg = f"{left[0]} was created while the table was swapped"
+        raise _TryAgain(msg)
+
+
+def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec) -> int:
+    """Bring the new generation to the horizon, so that what becomes active is never behind what was live.
+
+    The horizon may step back a little, when an append begins with an old number; what the live table has reached was a
+    horizon once, so it is whole up to there.
+    """
+    live = [row[0] for row in connection.execute(POSITIONS, (plan.live.generation_id,))]
+    if plan.projection is None:
+        new = [row[0] for row in connection.execute(POSITIONS, (plan.new.generation_id,))]
+        if min(new) < max(live):
+            msg = f"the workers of release {plan.new.release} have not projected what the live table has"
+            raise _TryAgain(msg)
+        return 0
+    upto = max(feed.horizon(connection), *live)
+    return project_tail(connection, plan.new, plan.projection, codec, upto)
+
+
+def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
+    """The statements that put the new table in place of the live one, with all that hangs on it."""
+    table, live_name = plan.live.projection, Identifier(schema, plan.live.projection)
+    aside = retired_schema(schema, plan.live)
+    # Definitions of views are unqualified: they bind to the live schema.
+    statements: list[Statement] = [SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(schema))]
+    statements += [
+        SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(fk.schema, fk.table), Identifier(fk.name))
+        for fk in attached.foreign_keys
+    ]
+    statements += [
+        SQL("ALTER PUBLICATION {} DROP TABLE {}").format(Identifier(publication.name), live_name)
+        for publication in attached.publications
+        if publication.scope == "table"
+    ]
+    statements += [
+        SQL("ALTER TABLE {} SET SCHEMA {}").format(live_name, Identifier(aside)),
+        SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(plan.new.schema, table), Identifier(schema)),
+        SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(live_name),
+        SQL("ALTER TABLE {} OWNER TO {}").format(live_name, Identifier(attached.live.owner)),
+    ]
+    statements += _by_hand(plan, attached, live_name)
+    statements += _bind_views(plan, attached, schema)
+    statements += [
+        SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
+            Identifier(fk.schema, fk.table),
+            Identifier(fk.name),
+            SQL(_valid(fk.definition)),
+        )
+        for fk in attached.foreign_keys
+    ]
+    for publication in attached.publications:
+        if publication.scope == "table":
+            statements.append(_publish(publication, live_name))
+    statements += [SQL(definition) for definition in attached.extra_triggers]
+    statements += [
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), live_name, _grantee(grant.grantee))
+        for grant in attached.extra_grants
+    ]
+    statements += [
+        SQL("GRANT {} ({}) ON {} TO {}").format(
+            SQL(grant.privilege),
+            Identifier(column),
+            live_name,
+            _grantee(grant.grantee),
+        )
+        for column, grant in attached.extra_column_grants
+        if column in plan.new.columns
+    ]
+    return statements
+
+
+def _by_hand(plan: SwapPlan, attached: Attached, name: Identifier) -> list[Statement]:
+    """Comments and options that somebody gave the live table beside what the migrations say."""
+    made, live = plan.before.tables.get(plan.live.projection), attached.live
+    if made is None:
+        return []
+    statements: list[Statement] = []
+    if live.comment != made.comment:
+        statements.append(SQL("COMMENT ON TABLE {} IS {}").format(name, Literal(live.comment)))
+    for column in live.columns.values():
+        known = made.columns.get(column.name)
+        if known is not None and column.comment != known.comment and column.name in plan.new.columns:
+            on = SQL("{}.{}").format(name, Identifier(column.name))
+            statements.append(SQL("COMMENT ON COLUMN {} IS {}").format(on, Literal(column.comment)))
+    own = [option for option in live.options if option not in made.options]
+    if own:
+        statements.append(SQL("ALTER TABLE {} SET ({})").format(name, SQL(", ".join(own))))
+    return statements
+
+
+def _bind_views(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
+    """Every view that reads the table itself, bound to the new one; those of the migrations as the target has them."""
+    statements = [
+        _replace_view(Identifier(view.schema, view.name), view.definition, view.options)
+        for view in attached.views
+        if view.depth == 1 and not (view.schema == schema and view.name in plan.before.views)
+    ]
+    for name, target in _by_dependence(plan.after.views):
+        before = plan.before.views.get(name)
+        if plan.live.projection not in target.reads and before == target:
+            continue
+        if before is not None and not _extends(before, target):
+            statements.append(SQL("DROP VIEW {}").format(Identifier(schema, name)))
+            before = None
+        statements.append(_replace_view(Identifier(schema, name), target.definition, target.options))
+        if before is None:
+            statements += _describe_view(target, schema)
+    gone = [name for name in plan.before.views if name not in plan.after.views]
+    return [SQL("DROP VIEW {}").format(Identifier(schema, name)) for name in gone] + statements
+
+
+def _by_dependence(views: Mapping[str, View]) -> list[tuple[str, View]]:
+    """The views, each after those that it reads."""
+    ordered: dict[str, View] = {}
+
+    def add(name: str) -> None:
+        if name in views and name not in ordered:
+            for read in views[name].reads:
+                add(read)
+            ordered[name] = views[name]
+
+    for name in sorted(views):
+        add(name)
+    return list(ordered.items())
+
+
+def _extends(before: View, after: View) -> bool:
+    """Whether CREATE OR REPLACE can make the one of the other: the same columns first, then only new ones."""
+    old, new = ([(c.name, c.type) for c in view.columns.values()] for view in (before, after))
+    return new[: len(old)] == old
+
+
+def _replace_view(name: Identifier, definition: str, options: Sequence[str]) -> Statement:
+    # Replacing a view gives it the options of the statement, so they are said again.
+    given = SQL(" WITH ({})").format(SQL(", ".join(options))) if options else SQL("")
+    return SQL("CREATE OR REPLACE VIEW {}{} AS {}").format(name, given, SQL(definition.rstrip().rstrip(";")))
+
+
+def _describe_view(view: View, schema: str) -> list[Statement]:
+    name = Identifier(schema, view.name)
+    statements: list[Statement] = [
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, _grantee(grant.grantee)) for grant in view.grants
+    ]
+    if view.comment is not None:
+        statements.append(SQL("COMMENT ON VIEW {} IS {}").format(name, Literal(view.comment)))
+    return statements
+
+
+def _publish(publication: Any, name: Identifier) -> Statement:
+    columns = (
+        SQL(" ({})").format(sql.SQL(", ").join(map(Identifier, publication.columns)))
+        if publication.columns
+        else SQL("")
+    )
+    where = SQL(" WHERE ({})").format(SQL(publication.row_filter)) if publication.row_filter else SQL("")
+    return SQL("ALTER PUBLICATION {} ADD TABLE {}{}{}").format(Identifier(publication.name), name, columns, where)
+
+
+def _grantee(grantee: str) -> SQL:
+    """A role as the catalogue writes it, quoted where needed."""
+    return SQL({"<owner>": "CURRENT_USER", "<public>": "PUBLIC"}.get(grantee, grantee))
+
+
+def _valid(definition: str) -> str:
+    return definition.removesuffix(" NOT VALID")
+
+
+def make_schema(connection: psycopg.Connection[Any], name: str) -> None:
+    """The schema of a generation that is not live, for the roles that read and project it."""
+    connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(name)))
+    for role in SHADOW_ROLES:
+        connection.execute(SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(name), Identifier(role)))
+
+
+def retired_schema(schema: str, generation: Generation) -> str:
+    """Where the table of a generation is while it is not the live one."""
+    return f"{schema}_g{generation.generation_id}"
+
+
+def _record(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: str) -> None:
+    """Exchange the states of the two generations; exactly one row each, or the swap does not happen."""
+    retired = cursor.execute(
+        "UPDATE projection_generations SET state = 'retired', schema_name = %s, retired_at = clock_timestamp() "
+        "WHERE generation_id = %s AND state = 'active'",
+        (retired_schema(schema, plan.live), plan.live.generation_id),
+    ).rowcount
+    activated = cursor.execute(
+        "UPDATE projection_generations SET state = 'active', schema_name = %s, activated_at = clock_timestamp(), "
+        "retired_at = NULL WHERE generation_id = %s AND state IN ('building', 'retired')",
+        (schema, plan.new.generation_id),
+    ).rowcount
+    if (retired, activated) != (1, 1):
+        msg = f"the generations of {plan.live.projection} were changed by somebody else meanwhile: look at position-ledger status"
+        raise GenerationNotOurs(msg)

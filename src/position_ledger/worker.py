@@ -1,0 +1,62 @@
+"""A worker process: composed once from the environment, driven by the actors in `workers`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+
+from redis import RedisError
+
+from position_ledger.events import EVENTS
+from position_ledger.projection.definition import load_projections
+from position_ledger.projection.service import FollowerService
+from position_ledger.settings import Settings, load_settings
+from position_ledger.setup import Reached, reach
+from position_ledger.store.codec import Codec
+
+TURN_S = 20.0
+"""How long one message holds the feed before it hands over to the next: bounds what one message can take."""
+
+log = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """What the actors of one process share."""
+
+    def __init__(self, settings: Settings, reached: Reached) -> None:
+        self.settings = settings
+        self.reached = reached
+        self.queue = f"position-ledger.{settings.ledger_schema}"
+        projections = load_projections(settings.projections)
+        self.service = FollowerService(reached.database_url, settings, projections, Codec(EVENTS))
+
+    def follow(self, send_again: Callable[[], object], turn_s: float = TURN_S) -> None:
+        """Hold the feed for a turn. Ends only after the next message is in the queue; without Redis it goes on."""
+        self.service.follow_for(turn_s, lambda: _sent(send_again))
+
+    def start(self, send_first: Callable[[], object]) -> None:
+        """Follow from now on, and put the first message into the queue if Redis answers."""
+        self.service.start()
+        _sent(send_first)
+
+    def stop(self) -> None:
+        """Give every shard back and leave the embedded servers, if any."""
+        self.service.stop()
+        self.reached.close()
+
+
+def _sent(send: Callable[[], object]) -> bool:
+    try:
+        send()
+    except (RedisError, OSError) as error:
+        log.warning("no message could be sent (%s): following goes on without", error)
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def this_process() -> WorkerProcess:
+    """The worker of this process, made from the environment at the first call."""
+    settings = load_settings()
+    return WorkerProcess(settings, reach(settings))

@@ -1,0 +1,130 @@
+"""Every way a file fails: one sentence naming file, line, statement and cause, and the database as before (S24)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from position_ledger.errors import MigrationError
+from position_ledger.migration import Migrator, read_catalogue
+from tests.support.migration_files import T1, migration
+
+if TYPE_CHECKING:
+    import psycopg
+
+SETUP = migration(
+    1,
+    """
+    CREATE TABLE parents (id int PRIMARY KEY);
+    CREATE TABLE rows (id int PRIMARY KEY, t text, n int, parent int);
+    INSERT INTO rows VALUES (1, 'x', NULL, 7), (2, 'x', 5, 7);
+    """,
+)
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (
+            "ALTER TABLE rows ALTER COLUMN t TYPE int USING t::int;",
+            r"line 12: .*failed: type mismatch: invalid input syntax",
+        ),
+        ("ALTER TABLE rows ALTER COLUMN t TYPE int;", r"type mismatch: column \"t\" cannot be cast"),
+        (
+            "ALTER TABLE rows ALTER COLUMN n SET NOT NULL;",
+            r"NOT NULL violation: column \"n\" of relation \"rows\" contains null",
+        ),
+        ("CREATE UNIQUE INDEX u ON rows (t);", r"unique violation: .* \(Key \(t\)=\(x\) is duplicated"),
+        (
+            "ALTER TABLE rows ADD FOREIGN KEY (parent) REFERENCES parents;",
+            r"foreign key violation: .*Key \(parent\)=\(7\)",
+        ),
+        ("ALTER TABLE rows ADD CHECK (id > 1);", r"CHECK violation: check constraint"),
+        ("CREATE TABLE rows (x int);", r"foreign object in the way: relation \"rows\" already exists"),
+        ("VACUUM rows;", r"not allowed in a transaction: .*put the one statement in a file with"),
+        ("CREATE INDEX CONCURRENTLY i ON rows (t);", r"not allowed in a transaction: CREATE INDEX CONCURRENTLY"),
+        (
+            "SELECT 1;\n\nSELECT\n  missing FROM rows;",
+            r"line 15: 'SELECT missing FROM rows' failed: column \"missing\"",
+        ),
+        ("SELECT 1/0;", r"failed: division by zero; nothing of this file was kept"),
+        (
+            (
+                "ALTER TABLE rows ADD FOREIGN KEY (parent) REFERENCES parents DEFERRABLE INITIALLY DEFERRED NOT VALID;"
+                "INSERT INTO rows VALUES (9, 'z', 1, 99);"
+            ),
+            r"the deferred constraints failed: foreign key violation: .*Key \(parent\)=\(99\)",
+        ),
+    ],
+)
+def test_a_failing_statement_is_named_and_nothing_is_kept(
+    database_url: str, connection: psycopg.Connection, forward: str, message: str
+) -> None:
+    Migrator(database_url, [SETUP]).up()
+    before = read_catalogue(connection, "ledger")
+    bad = migration(2, f"CREATE TABLE earlier (x int);\n{forward}")
+    with pytest.raises(
+        MigrationError, match=rf"^002_step.sql line \d+: .*{message}" if "line" not in message else message
+    ):
+        Migrator(database_url, [SETUP, bad]).up()
+    assert read_catalogue(connection, "ledger") == before
+    assert connection.execute("SELECT max(number) FROM ledger.schema_migrations").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("verify", "returned"),
+    [
+        ("SELECT false;", r"\(False,\)"),
+        ("SELECT NULL::boolean;", r"\(None,\)"),
+        ("SELECT 1;", r"\(1,\)"),
+        ("SELECT 't';", r"\('t',\)"),
+        ("SELECT true, true;", r"\(True, True\)"),
+        ("SELECT true FROM generate_series(1, 2);", r"2 rows, \(True,\); \(True,\)"),
+        ("SELECT true WHERE false;", "no row"),
+        ("SELECT true;\nSELECT to_regclass('ledger.nothing') IS NOT NULL;", r"\(False,\)"),
+    ],
+)
+def test_a_verification_that_is_not_one_true_fails_the_migration(
+    database_url: str, connection: psycopg.Connection, verify: str, returned: str
+) -> None:
+    """S18, S19."""
+    with pytest.raises(
+        MigrationError, match=rf"001_step.sql line \d+: the verification .* returned {returned} instead of"
+    ):
+        Migrator(database_url, [migration(1, "CREATE TABLE a (x int);", verify)]).up()
+    assert connection.execute("SELECT to_regclass('ledger.a')").fetchone() == (None,)
+
+
+def test_a_verification_may_not_write(database_url: str, connection: psycopg.Connection) -> None:
+    repairing = migration(
+        1,
+        "CREATE TABLE a (x int);",
+        "WITH repair AS (INSERT INTO a VALUES (1) RETURNING x) SELECT count(*) = 1 FROM repair;",
+    )
+    with pytest.raises(MigrationError, match=r"line 14: the verification 'WITH repair.*' writes; it may only read"):
+        Migrator(database_url, [repairing]).up()
+    assert connection.execute("SELECT to_regclass('ledger.a')").fetchone() == (None,)
+
+
+def test_files_before_the_failing_one_stay(database_url: str) -> None:
+    migrator = Migrator(database_url, [T1, migration(2, "SELECT 1/0;")])
+    with pytest.raises(MigrationError, match=r"002_step.sql"):
+        migrator.up()
+    assert [row.state for row in migrator.status().rows] == ["applied", "pending"]
+
+
+def test_settings_of_one_file_do_not_reach_the_next(database_url: str, connection: psycopg.Connection) -> None:
+    careless = migration(1, "CREATE TABLE a (x int); SET search_path = public; SET default_transaction_read_only = on;")
+    following = migration(2, "CREATE TABLE b (x int);")
+    Migrator(database_url, [careless, following]).up()
+    assert connection.execute("SELECT to_regclass('ledger.b')::text").fetchone() == ("ledger.b",)
+
+
+def test_two_statements_that_look_like_one_are_refused_by_the_server(database_url: str) -> None:
+    """Were the lexer ever wrong, the extended protocol still takes one statement only."""
+    merged = replace(T1.forward.statements[0], text="SELECT 1; COMMIT")
+    wrong = replace(T1, forward=replace(T1.forward, statements=(merged,)))
+    with pytest.raises(MigrationError, match=r"cannot insert multiple commands into a prepared statement"):
+        Migrator(database_url, [wrong]).up()

@@ -1,0 +1,124 @@
+"""A ledger without a store for tests of the pure domain: states in a dictionary, every append kept as its JSON."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from hypothesis import settings
+
+from position_ledger.domain.book import Book, BookKey, book_stream
+from position_ledger.domain.commands import Command, Handle, OpenPosition, RecordFill
+from position_ledger.domain.decisions import Decision, Located, decide, fold_append, unknown_position
+from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS, body_json
+from position_ledger.domain.position import Position
+
+if TYPE_CHECKING:
+    from position_ledger.domain.decisions import Append
+    from position_ledger.domain.event import Event
+
+D = Decimal
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LONG = os.environ.get("POSITION_LEDGER_TEST_PROFILE") == "long"
+"""Search for hours instead of seconds, and elsewhere each time."""
+TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in (*POSITION_EVENTS, *BOOK_EVENTS)}
+
+
+def examples(count: int, *, steps: int = 50) -> settings:
+    """Say how long a property test searches: ``count`` examples, always the same; a hundred times as many when LONG."""
+    return settings(
+        max_examples=count * (100 if LONG else 1),
+        stateful_step_count=steps,
+        derandomize=not LONG,
+        deadline=None,
+        database=None,
+        print_blob=True,
+    )
+
+
+@dataclass
+class World:
+    """Decides commands and keeps what follows, as an executor would."""
+
+    now: datetime = NOON
+    states: dict[UUID, Position | Book] = field(default_factory=dict)
+    log: list[Append] = field(default_factory=list)
+    names: dict[str | int, UUID] = field(default_factory=dict)
+    minted: int = 0
+
+    def position(self, ref: str | int | Handle) -> Located:
+        stream = self.names.get(ref.name if isinstance(ref, Handle) else ref)
+        if stream is None:
+            raise unknown_position(ref)
+        return Located(stream, self.position_stream(stream))
+
+    def position_stream(self, stream: UUID) -> Position:
+        position = self.states[stream]
+        assert isinstance(position, Position)
+        return position
+
+    def book(self, key: BookKey) -> Book:
+        book = self.states.get(book_stream(key), Book())
+        assert isinstance(book, Book)
+        return book
+
+    def new_stream(self) -> UUID:
+        self.minted += 1
+        return UUID(int=self.minted)
+
+    def do(self, command: Command) -> Decision:
+        """Decide and fold; each position is also known as POS-1, POS-2, … in the order of opening, and its handle."""
+        decision = decide(command, self, self.now)
+        for append in decision.appends:
+            self.states[append.stream] = fold_append(self.states.get(append.stream), append)
+            self.log.append(append)
+        if decision.opened:
+            self.names[f"POS-{sum(isinstance(state, Position) for state in self.states.values())}"] = decision.opened
+            handle = getattr(command, "handle", None)
+            if handle:
+                self.names[handle] = decision.opened
+        return decision
+
+    def open(self, **fields: Any) -> Position:
+        """Open a position, by default YES 10 @ .40 in paper, and return it."""
+        defaults = {"environment": "paper", "account": "main", "market": "M", "side": "YES"}
+        decision = self.do(OpenPosition(**defaults | {"quantity": 10, "entry_price": "0.40"} | fields))
+        assert decision.opened
+        return self.position_stream(decision.opened)
+
+    def fill(self, action: str, quantity: Any, price: Any, fee: Any = 0, **fields: Any) -> Decision:
+        """Record a fill of the key (paper, main, M), by default on YES."""
+        key = {"environment": "paper", "account": "main", "market": "M", "side": "YES"}
+        return self.do(
+            RecordFill(**key | {"action": action, "quantity": quantity, "price": price, "fee": fee} | fields)
+        )
+
+    def at(self, ref: str) -> Position:
+        """Return the present state of a position."""
+        return self.position(ref).position
+
+    def later(self, **delta: float) -> datetime:
+        """Let time pass."""
+        self.now += timedelta(**delta)
+        return self.now
+
+    @property
+    def positions(self) -> dict[UUID, Position]:
+        return {stream: state for stream, state in self.states.items() if isinstance(state, Position)}
+
+    def replayed(self, appends: list[Append] | None = None) -> dict[UUID, Position | Book]:
+        """Fold the log again, through the JSON of each event, from nothing."""
+        states: dict[UUID, Position | Book] = {}
+        for append in self.log if appends is None else appends:
+            states[append.stream] = fold_append(states.get(append.stream), through_json(append))
+        return states
+
+
+def through_json(append: Append) -> Append:
+    """Write the event of an append and read it again."""
+    event = type(append.event).model_validate_json(body_json(append.event))
+    return replace(append, event=event)
