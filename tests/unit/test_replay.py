@@ -93,7 +93,7 @@ TICKS = Projection(
     key_column="tick_id",
     key=lambda event: f"T-{event.opened_seq}",
     row=TickRow,
-    folds={Tick: lambda row, event: TickRow(price=event.body.price, tags=[event.version, {"x": Decimal(1)}])},
+    folds={Tick: lambda _row, event: TickRow(price=event.body.price, tags=[event.version, {"x": Decimal(1)}])},
 )
 
 
@@ -168,7 +168,7 @@ def test_a_list_that_holds_no_recorded_events_is_refused(mixed: list[Any]) -> No
 
 
 def test_an_event_that_this_code_does_not_know_is_refused() -> None:
-    with pytest.raises(SchemaMismatch, match="team.tick"):
+    with pytest.raises(SchemaMismatch, match=r"team\.tick"):
         replay([{**RECORDED[0], "topic": "team.tick"}], POSITIONS)
 
 

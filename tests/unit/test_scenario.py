@@ -70,7 +70,7 @@ def test_nothing_expected_means_no_event() -> None:
     "told",
     [Reason.QUANTITY_EXCEEDS_HELD, CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, value=1, held=1), CommandRejected],
 )
-def test_a_rejection_can_be_told_by_reason_by_error_and_by_type(told: Any) -> None:  # noqa: ANN401
+def test_a_rejection_can_be_told_by_reason_by_error_and_by_type(told: Any) -> None:
     given(opening()).when(reducing("POS-1", 101, "0.5")).then(told)
 
 

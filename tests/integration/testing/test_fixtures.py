@@ -52,7 +52,7 @@ def trade(ledger: Ledger, positions: int = 2) -> None:
 
 
 @pytest.mark.parametrize("_", range(3))
-def test_every_test_has_a_ledger_of_its_own(ledger: Ledger, db_cursor: OwnerCursor, _: int) -> None:  # noqa: PT019
+def test_every_test_has_a_ledger_of_its_own(ledger: Ledger, db_cursor: OwnerCursor, _: int) -> None:
     assert db_cursor.execute("SELECT count(*) AS n FROM events").fetchone() == {"n": 0}
     assert ledger.execute(opening(command_id="the same every time")).is_repeat is False
 
