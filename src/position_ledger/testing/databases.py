@@ -36,6 +36,8 @@ QUEUE_KEYS = "dramatiq:*"
 NAME_PREFIX = "position_ledger_test"
 LEFT_OVER_AFTER = timedelta(days=1)
 LOCK_TIMEOUT_S = 10
+EMPTIED = ("events", "append_keys", "stream_snapshots")
+"""Tables that `reset` empties beside those of the projections."""
 
 
 class HandyRow(dict[str, Any]):
@@ -182,7 +184,7 @@ def reset(ledger: Ledger) -> None:
         _require_test_database(connection)
         connection.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_S}s")))
         tables = [Identifier(one.schema, one.projection) for one in kept(connection)]
-        fixed = [SQL("{}.{}").format(schema, Identifier(name)) for name in ("events", "append_keys")]
+        fixed = [SQL("{}.{}").format(schema, Identifier(name)) for name in EMPTIED]
         checkpoints = SQL("{}.projection_checkpoints").format(schema)
         fenced = [*fixed, *tables, checkpoints]
         for table in fenced:

@@ -113,7 +113,11 @@ SNAPSHOT = (
     },
 )
 KEY = ("append_keys", {"key": "command:1", "digest": HASH, "appended": "{}"})
-WORKER = ("projection_workers", {"worker": "w", "fingerprints": ["f"], "seen_at": T0}, {})
+WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
+    "projection_workers",
+    {"worker": "w", "fingerprints": ["f"], "seen_at": T0},
+    {},
+)
 
 BREAKS: dict[str, list[Rows]] = {
     "stream_snapshots_originator_version_check": [[(*SNAPSHOT, {"originator_version": 0})]],
