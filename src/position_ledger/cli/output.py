@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from position_ledger.cli.running import printable
@@ -65,8 +64,7 @@ def plain(value: object) -> Any:  # noqa: PLR0911 - what JSON can hold, one line
 
 def write_json(document: object) -> None:
     """One document and a line end on standard output."""
-    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    json.dump(document, sys.stdout, default=plain, ensure_ascii=not is_unicode, allow_nan=False, indent=2)
+    json.dump(document, sys.stdout, default=plain, ensure_ascii=not _is_unicode(), allow_nan=False, indent=2)
     sys.stdout.write("\n")
 
 
@@ -118,20 +116,37 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 def write_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with as many columns as fit."""
     console = terminal()
-    console.print(table_of(columns, rows, console.width))
+    heading, *lines = table_lines(columns, rows, console.width)
+    console.print(Text(heading, style="bold"), no_wrap=True, crop=False)
+    write_lines(lines)
 
 
-def table_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], width: int) -> Table:
-    """The same, to be shown within a width."""
+def table_lines(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """The heading and a line for each row, none wider than ``width`` as long as the first column alone fits.
+
+    Put together here and not by rich.table, which takes a second for each thousand positions.
+    """
     texts = {column.name: _cells(column, rows) for column in columns}
     shown = _widths(columns, texts, width)
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold", show_edge=False)
-    for column, column_width in shown.items():
-        justify: Literal["right", "left"] = "right" if column.is_number else "left"
-        table.add_column(Text(column.heading), justify=justify, width=column_width, no_wrap=True, overflow="ellipsis")
-    for index in range(len(rows)):
-        table.add_row(*(Text(texts[column.name][index]) for column in shown))
-    return table
+    cut = "…" if _is_unicode() else "~"
+    heading = [_fitted(column.heading, column, column_width, cut) for column, column_width in shown.items()]
+    body = (
+        [_fitted(texts[column.name][index], column, column_width, cut) for column, column_width in shown.items()]
+        for index in range(len(rows))
+    )
+    return [(" " * GAP).join(line).rstrip() for line in (heading, *body)]
+
+
+def _fitted(text: str, column: Column, width: int, cut: str) -> str:
+    """The text in exactly that many cells of the terminal; wide characters take two."""
+    length = cell_len(text)
+    if length > width:
+        return set_cell_size(text, width - 1) + cut
+    return " " * (width - length) + text if column.is_number else text + " " * (width - length)
+
+
+def _is_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _widths(columns: Sequence[Column], texts: Mapping[str, Sequence[str]], limit: int) -> dict[Column, int]:

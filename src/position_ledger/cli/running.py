@@ -25,7 +25,10 @@ NOBODY_READS = 141
 
 
 def run(command: click.Command, program: str, arguments: Sequence[str]) -> int:
-    """Run a command line and answer its exit code; never raises. The main of click would say 1 of a closed pipe."""
+    """Run a command line and answer its exit code; never raises.
+
+    Not by the `main` of click, which would answer 1, «the answer is no», when a pipe is closed.
+    """
     debug = "--debug" in arguments
     _never_fail_on_a_character()
     try:

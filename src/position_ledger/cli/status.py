@@ -14,8 +14,8 @@ from rich.text import Text
 
 from position_ledger.cli.opening import open_servers
 from position_ledger.cli.options import as_json, command
-from position_ledger.cli.output import Column, table_of, terminal, write_json
-from position_ledger.cli.running import sentence
+from position_ledger.cli.output import Column, table_lines, terminal, write_json
+from position_ledger.cli.running import printable, sentence
 from position_ledger.domain.errors import LedgerError
 from position_ledger.status import read_status
 
@@ -104,7 +104,9 @@ def _seen(settings: Settings, reached: Reached, console: Console) -> RenderableT
 def rendered(found: LedgerStatus, console: Console) -> RenderableType:
     """The state as lines and a table, as wide as the terminal."""
     rows = [_row(one) for one in found.projections]
-    return Group(*(Text(line) for line in _lines(found)), Text(), table_of(COLUMNS, rows, console.width))
+    heading, *lines = table_lines(COLUMNS, rows, console.width)
+    above = (Text(printable(line)) for line in _lines(found))
+    return Group(*above, Text(), Text(heading, style="bold"), *(Text(line) for line in lines))
 
 
 def _row(one: ProjectionStatus) -> dict[str, Any]:
