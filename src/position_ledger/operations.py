@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from position_ledger.database import connect, first_line, process_name, translated
+from position_ledger.database import connect, first_line, translated
 from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch
 from position_ledger.events import EVENTS
 from position_ledger.migration.bookkeeping import read_applied
@@ -24,8 +24,8 @@ from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Migrator, Outcome
 from position_ledger.projection import generations, inline, verification
 from position_ledger.projection import rebuild as rebuilding
+from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection, load_projections
-from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Progress, Rebuild, RebuildOptions, RebuildReport, Target
 from position_ledger.projection.verification import TableProof
@@ -52,7 +52,16 @@ __all__ = [
 ]
 
 Tell = Callable[[str], None]
-RELEASE = metadata.version("position-ledger")
+
+
+def _release() -> str:
+    try:
+        return metadata.version("position-ledger")
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "unreleased"
+
+
+RELEASE = _release()
 
 
 class NoProgress:
@@ -188,8 +197,8 @@ def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode
     with translated(), _owner(settings, reached) as connection:
         projection = _projection(settings, table)
         with rebuilding.alone(connection, table):
-            catch_up = partial(_catch_up, settings, reached, projection)
-            changed = inline.set_mode(connection, projection, Codec(EVENTS), mode, catch_up=catch_up)
+            bring_up = partial(_catch_up, settings, reached, projection)
+            changed = inline.set_mode(connection, projection, Codec(EVENTS), mode, catch_up=bring_up)
     tell(
         f"{table} is projected {'inline' if mode == 'inline' else 'by workers'}{' from now on' if changed else ' already'}"
     )
@@ -413,23 +422,10 @@ def _roll_back(
             Codec(EVENTS),
             target,
             tell=tell,
-            catch_up=partial(_catch_up, settings, reached),
+            bring_up=partial(_catch_up, settings, reached),
         )
 
 
 def _catch_up(settings: Settings, reached: Reached, projection: Projection[Any], generation: Generation) -> None:
-    """Project what this process can get of a generation: all of it, unless workers hold its shards."""
     with connect(reached.database_url, settings, as_app=True, name="position-ledger operator") as connection:
-        follower = Follower(
-            connection,
-            [projection],
-            Codec(EVENTS),
-            name=f"{process_name()}:{generation.generation_id}:catching-up",
-            share=False,
-            only=generation.generation_id,
-        )
-        try:
-            while follower.step():
-                pass
-        finally:
-            follower.close()
+        catch_up(connection, projection, generation, Codec(EVENTS))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.03
 END_LIMIT_S = 60.0
-ENDED_BACKEND, KILLED_WRITER, PAUSED_WRITER = 0.15, 0.20, 0.40
+ENDED_BACKEND, KILLED_WRITER, PAUSED_WRITER = 0.10, 0.115, 0.35
 """Up to which draw of [0, 1) each disturbance happens at a tick."""
 
 END_A_BACKEND = """

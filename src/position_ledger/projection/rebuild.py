@@ -7,7 +7,6 @@ the numbers of events, so they are the same as before. The old generation is kep
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,15 +16,15 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from position_ledger.database import connect, process_name
+from position_ledger.database import connect
 from position_ledger.errors import GenerationNotOurs, MigrationError, SchemaMismatch, SwapBlocked, VerificationFailed
 from position_ledger.migration.attached import attached_to
 from position_ledger.migration.catalogue import Catalogue, Table
 from position_ledger.migration.ddl import create_table, finish_table, shadow_path
 from position_ledger.projection import foreign_keys, generations, leases, verification
+from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, catch_up, tail_events
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
-from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.loading import load
 from position_ledger.projection.swap import BUDGET_S, SwapPlan, make_schema, swap
@@ -37,11 +36,6 @@ from position_ledger.store.codec import Codec
 REBUILD_LOCK = 0x504C52
 """First half of the advisory lock that keeps two rebuilds of one projection apart; the second half is its hash."""
 
-SHORT_TAIL_EVENTS = 200
-"""The catch-up ends when no more than this is left: the swap projects the rest."""
-
-CATCH_UP_ROUNDS_MAX = 200
-CATCH_UP_PAUSE_S = 0.005
 MAINTENANCE_MEMORY = "256MB"
 
 
@@ -287,29 +281,9 @@ class Rebuild:
         self._tell(f"indexes, constraints and statistics in {self._report.index_s:.2f} s")
 
     def _catch_up(self, new: Generation) -> None:
-        """Project what came meanwhile, in rounds that shrink, beside any worker that has the code already."""
+        """Project what came meanwhile, beside any worker that has the code already."""
         with connect(self._url, self._settings, as_app=True, name="position-ledger rebuild") as connection:
-            follower = Follower(
-                connection,
-                [self._projection],
-                self._codec,
-                name=f"{process_name()}:{uuid.uuid4().hex[:6]}",
-                share=False,
-                only=new.generation_id,
-            )
-            try:
-                for _ in range(CATCH_UP_ROUNDS_MAX):
-                    worked = follower.step()
-                    self._report.catch_up_rounds += 1
-                    if self._tail(new) <= SHORT_TAIL_EVENTS:
-                        return
-                    if not worked:
-                        time.sleep(CATCH_UP_PAUSE_S)  # workers with the new code hold the shards
-            finally:
-                follower.close()
-
-    def _tail(self, generation: Generation) -> int:
-        return feed.mark(self._connection) - verification.checkpoint(self._connection, generation.generation_id)
+            self._report.catch_up_rounds += catch_up(connection, self._projection, new, self._codec)
 
     def _prove(self, live: Generation, new: Generation, target: Target, options: RebuildOptions) -> None:
         """The shadow keeps the laws, holds what the migrations verify, and equals the live table where it should."""
@@ -405,7 +379,7 @@ def roll_back(
     target: Callable[[Generation, Generation], Target],
     *,
     tell: Callable[[str], None],
-    catch_up: Callable[[Projection[Any], Generation], None],
+    bring_up: Callable[[Projection[Any], Generation], None],
 ) -> RebuildReport:
     """Put the retired generation back in place of the active one.
 
@@ -427,7 +401,7 @@ def roll_back(
             codec,
             schema=settings.ledger_schema,
             tell=tell,
-            catch_up=partial(catch_up, ours, old) if ours else lambda: None,
+            catch_up=partial(bring_up, ours, old) if ours else lambda: None,
         )
     return RebuildReport(
         table,
@@ -453,7 +427,7 @@ def _to_exchange(connection: psycopg.Connection[Any], table: str) -> tuple[Gener
 
 def _require_followed(connection: psycopg.Connection[Any], live: Generation, old: Generation) -> None:
     """Refuse a rollback to rows that nobody keeps current: this code cannot fold them."""
-    behind = max(0, feed.mark(connection) - verification.checkpoint(connection, old.generation_id))
+    behind = max(0, tail_events(connection, old))
     if not behind or (behind <= SHORT_TAIL_EVENTS and leases.workers_alive(connection, old.fingerprint)):
         return
     msg = (

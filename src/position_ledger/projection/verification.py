@@ -16,11 +16,14 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
+from position_ledger.events import EVENTS
 from position_ledger.projection import statements
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.loading import chunks, replayed
+from position_ledger.projection.references import Resolver
 from position_ledger.projection.scd2 import Version
+from position_ledger.store.codec import Codec
 
 BUCKET_IDS = 65_536
 """Ids of one bucket of a digest: two tables that differ are compared row by row in the differing buckets only."""
@@ -87,8 +90,9 @@ def table_equals_log(
         else:
             position = checkpoint(connection, generation.generation_id)
         events = rows = 0
+        resolver = Resolver(Codec(EVENTS), projection.folds)
         for chunk in chunks(position):
-            for batch in replayed(connection, projection, chunk):
+            for batch in replayed(connection, projection, resolver, chunk):
                 events += batch.events
                 rows += len(batch.versions)
                 advance(batch.events)

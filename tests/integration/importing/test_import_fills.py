@@ -284,6 +284,8 @@ def test_what_is_wrong_with_the_call_is_told_before_the_file_is_read(ledger: Led
         import_fills(ledger, tmp_path, PRESET, environment="paper")
     with pytest.raises(ConfigurationError, match="is the imported file itself"):
         import_fills(ledger, path, PRESET, environment="paper", rejects_path=path)
+    with pytest.raises(ConfigurationError, match="cannot be written: it is a folder"):
+        import_fills(ledger, path, PRESET, environment="paper", rejects_path=tmp_path)
     with pytest.raises(ConfigurationError, match=r"rejects .*/no/rejects\.csv cannot be written"):
         import_fills(ledger, path, PRESET, environment="paper", rejects_path=tmp_path / "no" / "rejects.csv")
 

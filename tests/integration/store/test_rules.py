@@ -113,7 +113,11 @@ SNAPSHOT = (
     },
 )
 KEY = ("append_keys", {"key": "command:1", "digest": HASH, "appended": "{}"})
-WORKER = ("projection_workers", {"worker": "w", "fingerprints": ["f"], "seen_at": T0}, {})
+WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
+    "projection_workers",
+    {"worker": "w", "fingerprints": ["f"], "seen_at": T0},
+    {},
+)
 
 BREAKS: dict[str, list[Rows]] = {
     "stream_snapshots_originator_version_check": [[(*SNAPSHOT, {"originator_version": 0})]],
@@ -129,6 +133,7 @@ BREAKS: dict[str, list[Rows]] = {
         [event(stream_hash=bytes(33))],
         [event(stream_hash=b"")],
     ],
+    "feed_inline_check": [[("feed", {"namespace": 1, "inline": text}, {})] for text in ("0", "1,", "x", "1,,2", "01")],
     "feed_namespace_check": [[("feed", {"namespace": 0}, {})], [("feed", {"namespace": -1}, {})]],
     "feed_only_row_check": [[("feed", {"namespace": 1, "only_row": False}, {})]],
     "feed_pkey": [[("feed", {"namespace": 1}, {})]],
@@ -230,6 +235,7 @@ def insert_all(connection: psycopg.Connection[Any], rows: Rows) -> None:
 
 def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> None:
     rules = {row[0] for row in owner.execute(RULES)}
+    rules = {rule for rule in rules if not rule.startswith("schema_migration")}  # the bookkeeping has tests of its own
     assert rules - GENERATED_KEYS == set(BREAKS)
 
 
