@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
@@ -13,7 +14,7 @@ from position_ledger.testing.databases import address_of
 from tests.support.command_line import REBUILD, Answer, as_role, on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from position_ledger.testing.databases import Template
@@ -24,7 +25,7 @@ class Bad(NamedTuple):
 
     arguments: str
     words: tuple[str, ...]
-    settings: dict[str, str] = {}
+    settings: Mapping[str, str] = MappingProxyType({})
 
 
 CASES = {

@@ -24,7 +24,10 @@ ALIVE = (
     "SELECT count(*) FROM ledger.projection_workers AS w "
     "WHERE w.seen_at > clock_timestamp() - interval '2 seconds' AND w.started_at > %s"
 )
-BEHIND = "SELECT min(c.position) < (SELECT max(e.notification_id) FROM ledger.events AS e) FROM ledger.projection_checkpoints AS c"
+BEHIND = (
+    "SELECT min(c.position) < (SELECT max(e.notification_id) FROM ledger.events AS e) "
+    "FROM ledger.projection_checkpoints AS c"
+)
 HELD = "SELECT count(*) FROM ledger.projection_checkpoints AS c WHERE c.lease_until > clock_timestamp()"
 LIMIT_S = 40.0
 STOP_LIMIT_S = 12.0
