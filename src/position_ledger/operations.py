@@ -164,6 +164,9 @@ def rebuild(
     with translated():
         projection = _projection(settings, table)
         migrator = _migrator(settings, reached, tell)
+        if not _last_applied(settings, reached):
+            msg = f"this database has no migrations applied, so no table {table}: run position-ledger migrate up"
+            raise SchemaMismatch(msg)
         change = _pending_change(migrator, table)
         if change is None:
             catalogue = migrator.targets.catalogue_at(_last_applied(settings, reached))
