@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
@@ -12,6 +13,7 @@ from position_ledger.domain.commands import Command
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
+from position_ledger.operations import prepare_embedded
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.inline import Appender
@@ -22,6 +24,8 @@ from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
+
+log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -66,6 +70,7 @@ class Ledger:
         loaded = load_settings(**settings)
         reached = reach(loaded)
         try:
+            prepare_embedded(loaded, reached, log.info)
             return cls(loaded, reached)
         except BaseException:
             reached.close()

@@ -47,6 +47,7 @@ __all__ = [
     "migrate_up",
     "migrate_verify",
     "migration_status",
+    "prepare_embedded",
     "rebuild",
     "roll_back",
     "set_mode",
@@ -54,6 +55,9 @@ __all__ = [
 ]
 
 Tell = Callable[[str], None]
+
+HAS_TABLE = "SELECT to_regclass('projection_generations') IS NOT NULL"
+HAS_GENERATION = "SELECT EXISTS (SELECT FROM projection_generations)"
 
 
 def _release() -> str:
@@ -138,6 +142,20 @@ def migrate_up(
             ):
                 tell(f"{table} is projected from the first event on")
         return outcome
+
+
+def prepare_embedded(settings: Settings, reached: Reached, tell: Tell) -> None:
+    """Give an embedded database that is still empty its schema: a fresh data folder is not a mistake.
+
+    A database that a URL names is left as it is. ``tell`` hears one sentence if anything is done.
+    """
+    if settings.database_url is not None:
+        return
+    with translated(), _owner(settings, reached) as connection:
+        if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
+            return
+    tell("the embedded database is empty, so the migrations are applied first")
+    migrate_up(settings, reached, None, lambda _message: None)
 
 
 def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) -> Outcome:

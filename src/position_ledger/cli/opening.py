@@ -6,16 +6,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from position_ledger.cli.running import note
-from position_ledger.database import connect, translated
+from position_ledger.database import translated
 from position_ledger.ledger import Ledger
+from position_ledger.operations import prepare_embedded
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-HAS_TABLE = "SELECT to_regclass('projection_generations') IS NOT NULL"
-HAS_GENERATION = "SELECT EXISTS (SELECT FROM projection_generations)"
 
 
 @contextmanager
@@ -28,8 +26,8 @@ def open_servers(*, needs_schema: bool = True) -> Iterator[tuple[Settings, Reach
     settings = load_settings()
     reached = reach(settings)
     try:
-        if needs_schema and settings.database_url is None:
-            _make_schema(settings, reached)
+        if needs_schema:
+            prepare_embedded(settings, reached, note)
         with translated():
             yield settings, reached
     finally:
@@ -41,17 +39,3 @@ def open_ledger() -> Iterator[Ledger]:
     """The ledger that the settings name."""
     with open_servers() as (settings, reached), Ledger(settings, reached) as ledger:
         yield ledger
-
-
-def _make_schema(settings: Settings, reached: Reached) -> None:
-    with connect(reached.database_url, settings, as_app=False) as connection:
-        if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
-            return
-    from position_ledger.operations import migrate_up  # noqa: PLC0415 - needed once in the life of a data folder
-
-    note("the embedded database is empty, so the migrations are applied first")
-    migrate_up(settings, reached, None, _silence)
-
-
-def _silence(message: str) -> None:
-    """Seven lines about seven files would hide what the user asked for."""
