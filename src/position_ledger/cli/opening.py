@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from position_ledger.cli.running import note
 from position_ledger.database import connect, translated
+from position_ledger.errors import SchemaMismatch
 from position_ledger.ledger import Ledger
+from position_ledger.operations import migrate_up
 from position_ledger.settings import Settings, load_settings
-from position_ledger.setup import Reached, reach
+from position_ledger.setup import Reached, masked, reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +25,17 @@ def open_servers(*, needs_schema: bool = True) -> Iterator[tuple[Settings, Reach
     """The settings in force and where the servers answer.
 
     An embedded database that is still empty gets its schema first: a fresh data folder is not a mistake. One that was
-    named by a URL is left as it is, and commands that need the schema refuse.
+    named by a URL is left as it is.
+
+    Raises:
+        SchemaMismatch: the command needs the schema, and the database that was named has none.
     """
     settings = load_settings()
     reached = reach(settings)
     try:
-        if needs_schema and settings.database_url is None:
-            _make_schema(settings, reached)
         with translated():
+            if needs_schema and not _has_schema(settings, reached):
+                _make_schema(settings, reached)
             yield settings, reached
     finally:
         reached.close()
@@ -43,12 +48,18 @@ def open_ledger() -> Iterator[Ledger]:
         yield ledger
 
 
-def _make_schema(settings: Settings, reached: Reached) -> None:
+def _has_schema(settings: Settings, reached: Reached) -> bool:
     with connect(reached.database_url, settings, as_app=False) as connection:
-        if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
-            return
-    from position_ledger.operations import migrate_up  # noqa: PLC0415 - needed once in the life of a data folder
+        return all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION))
 
+
+def _make_schema(settings: Settings, reached: Reached) -> None:
+    if settings.database_url is not None:
+        msg = (
+            f"the database at {masked(settings.database_url)} has no ledger in schema {settings.ledger_schema} that this "
+            "user can see: run position-ledger migrate up"
+        )
+        raise SchemaMismatch(msg)
     note("the embedded database is empty, so the migrations are applied first")
     migrate_up(settings, reached, None, _silence)
 
