@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import psycopg
-
-from position_ledger.database import open_pool, translated
+from position_ledger.database import Checkout, open_pool, translated
 from position_ledger.domain.commands import Command
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
@@ -201,7 +198,5 @@ class Ledger:
         """Close it."""
         self.close()
 
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        with self._pool.connection() as connection:
-            yield connection
+    def _connection(self) -> Checkout:
+        return Checkout(self._pool)

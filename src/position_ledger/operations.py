@@ -28,6 +28,8 @@ from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Progress, Rebuild, RebuildOptions, RebuildReport, Target
+from position_ledger.projection.references import LogBroken
+from position_ledger.projection.scd2 import FoldFailed
 from position_ledger.projection.verification import TableProof
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
@@ -79,7 +81,10 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """Whether the tables equal the log. ``broken_laws`` and ``broken_chain`` are sentences; empty and None if all holds."""
+    """Whether the tables equal the log. ``broken_laws`` and ``broken_chain`` are sentences; empty and None if all holds.
+
+    A table that cannot even be made from the log has no proof, and its sentence is among the broken laws.
+    """
 
     tables: tuple[TableProof, ...]
     broken_laws: tuple[str, ...]
@@ -159,6 +164,9 @@ def rebuild(
     with translated():
         projection = _projection(settings, table)
         migrator = _migrator(settings, reached, tell)
+        if not _last_applied(settings, reached):
+            msg = f"this database has no migrations applied, so no table {table}: run position-ledger migrate up"
+            raise SchemaMismatch(msg)
         change = _pending_change(migrator, table)
         if change is None:
             catalogue = migrator.targets.catalogue_at(_last_applied(settings, reached))
@@ -211,9 +219,16 @@ def verify(
     """Prove that tables equal the log; without naming any: all of them, and that no event was changed."""
     showing = progress or NoProgress()
     chosen = [_projection(settings, table) for table in tables] if tables else list(_projections(settings))
-    proofs, laws = [], []
+    proofs: list[TableProof] = []
+    problems: list[str] = []
     chain = None
     with translated(), _owner(settings, reached) as connection:
+        if not tables:
+            showing.start(_log_size(connection), "verifying the log")
+            with verification.snapshot(connection):
+                link = next(broken_links(connection, showing.advance), None)
+            chain = str(link) if link else None
+            showing.finish()
         for projection in chosen:
             live = generations.active(connection, projection.table)
             if live is None:
@@ -221,17 +236,16 @@ def verify(
                 raise SchemaMismatch(msg)
             generations.check_columns(connection, live.schema, projection)
             showing.start(_log_size(connection), f"verifying {projection.table}")
-            proofs.append(verification.table_equals_log(connection, projection, live, showing.advance))
+            try:
+                proofs.append(verification.table_equals_log(connection, projection, live, showing.advance))
+            except (SchemaMismatch, FoldFailed, LogBroken) as error:
+                if chain is None and isinstance(error, SchemaMismatch):
+                    raise  # the log is as it was written, and this release cannot read it
+                problems.append(f"{projection.table} cannot be made from the log: {error}")
             broken = verification.broken_law(connection, live.schema, projection)
-            laws += [broken] if broken else []
+            problems += [broken] if broken else []
             showing.finish()
-        if not tables:
-            showing.start(_log_size(connection), "verifying the log")
-            with verification.snapshot(connection):
-                link = next(broken_links(connection, showing.advance), None)
-            chain = str(link) if link else None
-            showing.finish()
-    return VerifyReport(tuple(proofs), tuple(laws), chain)
+    return VerifyReport(tuple(proofs), tuple(problems), chain)
 
 
 def check(settings: Settings, reached: Reached) -> list[str]:

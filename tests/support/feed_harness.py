@@ -28,6 +28,9 @@ END_LIMIT_S = 60.0
 ENDED_BACKEND, KILLED_WRITER, PAUSED_WRITER = 0.10, 0.115, 0.35
 """Up to which draw of [0, 1) each disturbance happens at a tick."""
 
+KINDS = 3
+"""Kinds of disturbance: a run goes on until each has happened."""
+
 END_A_BACKEND = """
 SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a
  WHERE a.application_name = %s AND a.datname = current_database() ORDER BY random() LIMIT 1
@@ -72,7 +75,7 @@ class Harness:
             }
             writing = [_Writer(self.url, kind, chance.randrange(10**9), stack) for kind in writers]
             until = time.monotonic() + seconds
-            while time.monotonic() < until or _count(watcher) < events_min:
+            while time.monotonic() < until or _count(watcher) < events_min or len(self.disturbances) < KINDS:
                 time.sleep(TICK_S)
                 self._disturb(watcher, writing, chance)
             for writer in writing:

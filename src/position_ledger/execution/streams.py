@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
@@ -57,6 +58,14 @@ class ReadApart(LedgerError):
     """Streams that belong together were read at different moments, with a change in between: read them again."""
 
 
+@dataclass(slots=True)
+class _Working:
+    """A stream within one batch: as the log has it, and the state with what the batch adds folded in."""
+
+    loaded: Loaded
+    state: Position | Book | None
+
+
 class StreamCache:
     """The last loaded state of each stream, least recently used dropped first. Safe for threads: entries never change."""
 
@@ -74,8 +83,8 @@ class StreamCache:
                 self._loaded.move_to_end(stream)
             return loaded
 
-    def put(self, stream: UUID, loaded: Loaded) -> None:
-        """Keep a state, unless a later one is kept already."""
+    def put(self, stream: UUID, loaded: Loaded, number: int | None = None) -> None:
+        """Keep a state, unless a later one is kept already; ``number`` is the first one of a position's stream."""
         with self._lock:
             before = self._loaded.get(stream)
             if before is None or before.version <= loaded.version:
@@ -83,6 +92,8 @@ class StreamCache:
                 self._loaded.move_to_end(stream)
             while len(self._loaded) > self._streams_max:
                 self._loaded.popitem(last=False)
+            if number is not None:
+                self._note_stream(number, stream)
 
     def stream_of(self, number: int) -> UUID | None:
         """The position stream that the event of this number belongs to, if it is known."""
@@ -92,9 +103,12 @@ class StreamCache:
     def note_stream(self, number: int, stream: UUID) -> None:
         """Remember to which stream a number belongs; that never changes."""
         with self._lock:
-            self._stream_of[number] = stream
-            while len(self._stream_of) > 2 * self._streams_max:
-                self._stream_of.popitem(last=False)
+            self._note_stream(number, stream)
+
+    def _note_stream(self, number: int, stream: UUID) -> None:
+        self._stream_of[number] = stream
+        while len(self._stream_of) > 2 * self._streams_max:
+            self._stream_of.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -114,8 +128,7 @@ class WorkingStreams:
         self._codec = codec
         self._cache = cache
         self._refresh = refresh
-        self._base: dict[UUID, Loaded] = {}
-        self._working: dict[UUID, Position | Book | None] = {}
+        self._streams: dict[UUID, _Working] = {}
         self._handles: dict[str, UUID] = {}
         self._fills_at: dict[tuple[UUID, datetime], tuple[Fill, ...]] = {}
         self.from_cache = False
@@ -124,7 +137,7 @@ class WorkingStreams:
     def position(self, ref: str | int | Handle) -> Located:
         """A position by «POS-n», any surrogate id, or a handle of this batch."""
         stream = self._handles.get(ref.name) if isinstance(ref, Handle) else self._stream_of(ref)
-        state = self._state(stream) if stream is not None else None
+        state = self._working(stream).state if stream is not None else None
         if stream is None or not isinstance(state, Position):
             raise unknown_position(ref)
         return Located(stream, state)
@@ -135,7 +148,7 @@ class WorkingStreams:
         Raises:
             ReadApart: it is no longer open, so the book is older than the position.
         """
-        position = cast("Position", self._state(stream))
+        position = cast("Position", self._working(stream).state)
         if not position.is_open:
             msg = f"position stream {stream} has ended since its book was read"
             raise ReadApart(msg)
@@ -143,29 +156,25 @@ class WorkingStreams:
 
     def book(self, key: BookKey) -> Book:
         """The book of a key, empty if it has not begun."""
-        state = self._state(book_stream(key))
+        state = self._working(book_stream(key)).state
         return Book() if state is None else cast("Book", state)
 
     def new_stream(self) -> UUID:
         """A random stream id, which has nothing to load."""
         stream = new_event_id()
-        self._base[stream] = NOT_BEGUN
-        self._working[stream] = None
+        self._streams[stream] = _Working(NOT_BEGUN, None)
         return stream
 
     def loaded(self, stream: UUID) -> Loaded:
         """The stream as the log has it, without what this batch adds."""
-        if stream not in self._base:
-            self._base[stream] = self._load(stream)
-            self._working[stream] = self._base[stream].state
-        return self._base[stream]
+        return self._working(stream).loaded
 
     def preload(self, keys: Iterable[BookKey]) -> None:
         """Read the books of the keys and the positions open in them afresh: two round trips, whatever their number."""
         books = {book_stream(key) for key in keys}
         self._read_many(books)
-        opened = [cast("Book", self._working[stream]).open for stream in books if self._working[stream] is not None]
-        self._read_many({entry.stream for entries in opened for entry in entries})
+        states = [cast("Book | None", self._streams[stream].state) for stream in books]
+        self._read_many({entry.stream for state in states if state is not None for entry in state.open})
 
     def fills_at(self, stream: UUID, at: datetime) -> tuple[Fill, ...]:
         """Fills of a position with exactly this effective time, as the log has them, without what this batch adds."""
@@ -183,36 +192,38 @@ class WorkingStreams:
             ReadApart: what was decided does not fit one of the streams, so they were read at different moments.
         """
         for append in decision.appends:
+            working = self._working(append.stream)
             try:
-                self._working[append.stream] = fold_append(self._state(append.stream), append)
+                working.state = fold_append(working.state, append)
             except TypeError as error:
                 raise ReadApart(str(error)) from error
 
     def note_handle(self, command: Command, opened: UUID | None) -> None:
         """Let later commands of the batch address the position that this one opened by its handle, if it has one."""
-        handle = getattr(command, "handle", None)
+        handle = getattr(command, "handle", None) if opened is not None else None
         if handle is not None and opened is not None:
             self._handles[handle] = opened
 
     def keep(self, appended: Iterable[tuple[NewEvent, Receipt]]) -> None:
-        """After the append: remember the new states for the next command."""
-        ends: dict[UUID, tuple[NewEvent, Receipt, int]] = {}
+        """After the append: what was loaded is now up to it, here and in memory for the next command."""
+        opened: dict[UUID, int] = {}
+        ends: dict[UUID, tuple[NewEvent, Receipt]] = {}
         for event, receipt in appended:
-            opened = receipt.seq if event.version == 1 else self._opened_seq(event.stream, ends)
-            ends[event.stream] = (event, receipt, opened)
-        for stream, (event, receipt, opened) in ends.items():
-            state = self._working[stream]
-            self._cache.put(stream, Loaded(state, event.version, event.stream_hash, opened, receipt.seq))
-            if isinstance(state, Position):
-                self._cache.note_stream(opened, stream)
+            if event.version == 1:
+                opened[event.stream] = receipt.seq
+            ends[event.stream] = (event, receipt)
+        for stream, (event, receipt) in ends.items():
+            working = self._streams[stream]
+            opened_seq = working.loaded.opened_seq or opened[stream]
+            working.loaded = Loaded(working.state, event.version, event.stream_hash, opened_seq, receipt.seq)
+            self._cache.put(stream, working.loaded, opened_seq if isinstance(working.state, Position) else None)
 
-    def _opened_seq(self, stream: UUID, ends: dict[UUID, tuple[NewEvent, Receipt, int]]) -> int:
-        return ends[stream][2] if stream in ends else self._base[stream].opened_seq
-
-    def _state(self, stream: UUID) -> Position | Book | None:
-        if stream not in self._working:
-            self.loaded(stream)
-        return self._working[stream]
+    def _working(self, stream: UUID) -> _Working:
+        working = self._streams.get(stream)
+        if working is None:
+            loaded = self._load(stream)
+            working = self._streams[stream] = _Working(loaded, loaded.state)
+        return working
 
     def _load(self, stream: UUID) -> Loaded:
         kept = self._cache.get(stream)
@@ -245,7 +256,7 @@ class WorkingStreams:
 
     def _read_many(self, streams: Iterable[UUID]) -> None:
         """Read streams on from where memory has them, in one round trip."""
-        kept = {stream: self._cache.get(stream) or NOT_BEGUN for stream in streams if stream not in self._base}
+        kept = {stream: self._cache.get(stream) or NOT_BEGUN for stream in streams if stream not in self._streams}
         if not kept:
             return
         versions = [loaded.version for loaded in kept.values()]
@@ -254,7 +265,7 @@ class WorkingStreams:
         found = {stream: [row[1:] for row in group] for stream, group in groupby(rows, key=itemgetter(0))}
         for stream, loaded in kept.items():
             read = self._folded(stream, loaded, found.get(stream, ()))
-            self._base[stream], self._working[stream] = read, read.state
+            self._streams[stream] = _Working(read, read.state)
             if read.version:
                 self._cache.put(stream, read)
 

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from position_ledger.events import EVENTS
 from position_ledger.projection import statements
 from position_ledger.projection.definition import Projection
-from position_ledger.projection.generations import Generation
+from position_ledger.projection.generations import Generation, kept
 from position_ledger.projection.loading import chunks, replayed
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.scd2 import Version
@@ -84,11 +84,8 @@ def table_equals_log(
 ) -> TableProof:
     """Fold the whole log again and compare every column of every row with the table."""
     with snapshot(connection):
-        if generation.mode == "inline":
-            row = connection.execute("SELECT max(e.notification_id) FROM events AS e").fetchone()
-            position = int(row[0] or 0) if row else 0
-        else:
-            position = checkpoint(connection, generation.generation_id)
+        generation = _pinned(connection, generation)
+        position, highest = _reach(connection, generation)
         events = rows = 0
         resolver = Resolver(Codec(EVENTS), projection.folds)
         for chunk in chunks(position):
@@ -99,8 +96,30 @@ def table_equals_log(
                 difference = _first_difference(connection, projection, generation.schema, batch.versions)
                 if difference is not None:
                     return TableProof(projection.table, position, events, rows, difference)
-        surplus = _surplus(connection, projection, generation.schema, position, rows)
+        surplus = _surplus(connection, projection, generation.schema, position, rows) or _beyond(
+            connection, projection, generation.schema, highest
+        )
         return TableProof(projection.table, position, events, rows, surplus)
+
+
+def _pinned(connection: psycopg.Connection[Any], generation: Generation) -> Generation:
+    """The generation that has this table now: the lock, taken before the snapshot, keeps a swap from changing that."""
+    table = Identifier(generation.schema, generation.projection)
+    connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(table))
+    return next(one for one in kept(connection, generation.projection) if one.schema == generation.schema)
+
+
+def _reach(connection: psycopg.Connection[Any], generation: Generation) -> tuple[int, int]:
+    """Up to which number the table is complete, and up to which it can have rows at all."""
+    if generation.mode == "inline":
+        last = connection.execute("SELECT coalesce(max(e.notification_id), 0) FROM events AS e").fetchone()
+        return (last[0], last[0]) if last else (0, 0)
+    reach = connection.execute(
+        "SELECT coalesce(min(c.position), 0), coalesce(max(c.position), 0) FROM projection_checkpoints AS c "
+        "WHERE c.generation_id = %s",
+        (generation.generation_id,),
+    ).fetchone()
+    return reach or (0, 0)
 
 
 def _first_difference(
@@ -169,6 +188,19 @@ def _surplus(
     if extra is None:
         return Difference(projection.table, "?", 0, "the number of rows", str(expected), str(row[0]))
     return Difference(projection.table, extra[0], extra[1], "the row", "no row", "a row")
+
+
+def _beyond(
+    connection: psycopg.Connection[Any], projection: Projection[Any], schema: str, highest: int
+) -> Difference | None:
+    """A row of the future: with a number that no shard has reached."""
+    extra = connection.execute(
+        SQL("SELECT t.{}, t.id FROM {} AS t WHERE t.id > %s ORDER BY t.id LIMIT 1").format(
+            Identifier(projection.key_column), Identifier(schema, projection.table)
+        ),
+        (highest,),
+    ).fetchone()
+    return None if extra is None else Difference(projection.table, extra[0], extra[1], "the row", "no row", "a row")
 
 
 LAWS = """

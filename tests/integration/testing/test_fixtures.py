@@ -269,9 +269,8 @@ def test_nothing_is_started_for_a_test_that_needs_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["alone", "xdist"])
-def test_a_suite_of_a_users_own_runs_on_the_server_that_he_names(
-    tmp_path: Path, ledger_server_url: str, redis_url: str, arguments: list[str]
+def test_a_suite_of_a_users_own_runs_in_parallel_on_the_server_that_he_names(
+    tmp_path: Path, ledger_server_url: str, redis_url: str
 ) -> None:
     (tmp_path / "test_mine.py").write_text(SUITE, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
@@ -286,7 +285,8 @@ def test_a_suite_of_a_users_own_runs_on_the_server_that_he_names(
                 "-p",
                 "no:cacheprovider",
                 *plugin(),
-                *arguments,
+                "-n",
+                "2",
             ],
             cwd=tmp_path,
             env={
