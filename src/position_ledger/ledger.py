@@ -13,7 +13,7 @@ from position_ledger.domain.commands import Command
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
-from position_ledger.operations import prepare_embedded
+from position_ledger.operations import require_ledger
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.inline import Appender
@@ -70,7 +70,8 @@ class Ledger:
         loaded = load_settings(**settings)
         reached = reach(loaded)
         try:
-            prepare_embedded(loaded, reached, log.info)
+            if loaded.database_url is None:
+                require_ledger(loaded, reached, log.info)
             return cls(loaded, reached)
         except BaseException:
             reached.close()

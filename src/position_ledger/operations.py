@@ -32,7 +32,7 @@ from position_ledger.projection.references import LogBroken
 from position_ledger.projection.scd2 import FoldFailed
 from position_ledger.projection.verification import TableProof
 from position_ledger.settings import Settings
-from position_ledger.setup import Reached
+from position_ledger.setup import Reached, masked
 from position_ledger.store.audit import broken_links
 from position_ledger.store.codec import Codec
 
@@ -47,8 +47,8 @@ __all__ = [
     "migrate_up",
     "migrate_verify",
     "migration_status",
-    "prepare_embedded",
     "rebuild",
+    "require_ledger",
     "roll_back",
     "set_mode",
     "verify",
@@ -144,16 +144,23 @@ def migrate_up(
         return outcome
 
 
-def prepare_embedded(settings: Settings, reached: Reached, tell: Tell) -> None:
+def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
     """Give an embedded database that is still empty its schema: a fresh data folder is not a mistake.
 
     A database that a URL names is left as it is. ``tell`` hears one sentence if anything is done.
+
+    Raises:
+        SchemaMismatch: a database that a URL names has no ledger; names the command.
     """
-    if settings.database_url is not None:
-        return
     with translated(), _owner(settings, reached) as connection:
         if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
             return
+    if settings.database_url is not None:
+        msg = (
+            f"the database at {masked(settings.database_url)} has no ledger in schema {settings.ledger_schema} that this "
+            "user can see: run position-ledger migrate up"
+        )
+        raise SchemaMismatch(msg)
     tell("the embedded database is empty, so the migrations are applied first")
     migrate_up(settings, reached, None, lambda _message: None)
 
@@ -182,9 +189,6 @@ def rebuild(
     with translated():
         projection = _projection(settings, table)
         migrator = _migrator(settings, reached, tell)
-        if not _last_applied(settings, reached):
-            msg = f"this database has no migrations applied, so no table {table}: run position-ledger migrate up"
-            raise SchemaMismatch(msg)
         change = _pending_change(migrator, table)
         if change is None:
             catalogue = migrator.targets.catalogue_at(_last_applied(settings, reached))

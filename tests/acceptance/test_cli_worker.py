@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
@@ -81,7 +81,7 @@ class Workers:
 
     @property
     def processes(self) -> list[psutil.Process]:
-        return psutil.Process(self.wrapper.pid).children(recursive=True)
+        return list(psutil.Process(self.wrapper.pid).children(recursive=True))
 
     def close(self) -> None:
         self._owner.close()

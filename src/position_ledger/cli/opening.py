@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from position_ledger.cli.running import note
 from position_ledger.database import translated
 from position_ledger.ledger import Ledger
-from position_ledger.operations import prepare_embedded
+from position_ledger.operations import require_ledger
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 
@@ -21,14 +21,17 @@ def open_servers(*, needs_schema: bool = True) -> Iterator[tuple[Settings, Reach
     """The settings in force and where the servers answer.
 
     An embedded database that is still empty gets its schema first: a fresh data folder is not a mistake. One that was
-    named by a URL is left as it is, and commands that need the schema refuse.
+    named by a URL is left as it is.
+
+    Raises:
+        SchemaMismatch: the command needs the schema, and the database that was named has none.
     """
     settings = load_settings()
     reached = reach(settings)
     try:
-        if needs_schema:
-            prepare_embedded(settings, reached, note)
         with translated():
+            if needs_schema:
+                require_ledger(settings, reached, note)
             yield settings, reached
     finally:
         reached.close()
