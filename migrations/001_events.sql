@@ -49,11 +49,14 @@ INSERT INTO position_ledger_shared.feed_namespaces (schema_name) VALUES (current
 
 CREATE TABLE feed (
     only_row  boolean  PRIMARY KEY DEFAULT true CHECK (only_row),
-    namespace smallint NOT NULL CHECK (namespace > 0)
+    namespace smallint NOT NULL CHECK (namespace > 0),
+    inline    text     NOT NULL DEFAULT '' CHECK (inline ~ '^([1-9][0-9]*(,[1-9][0-9]*)*)?$')
 );
 INSERT INTO feed (namespace)
 SELECT namespace FROM position_ledger_shared.feed_namespaces WHERE schema_name = current_schema();
-COMMENT ON TABLE feed IS 'The advisory-lock namespace of this ledger''s feed: one row, written by the migration.';
+COMMENT ON TABLE feed IS 'What every append reads: one row, written by the migration.';
+COMMENT ON COLUMN feed.namespace IS 'The advisory-lock namespace of this ledger''s feed.';
+COMMENT ON COLUMN feed.inline IS 'Ids of the generations that are projected in the transaction of the append, ascending; changed only under an exclusive lock of this table, so while nobody is in an append.';
 
 CREATE SEQUENCE events_notification_id_seq AS bigint CACHE 1;
 
@@ -114,8 +117,18 @@ CREATE FUNCTION feed_mark() RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINE
     SET search_path FROM CURRENT
     AS $$ SELECT coalesce(pg_sequence_last_value('events_notification_id_seq'::regclass), 0) $$;
 
+-- What an append meets that was written for other modes of projecting than there are now: see append_event.
+CREATE FUNCTION refuse_mode(p_inline text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'append refused: generations projected inline are {%}, this append projects {%}',
+        p_inline, current_setting('position_ledger.inline', true) USING ERRCODE = 'PL001';
+END
+$$;
+
 -- The two doors into the log, and the only ones. One call is one transaction; the order of its steps is what makes the
 -- feed lossless: what can block first, then the shared lock that carries the number before ours, then our numbers.
+-- An append says in position_ledger.inline which generations it projects in its own transaction (none: unset); reading
+-- feed keeps that list from changing until it ends.
 
 -- One event: the hot path, scalars only (arrays would double what it costs the client).
 CREATE FUNCTION append_event(
@@ -129,8 +142,10 @@ BEGIN
     IF p_key IS NOT NULL THEN
         INSERT INTO append_keys (key, digest, appended) VALUES (p_key, p_digest, p_appended);
     END IF;
-    PERFORM pg_advisory_xact_lock_shared(
-        (f.namespace::bigint << 48) | coalesce(pg_sequence_last_value('events_notification_id_seq'::regclass), 0))
+    PERFORM CASE WHEN f.inline = coalesce(current_setting('position_ledger.inline', true), '')
+                 THEN pg_advisory_xact_lock_shared((f.namespace::bigint << 48)
+                          | coalesce(pg_sequence_last_value('events_notification_id_seq'::regclass), 0))
+                 ELSE refuse_mode(f.inline) END
        FROM feed AS f;
     recorded := clock_timestamp();
     IF p_version > 1 THEN
@@ -164,8 +179,10 @@ BEGIN
           FROM json_to_recordset(p_keys) AS k (key text, digest text, appended jsonb)
          ORDER BY k.key COLLATE "C";
     END IF;
-    PERFORM pg_advisory_xact_lock_shared(
-        (f.namespace::bigint << 48) | coalesce(pg_sequence_last_value('events_notification_id_seq'::regclass), 0))
+    PERFORM CASE WHEN f.inline = coalesce(current_setting('position_ledger.inline', true), '')
+                 THEN pg_advisory_xact_lock_shared((f.namespace::bigint << 48)
+                          | coalesce(pg_sequence_last_value('events_notification_id_seq'::regclass), 0))
+                 ELSE refuse_mode(f.inline) END
        FROM feed AS f;
     now_at := clock_timestamp();
     RETURN QUERY
@@ -204,7 +221,7 @@ SELECT e.notification_id AS seq, e.originator_id AS stream, e.originator_version
   FROM events AS e;
 COMMENT ON VIEW event_log IS 'The log for people: bodies as jsonb.';
 
-REVOKE ALL ON FUNCTION append_event, append_events, feed_mark, refuse_change FROM PUBLIC;
+REVOKE ALL ON FUNCTION append_event, append_events, feed_mark, refuse_change, refuse_mode FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION append_event, append_events TO position_ledger_appender;
 GRANT EXECUTE ON FUNCTION feed_mark TO position_ledger_reader, position_ledger_appender, position_ledger_projector;
 GRANT SELECT ON events, append_keys, feed, event_log TO position_ledger_reader, position_ledger_appender,
@@ -228,6 +245,7 @@ SELECT seqcache = 1 FROM pg_sequence WHERE seqrelid = to_regclass(current_schema
 DROP VIEW event_log;
 DROP FUNCTION append_events(json, json);
 DROP FUNCTION append_event(uuid, bigint, text, bytea, uuid, timestamptz, bytea, jsonb, text, bytea, jsonb);
+DROP FUNCTION refuse_mode(text);
 DROP FUNCTION feed_mark();
 DROP TABLE append_keys;
 DROP TABLE events;

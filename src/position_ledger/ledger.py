@@ -14,14 +14,14 @@ from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
+from position_ledger.projection.inline import Appender
+from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
-from position_ledger.store.append import Key, append
 from position_ledger.store.codec import Codec
-from position_ledger.store.envelope import NewEvent, Receipt
 
 
 class Ledger:
@@ -48,7 +48,7 @@ class Ledger:
         self._reader = Reader(self._connection, settings.ledger_schema, positions)
         self._executor = Executor(
             self._connection,
-            self._append,
+            Appender(self._connection, self.projections, self.codec).append,
             self.codec,
             streams_cached_max=settings.streams_cached_max,
             retries_max=settings.conflict_retries_max,
@@ -160,6 +160,11 @@ class Ledger:
                 known_at=known_at,
             )
 
+    def lag(self, table: str = "positions") -> Lag:
+        """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
+        with translated(), self._connection() as connection:
+            return lag_of_table(connection, table)
+
     # Where it is, and what it remembers
 
     @property
@@ -195,7 +200,3 @@ class Ledger:
 
     def _connection(self) -> Checkout:
         return Checkout(self._pool)
-
-    def _append(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
-        with self._connection() as connection:
-            return append(connection, events, keys)

@@ -22,15 +22,18 @@ from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Migrator, Outcome
-from position_ledger.projection import generations, verification
+from position_ledger.projection import generations, inline, verification
 from position_ledger.projection import rebuild as rebuilding
+from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection, load_projections
-from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Progress, Rebuild, RebuildOptions, RebuildReport, Target
+from position_ledger.projection.references import LogBroken
+from position_ledger.projection.scd2 import FoldFailed
 from position_ledger.projection.verification import TableProof
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
+from position_ledger.store.audit import broken_links
 from position_ledger.store.codec import Codec
 
 __all__ = [
@@ -42,14 +45,25 @@ __all__ = [
     "check",
     "migrate_down",
     "migrate_up",
+    "migrate_verify",
     "migration_status",
     "rebuild",
     "roll_back",
+    "set_mode",
     "verify",
 ]
 
 Tell = Callable[[str], None]
-RELEASE = metadata.version("position-ledger")
+
+
+def _release() -> str:
+    try:
+        return metadata.version("position-ledger")
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "unreleased"
+
+
+RELEASE = _release()
 
 
 class NoProgress:
@@ -67,7 +81,10 @@ class NoProgress:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """Whether the tables equal the log. ``broken_laws`` and ``broken_chain`` are sentences; empty and None if all holds."""
+    """Whether the tables equal the log. ``broken_laws`` and ``broken_chain`` are sentences; empty and None if all holds.
+
+    A table that cannot even be made from the log has no proof, and its sentence is among the broken laws.
+    """
 
     tables: tuple[TableProof, ...]
     broken_laws: tuple[str, ...]
@@ -89,6 +106,12 @@ def migration_status(settings: Settings, reached: Reached) -> Status:
     """Which migrations are applied, pending or edited. Writes nothing."""
     with translated():
         return _migrator(settings, reached).status()
+
+
+def migrate_verify(settings: Settings, reached: Reached) -> list[str]:
+    """How the schema differs from what its applied migrations make, a sentence each; empty: it is exactly that."""
+    with translated():
+        return _migrator(settings, reached).differences()
 
 
 def migrate_up(
@@ -141,6 +164,9 @@ def rebuild(
     with translated():
         projection = _projection(settings, table)
         migrator = _migrator(settings, reached, tell)
+        if not _last_applied(settings, reached):
+            msg = f"this database has no migrations applied, so no table {table}: run position-ledger migrate up"
+            raise SchemaMismatch(msg)
         change = _pending_change(migrator, table)
         if change is None:
             catalogue = migrator.targets.catalogue_at(_last_applied(settings, reached))
@@ -166,15 +192,43 @@ def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -
         return _roll_back(settings, reached, migrator, table, tell)
 
 
+def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode, *, tell: Tell) -> bool:
+    """Have a table projected inline or by workers from now on; false if it is already. Commands go on meanwhile.
+
+    Raises:
+        ConfigurationError: no such projection, or no such mode.
+        GenerationNotOurs, SwapBlocked, MigrationError: nothing was changed; says what to do.
+    """
+    if mode not in ("inline", "worker"):
+        msg = f"mode cannot be {mode!r}: it is inline or worker"
+        raise ConfigurationError(msg)
+    with translated(), _owner(settings, reached) as connection:
+        projection = _projection(settings, table)
+        with rebuilding.alone(connection, table):
+            bring_up = partial(_catch_up, settings, reached, projection)
+            changed = inline.set_mode(connection, projection, Codec(EVENTS), mode, catch_up=bring_up)
+    tell(
+        f"{table} is projected {'inline' if mode == 'inline' else 'by workers'}{' from now on' if changed else ' already'}"
+    )
+    return changed
+
+
 def verify(
     settings: Settings, reached: Reached, tables: Sequence[str] | None, *, progress: Progress | None = None
 ) -> VerifyReport:
     """Prove that tables equal the log; without naming any: all of them, and that no event was changed."""
     showing = progress or NoProgress()
     chosen = [_projection(settings, table) for table in tables] if tables else list(_projections(settings))
-    proofs, laws = [], []
+    proofs: list[TableProof] = []
+    problems: list[str] = []
     chain = None
     with translated(), _owner(settings, reached) as connection:
+        if not tables:
+            showing.start(_log_size(connection), "verifying the log")
+            with verification.snapshot(connection):
+                link = next(broken_links(connection, showing.advance), None)
+            chain = str(link) if link else None
+            showing.finish()
         for projection in chosen:
             live = generations.active(connection, projection.table)
             if live is None:
@@ -182,15 +236,16 @@ def verify(
                 raise SchemaMismatch(msg)
             generations.check_columns(connection, live.schema, projection)
             showing.start(_log_size(connection), f"verifying {projection.table}")
-            proofs.append(verification.table_equals_log(connection, projection, live, showing.advance))
+            try:
+                proofs.append(verification.table_equals_log(connection, projection, live, showing.advance))
+            except (SchemaMismatch, FoldFailed, LogBroken) as error:
+                if chain is None and isinstance(error, SchemaMismatch):
+                    raise  # the log is as it was written, and this release cannot read it
+                problems.append(f"{projection.table} cannot be made from the log: {error}")
             broken = verification.broken_law(connection, live.schema, projection)
-            laws += [broken] if broken else []
+            problems += [broken] if broken else []
             showing.finish()
-        if not tables:
-            showing.start(_log_size(connection), "verifying the log")
-            chain = verification.broken_chain(connection, showing.advance)
-            showing.finish()
-    return VerifyReport(tuple(proofs), tuple(laws), chain)
+    return VerifyReport(tuple(proofs), tuple(problems), chain)
 
 
 def check(settings: Settings, reached: Reached) -> list[str]:
@@ -372,23 +427,19 @@ def _roll_back(
         after = migrator.targets.catalogue_at(numbers[0] - 1) if numbers else before
         return Target(before, after, tuple(numbers), record=lambda cursor: migrator.record_rolled_back(cursor, undone))
 
-    def catch_up(projection: Projection[Any], generation: Generation) -> None:
-        with connect(reached.database_url, settings, as_app=True, name="position-ledger rollback") as connection:
-            follower = Follower(
-                connection,
-                [projection],
-                Codec(EVENTS),
-                name=f"rollback:{generation.generation_id}",
-                share=False,
-                only=generation.generation_id,
-            )
-            try:
-                while follower.step():
-                    pass
-            finally:
-                follower.close()
-
     with _owner(settings, reached) as connection:
         return rebuilding.roll_back(
-            connection, settings, _projections(settings), table, Codec(EVENTS), target, tell=tell, catch_up=catch_up
+            connection,
+            settings,
+            _projections(settings),
+            table,
+            Codec(EVENTS),
+            target,
+            tell=tell,
+            bring_up=partial(_catch_up, settings, reached),
         )
+
+
+def _catch_up(settings: Settings, reached: Reached, projection: Projection[Any], generation: Generation) -> None:
+    with connect(reached.database_url, settings, as_app=True, name="position-ledger operator") as connection:
+        catch_up(connection, projection, generation, Codec(EVENTS))

@@ -18,7 +18,7 @@ from position_ledger.domain.decisions import Append, Decision, decide, fill_key
 from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
-from position_ledger.execution.streams import POSITION_PREFIX, Connect, StreamCache, WorkingStreams
+from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
 from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
@@ -162,7 +162,7 @@ class Executor:
                 if not found.keys() - known.keys():
                     raise
                 known.update(found)
-            except VersionConflict:
+            except (VersionConflict, ReadApart):
                 refresh = True
                 _back_off(attempt)
         msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"

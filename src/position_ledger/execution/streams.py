@@ -18,18 +18,21 @@ import psycopg
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
+from position_ledger.domain.errors import LedgerError
 from position_ledger.domain.events import Fill
 from position_ledger.domain.fields import Handle
 from position_ledger.domain.position import Position
+from position_ledger.execution.loaded import NOT_BEGUN, Loaded, leave_snapshot, read_snapshot
 from position_ledger.store.codec import Codec
-from position_ledger.store.envelope import NO_HASH, NewEvent, Receipt, new_event_id
+from position_ledger.store.envelope import NewEvent, Receipt, new_event_id
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 """Gives a connection of the pool for the length of a with block."""
 
 STREAM_EVENTS = """
 SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
-  FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s ORDER BY e.originator_version
+  FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s
+ ORDER BY e.originator_version LIMIT %s
 """
 MANY_STREAMS_EVENTS = """
 SELECT e.originator_id, e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
@@ -42,23 +45,17 @@ SELECT e.topic, e.state FROM events AS e
  WHERE e.originator_id = %s AND e.effective_at = %s ORDER BY e.originator_version
 """
 STREAM_OF_NUMBER = "SELECT e.originator_id, e.topic FROM events AS e WHERE e.notification_id = %s"
+
+PAGE_EVENTS = 500
+"""Events of one stream that are read at a time; who had to read more leaves a snapshot."""
+
 POSITION_PREFIX = "POS-"
 DIGITS_MAX = 18
 """Digits of a number that surely fits a bigint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A stream as far as it has been read: state, version, hash of the last event, first and last global number."""
-
-    state: Position | Book | None = None
-    version: int = 0
-    stream_hash: bytes = NO_HASH
-    opened_seq: int = 0
-    last_seq: int = 0
-
-
-NOT_BEGUN = Loaded()
+class ReadApart(LedgerError):
+    """Streams that belong together were read at different moments, with a change in between: read them again."""
 
 
 @dataclass(slots=True)
@@ -146,8 +143,16 @@ class WorkingStreams:
         return Located(stream, state)
 
     def position_stream(self, stream: UUID) -> Position:
-        """The position of a stream that a book names."""
-        return cast("Position", self._working(stream).state)
+        """The open position of a stream that a book names.
+
+        Raises:
+            ReadApart: it is no longer open, so the book is older than the position.
+        """
+        position = cast("Position", self._working(stream).state)
+        if not position.is_open:
+            msg = f"position stream {stream} has ended since its book was read"
+            raise ReadApart(msg)
+        return position
 
     def book(self, key: BookKey) -> Book:
         """The book of a key, empty if it has not begun."""
@@ -181,10 +186,17 @@ class WorkingStreams:
         return self._fills_at[stream, at]
 
     def fold(self, decision: Decision) -> None:
-        """Let later commands of the batch see what was decided."""
+        """Let later commands of the batch see what was decided.
+
+        Raises:
+            ReadApart: what was decided does not fit one of the streams, so they were read at different moments.
+        """
         for append in decision.appends:
             working = self._working(append.stream)
-            working.state = fold_append(working.state, append)
+            try:
+                working.state = fold_append(working.state, append)
+            except TypeError as error:
+                raise ReadApart(str(error)) from error
 
     def note_handle(self, command: Command, opened: UUID | None) -> None:
         """Let later commands of the batch address the position that this one opened by its handle, if it has one."""
@@ -225,9 +237,22 @@ class WorkingStreams:
 
     def _read_on(self, stream: UUID, loaded: Loaded) -> Loaded:
         """Fold what the log has beyond the version that is loaded."""
+        began_at = loaded.version
         with self._connect() as connection:
-            rows = connection.execute(STREAM_EVENTS, (stream, loaded.version), prepare=True, binary=True).fetchall()
-        return self._folded(stream, loaded, rows)
+            while rows := self._page(connection, stream, loaded.version):
+                if began_at == 0 and len(rows) == PAGE_EVENTS and (snapshot := read_snapshot(connection, stream)):
+                    loaded, began_at = snapshot, snapshot.version
+                    continue
+                loaded = self._folded(stream, loaded, rows)
+                if len(rows) < PAGE_EVENTS:
+                    break
+            if loaded.version - began_at >= PAGE_EVENTS:
+                leave_snapshot(connection, stream, loaded)
+        return loaded
+
+    @staticmethod
+    def _page(connection: psycopg.Connection[Any], stream: UUID, after: int) -> list[tuple[Any, ...]]:
+        return connection.execute(STREAM_EVENTS, (stream, after, PAGE_EVENTS), prepare=True, binary=True).fetchall()
 
     def _read_many(self, streams: Iterable[UUID]) -> None:
         """Read streams on from where memory has them, in one round trip."""

@@ -51,6 +51,7 @@ class DependentView:
     materialized: bool
     definition: str
     depth: int
+    options: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +128,10 @@ _VIEWS: Final = """
           JOIN pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN' AND r.ev_class <> b.relation
     )
     SELECT n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'm' AS materialized,
-           pg_get_viewdef(c.oid) AS definition, max(b.depth) AS depth
+           pg_get_viewdef(c.oid) AS definition, max(b.depth) AS depth, coalesce(c.reloptions, '{}') AS options
       FROM below b JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE b.depth > 0
-     GROUP BY n.nspname, c.relname, c.relkind, c.oid
+     GROUP BY n.nspname, c.relname, c.relkind, c.oid, c.reloptions
      ORDER BY max(b.depth), 1, 2
 """
 _ROW_TYPES: Final = """
@@ -216,7 +217,7 @@ def _hanging(cursor: Cursor[dict[str, Any]], oid: int) -> dict[str, Any]:
 
     return {
         "foreign_keys": tuple(IncomingForeignKey(**row) for row in rows(_FOREIGN_KEYS)),
-        "views": tuple(DependentView(**row) for row in rows(_VIEWS)),
+        "views": tuple(DependentView(**{**row, "options": tuple(row["options"])}) for row in rows(_VIEWS)),
         "functions": tuple(DependentFunction(**row) for row in rows(_FUNCTIONS)),
         "rules": tuple(DependentRule(**row) for row in rows(_RULES)),
         "publications": tuple(

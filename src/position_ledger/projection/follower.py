@@ -165,8 +165,14 @@ class Follower:
         try:
             one.projector.project(group, min([horizon, *ahead]))
         except LeaseLost:
-            one.held = leases.renew(self._connection, one.held)
+            self._let_go(one, group)
         return True
+
+    def _let_go(self, one: _Followed, group: Sequence[Lease]) -> None:
+        """Give back what was refused, even what may still be ours: it is acquired again with a checkpoint read afresh."""
+        leases.release(self._connection, group)
+        one.held = [lease for lease in one.held if lease not in group]
+        self._upkeep_due = 0.0
 
 
 def min_position(held: Sequence[Lease]) -> int:

@@ -109,10 +109,14 @@ def leave(connection: psycopg.Connection[Any], worker: str) -> None:
     )
 
 
+def workers_alive(connection: psycopg.Connection[Any], fingerprint: str) -> int:
+    """How many workers with this code were seen lately."""
+    return int(only_row(connection.execute(WORKERS_ALIVE, (WORKER_FORGOTTEN_S, fingerprint)))[0])
+
+
 def fair_share(connection: psycopg.Connection[Any], fingerprint: str, shards: int) -> int:
     """How many shards each worker with this code should hold: all shards divided by the workers alive, rounded up."""
-    row = only_row(connection.execute(WORKERS_ALIVE, (WORKER_FORGOTTEN_S, fingerprint)))
-    return -(-shards // max(1, int(row[0])))
+    return -(-shards // max(1, workers_alive(connection, fingerprint)))
 
 
 def by_generation(leases: Iterable[Lease]) -> dict[int, list[Lease]]:

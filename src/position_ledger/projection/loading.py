@@ -10,7 +10,8 @@ from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
@@ -40,9 +41,6 @@ FETCH_EVENTS = 2_000
 
 NUMBERS_KEPT_MAX = 50_000
 """Distinct amounts whose binary form a process remembers: some ten megabytes."""
-
-STREAM_STATEMENT_TIMEOUT_S = 0
-"""A chunk may read for as long as it needs."""
 
 RANGE = """
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at
@@ -93,13 +91,13 @@ def load(
     """Load every version up to a number into the bare table in ``schema``; ``advance`` hears of events as they are done."""
     pending = chunks(upto)
     if processes <= 1:
-        done = [_told(load_chunk(url, settings, projection, schema, chunk), advance) for chunk in pending]
+        with Loader(url, settings, projection, schema) as loader:
+            done = [_told(loader.load(chunk), advance) for chunk in pending]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(max_workers=processes, mp_context=context) as pool:
-            running = [
-                pool.submit(_load_in_process, url, settings, projection.table, schema, chunk) for chunk in pending
-            ]
+        setting_up = (url, settings, projection.table, schema)
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=setting_up) as pool:
+            running = [pool.submit(_load_in_process, chunk) for chunk in pending]
             done = [_told(finished.result(), advance) for finished in as_completed(running)]
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
 
@@ -109,35 +107,59 @@ def _told(loaded: Loaded, advance: Callable[[int], None]) -> Loaded:
     return loaded
 
 
-def _load_in_process(url: str, settings: Settings, table: str, schema: str, chunk: Chunk) -> Loaded:
+class Loader:
+    """Loads chunks over two connections that it keeps: one reads and folds, the other copies. Not for threads."""
+
+    def __init__(self, url: str, settings: Settings, projection: Projection[Any], schema: str) -> None:
+        self._projection = projection
+        self._resolver = Resolver(Codec(EVENTS), projection.folds)
+        self._copy_in = statements.copy_in(schema, projection)
+        self._reading, self._writing = (
+            connect(url, settings, as_app=False, name="position-ledger rebuild") for _ in range(2)
+        )
+        for connection in (self._reading, self._writing):
+            connection.execute("SELECT set_config('statement_timeout', '0', false)")
+        self._types, self._json_places = _binary(self._writing, schema, projection)
+        self._writing.adapters.register_dumper(Decimal, RememberedDecimal)
+
+    def load(self, chunk: Chunk) -> Loaded:
+        """Fold one range of streams and copy its versions into the table, in one transaction."""
+        events = versions = 0
+        with self._writing.transaction(), self._writing.cursor() as cursor, cursor.copy(self._copy_in) as copy:
+            copy.set_types(self._types)
+            for batch in replayed(self._reading, self._projection, self._resolver, chunk):
+                events += batch.events
+                versions += len(batch.versions)
+                for version in batch.versions:
+                    copy.write_row(_encoded(statements.values_of(version), self._json_places))
+        return Loaded(events, versions)
+
+    def __enter__(self) -> Self:
+        """The loader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close both connections."""
+        self._reading.close()
+        self._writing.close()
+
+
+_loaders: list[Loader] = []
+"""The loader of a process of the pool; it ends with the process."""
+
+
+def _set_up(url: str, settings: Settings, table: str, schema: str) -> None:
     projection = next((one for one in load_projections(settings.projections) if one.table == table), None)
     if projection is None:
         msg = f"setting projections: {settings.projections!r} defines no table {table!r}"
         raise ConfigurationError(msg)
-    return load_chunk(url, settings, projection, schema, chunk)
+    _loaders.append(Loader(url, settings, projection, schema))
 
 
-def load_chunk(url: str, settings: Settings, projection: Projection[Any], schema: str, chunk: Chunk) -> Loaded:
-    """Fold one range of streams and copy its versions into the table, in one transaction."""
-    events = versions = 0
-    with (
-        connect(url, settings, as_app=False, name="position-ledger rebuild") as reading,
-        connect(url, settings, as_app=False, name="position-ledger rebuild") as writing,
-        writing.transaction(),
-        writing.cursor() as cursor,
-    ):
-        for connection in (reading, writing):
-            connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        types, json_places = _binary(writing, schema, projection)
-        cursor.adapters.register_dumper(Decimal, RememberedDecimal)
-        with cursor.copy(statements.copy_in(schema, projection)) as copy:
-            copy.set_types(types)
-            for batch in replayed(reading, projection, chunk):
-                events += batch.events
-                versions += len(batch.versions)
-                for version in batch.versions:
-                    copy.write_row(_encoded(statements.values_of(version), json_places))
-    return Loaded(events, versions)
+def _load_in_process(chunk: Chunk) -> Loaded:
+    return _loaders[0].load(chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +170,13 @@ class Replayed:
     versions: list[Version]
 
 
-def replayed(connection: psycopg.Connection[Any], projection: Projection[Any], chunk: Chunk) -> Iterator[Replayed]:
+def replayed(
+    connection: psycopg.Connection[Any], projection: Projection[Any], resolver: Resolver, chunk: Chunk
+) -> Iterator[Replayed]:
     """Fold a range of streams from their beginning, a bounded number of events at a time, each stream whole.
 
     The one way in which history becomes rows outside live projecting: load and verification both go through it.
     """
-    resolver = Resolver(_codec(), projection.folds)
     current: dict[str, Version] = {}
     stream: UUID | None = None
     with connection.transaction(), connection.cursor(name="replay") as cursor:
@@ -178,12 +201,6 @@ def replayed(connection: psycopg.Connection[Any], projection: Projection[Any], c
                 finished.extend(_superseded(projection, some, current))
             yield Replayed(len(rows), finished)
         yield Replayed(0, list(current.values()))
-
-
-@lru_cache(maxsize=1)
-def _codec() -> Codec:
-    """One for the process: making the decoders of all events takes as long as folding hundreds."""
-    return Codec(EVENTS)
 
 
 def _superseded(

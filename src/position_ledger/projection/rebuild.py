@@ -7,7 +7,6 @@ the numbers of events, so they are the same as before. The old generation is kep
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,14 +16,15 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from position_ledger.database import connect, process_name
-from position_ledger.errors import GenerationNotOurs, MigrationError, SchemaMismatch, VerificationFailed
+from position_ledger.database import connect
+from position_ledger.errors import GenerationNotOurs, MigrationError, SchemaMismatch, SwapBlocked, VerificationFailed
+from position_ledger.migration.attached import attached_to
 from position_ledger.migration.catalogue import Catalogue, Table
 from position_ledger.migration.ddl import create_table, finish_table, shadow_path
-from position_ledger.projection import generations, verification
+from position_ledger.projection import foreign_keys, generations, leases, verification
+from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, catch_up, tail_events
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
-from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.loading import load
 from position_ledger.projection.swap import BUDGET_S, SwapPlan, make_schema, swap
@@ -36,10 +36,6 @@ from position_ledger.store.codec import Codec
 REBUILD_LOCK = 0x504C52
 """First half of the advisory lock that keeps two rebuilds of one projection apart; the second half is its hash."""
 
-SHORT_TAIL_EVENTS = 200
-"""The catch-up ends when no more than this is left: the swap projects the rest."""
-
-CATCH_UP_ROUNDS_MAX = 200
 MAINTENANCE_MEMORY = "256MB"
 
 
@@ -102,6 +98,39 @@ class Target:
     record: Callable[[psycopg.Cursor[Any]], None] = lambda _cursor: None
 
 
+def require_worker_mode(live: Generation) -> None:
+    """Refuse what replaces an inline generation: its writers would have to follow in the middle of an append.
+
+    Raises:
+        SwapBlocked: says what to do instead.
+    """
+    if live.mode == "inline":
+        msg = (
+            f"table {live.projection} is projected inline, and only a table in worker mode can be replaced: set it to "
+            "worker mode, do this again, and set it back to inline"
+        )
+        raise SwapBlocked(msg)
+
+
+@contextmanager
+def alone(connection: psycopg.Connection[Any], table: str) -> Iterator[None]:
+    """Keep other rebuilds, rollbacks and changes of mode of the table away; a killed process leaves no lock behind.
+
+    Raises:
+        MigrationError: another one is going on.
+    """
+    key = (REBUILD_LOCK, table)
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
+    if row is None or not row[0]:
+        msg = f"another rebuild of {table} is running: wait for it, or see position-ledger status"
+        raise MigrationError(msg)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", key)
+
+
 class Rebuild:
     """One rebuild of one projection. ``connection`` is autocommit and owns the schema of the ledger."""
 
@@ -141,9 +170,10 @@ class Rebuild:
             SwapBlocked: no quiet moment; the shadow was dropped, the live table is unchanged.
         """
         table = self._target_table(target)
-        live = self._live()
-        with self._alone():
+        with alone(self._connection, self._projection.table):
+            live = self._live()
             self._drop_leftovers()
+            foreign_keys.validate_pending(self._connection, self._projection.table)
             upto = feed.horizon(self._connection)
             self._report.verified_up_to = upto
             if options.dry_run:
@@ -184,21 +214,8 @@ class Rebuild:
                 f"table {self._projection.table} has never been set up in this database: run position-ledger migrate up"
             )
             raise SchemaMismatch(msg)
+        require_worker_mode(live)
         return live
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other rebuilds of the table away; the lock goes with the session, so a killed one leaves none."""
-        key = (REBUILD_LOCK, self._projection.table)
-        row = self._connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
-        if row is None or not row[0]:
-            msg = f"another rebuild of {self._projection.table} is running: wait for it, or see position-ledger status"
-            raise MigrationError(msg)
-        try:
-            yield
-        finally:
-            if not self._connection.closed:
-                self._connection.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", key)
 
     def _drop_leftovers(self) -> None:
         """The shadow of a rebuild that was killed."""
@@ -264,30 +281,9 @@ class Rebuild:
         self._tell(f"indexes, constraints and statistics in {self._report.index_s:.2f} s")
 
     def _catch_up(self, new: Generation) -> None:
-        """Project what came meanwhile, in rounds that shrink, beside any worker that has the code already."""
-        if new.mode == "inline":
-            msg = f"{new.projection} is projected inline: switch it to worker mode for the rebuild"
-            raise GenerationNotOurs(msg)
+        """Project what came meanwhile, beside any worker that has the code already."""
         with connect(self._url, self._settings, as_app=True, name="position-ledger rebuild") as connection:
-            follower = Follower(
-                connection,
-                [self._projection],
-                self._codec,
-                name=f"{process_name()}:{uuid.uuid4().hex[:6]}",
-                share=False,
-                only=new.generation_id,
-            )
-            try:
-                for _ in range(CATCH_UP_ROUNDS_MAX):
-                    follower.step()
-                    self._report.catch_up_rounds += 1
-                    if self._tail(new) <= SHORT_TAIL_EVENTS:
-                        return
-            finally:
-                follower.close()
-
-    def _tail(self, generation: Generation) -> int:
-        return feed.mark(self._connection) - verification.checkpoint(self._connection, generation.generation_id)
+            self._report.catch_up_rounds += catch_up(connection, self._projection, new, self._codec)
 
     def _prove(self, live: Generation, new: Generation, target: Target, options: RebuildOptions) -> None:
         """The shadow keeps the laws, holds what the migrations verify, and equals the live table where it should."""
@@ -312,6 +308,10 @@ class Rebuild:
                 "changed by hand); the live table is unchanged"
             )
             raise VerificationFailed(msg)
+        attached = attached_to(self._connection, self._settings.ledger_schema, live.projection)
+        foreign_keys.require_kept(
+            self._connection, attached.foreign_keys, live.projection, live.schema, new.schema, upto
+        )
         self._tell(
             f"verified {len(columns)} columns against the live table up to event {upto} in {self._report.verify_s:.2f} s"
         )
@@ -379,7 +379,7 @@ def roll_back(
     target: Callable[[Generation, Generation], Target],
     *,
     tell: Callable[[str], None],
-    catch_up: Callable[[Projection[Any], Generation], None],
+    bring_up: Callable[[Projection[Any], Generation], None],
 ) -> RebuildReport:
     """Put the retired generation back in place of the active one.
 
@@ -387,31 +387,22 @@ def roll_back(
         GenerationNotOurs: there is none, or it is behind and this code cannot bring it up; names the release that can.
         SwapBlocked: no quiet moment; nothing was changed.
     """
-    kept = generations.kept(connection, table)
-    live = next((g for g in kept if g.state == "active"), None)
-    retired = [g for g in kept if g.state == "retired"]
-    if live is None or not retired:
-        msg = f"table {table} has no retired generation to go back to: only the last one before a swap is kept"
-        raise GenerationNotOurs(msg)
-    old = retired[-1]
-    ours = next((p for p in projections if p.table == table and fingerprint_of(p) == old.fingerprint), None)
-    behind = feed.mark(connection) - verification.checkpoint(connection, old.generation_id)
-    if ours is None and behind > SHORT_TAIL_EVENTS:
-        msg = (
-            f"the retired generation of {table} is {behind} events behind and was built by other code (release "
-            f"{old.release}): run the rollback, or a worker, with that release"
+    with alone(connection, table):
+        live, old = _to_exchange(connection, table)
+        ours = next((p for p in projections if p.table == table and fingerprint_of(p) == old.fingerprint), None)
+        if ours is None:
+            _require_followed(connection, live, old)
+        foreign_keys.validate_pending(connection, table)
+        back = target(live, old)
+        plan = SwapPlan(live, old, ours, back.before, back.after, back.record)
+        result = swap(
+            connection,
+            plan,
+            codec,
+            schema=settings.ledger_schema,
+            tell=tell,
+            catch_up=partial(bring_up, ours, old) if ours else lambda: None,
         )
-        raise GenerationNotOurs(msg)
-    back = target(live, old)
-    plan = SwapPlan(live, old, ours, back.before, back.after, back.record)
-    result = swap(
-        connection,
-        plan,
-        codec,
-        schema=settings.ledger_schema,
-        tell=tell,
-        catch_up=partial(catch_up, ours, old) if ours else lambda: None,
-    )
     return RebuildReport(
         table,
         old.generation_id,
@@ -420,3 +411,27 @@ def roll_back(
         swapped=True,
         messages=[f"generation {old.generation_id} of {table} is active again"],
     )
+
+
+def _to_exchange(connection: psycopg.Connection[Any], table: str) -> tuple[Generation, Generation]:
+    """The active generation, and the retired one that it can be exchanged for."""
+    kept = generations.kept(connection, table)
+    live = next((g for g in kept if g.state == "active"), None)
+    retired = [g for g in kept if g.state == "retired"]
+    if live is None or not retired:
+        msg = f"table {table} has no retired generation to go back to: only the last one before a swap is kept"
+        raise GenerationNotOurs(msg)
+    require_worker_mode(live)
+    return live, retired[-1]
+
+
+def _require_followed(connection: psycopg.Connection[Any], live: Generation, old: Generation) -> None:
+    """Refuse a rollback to rows that nobody keeps current: this code cannot fold them."""
+    behind = max(0, tail_events(connection, old))
+    if not behind or (behind <= SHORT_TAIL_EVENTS and leases.workers_alive(connection, old.fingerprint)):
+        return
+    msg = (
+        f"the retired generation of {live.projection} is {behind} events behind and was built by other code (release "
+        f"{old.release}): run the rollback, or a worker, with that release"
+    )
+    raise GenerationNotOurs(msg)

@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 from pydantic import BaseModel
 
+from position_ledger.domain.errors import LedgerError
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import StreamRef
 from position_ledger.store.codec import Codec
@@ -28,6 +29,10 @@ SELECT e.originator_id, e.originator_version, e.notification_id
 """
 
 
+class LogBroken(LedgerError):
+    """An event that another one refers to is gone from the log; verify names the place, a backup has the event."""
+
+
 class Resolver:
     """Decodes stored rows into `Recorded` events with their numbers. Keeps a bounded memory of openings."""
 
@@ -41,6 +46,7 @@ class Resolver:
 
         Raises:
             SchemaMismatch: an event cannot be read by this release.
+            LogBroken: an event that is referred to is not there.
         """
         if len(self._openings) > OPENINGS_KEPT_MAX:
             self._openings.clear()
@@ -48,6 +54,7 @@ class Resolver:
         pairs = [tuple(self._pairs(row.topic, body)) for row, body in zip(rows, bodies, strict=True)]
         self._openings.update((row.stream, row.seq) for row in rows if row.version == 1)
         numbers = self._look_up(connection, rows, pairs)
+        self._require_all(rows, pairs, numbers)
         return [
             Recorded(
                 row.seq,
@@ -62,6 +69,19 @@ class Resolver:
             )
             for row, body, wanted in zip(rows, bodies, pairs, strict=True)
         ]
+
+    def _require_all(
+        self, rows: Sequence[StoredRow], pairs: Sequence[Sequence[Pair]], numbers: Mapping[Pair, int]
+    ) -> None:
+        for row, wanted in zip(rows, pairs, strict=True):
+            needed = wanted if row.stream in self._openings else (*wanted, (row.stream, 1))
+            for stream, version in needed:
+                if (stream, version) not in numbers:
+                    msg = (
+                        f"event {row.seq} ({row.topic}) refers to version {version} of stream {stream}, which the log "
+                        "does not have: run position-ledger verify"
+                    )
+                    raise LogBroken(msg)
 
     def _pairs(self, topic: str, body: Any) -> Iterator[Pair]:
         for path in self._paths.get(topic, ()):

@@ -16,13 +16,14 @@ import psycopg
 from psycopg import sql
 from psycopg.sql import SQL, Identifier, Literal
 
+from position_ledger.database import first_line
 from position_ledger.errors import GenerationNotOurs, SwapBlocked
 from position_ledger.migration.attached import Attached, attached_to
 from position_ledger.migration.catalogue import Catalogue, View
+from position_ledger.projection import foreign_keys
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import GENERATION_LOCK, Generation
-from position_ledger.projection.projector import apply_events
-from position_ledger.projection.references import Resolver
+from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
 
@@ -32,10 +33,10 @@ QUIET_MS = 5
 
 BUDGET_S = 60.0
 PAUSE_S = 0.01
-TAIL_EVENTS_MAX = 500
-"""Events that the swap itself may still project; with more left it lets the followers go on and tries again."""
 
 SHADOW_ROLES = ("position_ledger_reader", "position_ledger_projector")
+
+POSITIONS = "SELECT c.position FROM projection_checkpoints AS c WHERE c.generation_id = %s"
 
 BUSY = """
 SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), extract(epoch FROM clock_timestamp() - a.xact_start)::float8,
@@ -80,8 +81,9 @@ class SwapResult:
     tail_events: int
 
 
-def blockers(attached: Attached) -> list[str]:
+def blockers(attached: Attached, before: Catalogue) -> list[str]:
     """What hangs on the live table and cannot be moved to another one, each in words with the remedy."""
+    made = before.tables.get(attached.live.name, attached.live)
     words = [
         f"materialized view {v.schema}.{v.name} (drop it, and create it again after the swap)"
         for v in attached.views
@@ -97,6 +99,16 @@ def blockers(attached: Attached) -> list[str]:
     words += [f"index {name} is not in the migrations (add it by a migration)" for name in attached.extra_indexes]
     words += [
         f"constraint {name} is not in the migrations (add it by a migration)" for name in attached.extra_constraints
+    ]
+    words += [
+        f"statistics {name} are not in the migrations (add them by a migration)"
+        for name in attached.live.statistics
+        if name not in made.statistics
+    ]
+    words += [
+        f"it has {feature}, which is not in the migrations"
+        for feature in attached.live.unsupported
+        if feature not in made.unsupported
     ]
     return words
 
@@ -117,27 +129,38 @@ def swap(
         SwapBlocked: something that cannot be moved hangs on the table, or no quiet moment came within the budget; names
             what is in the way. The live table is as before.
     """
-    attached = attached_to(connection, schema, plan.live.projection, plan.before.tables.get(plan.live.projection))
-    if blockers(attached):
-        msg = f"table {schema}.{plan.live.projection} cannot be swapped: {'; '.join(blockers(attached))}"
-        raise SwapBlocked(msg)
-    make_schema(connection, retired_schema(schema, plan.live))
     deadline = time.monotonic() + budget_s
     attempts = 0
     while True:
         attempts += 1
         catch_up()
+        attached = _movable(connection, plan, schema)
         try:
             _wait_for_quiet(connection, _relations(connection, attached, schema), deadline)
             lock_ms, tail = _attempt(connection, plan, codec, attached, schema)
-            _validate(connection, attached)
-        except (_TryAgain, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        except (_TryAgain, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if time.monotonic() > deadline:
                 raise SwapBlocked(_who(connection, attached, schema, error)) from error
             time.sleep(PAUSE_S * random.uniform(0.5, 2.0))  # noqa: S311 - jitter
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+            msg = (
+                f"table {schema}.{plan.live.projection} cannot be swapped with what hangs on it: {first_line(error)}; "
+                "the live table is unchanged"
+            )
+            raise SwapBlocked(msg) from error
         else:
+            foreign_keys.validate_pending(connection, plan.live.projection)
             tell(f"swapped {plan.live.projection} in attempt {attempts}, locked for {lock_ms:.1f} ms")
             return SwapResult(attempts, lock_ms, tail)
+
+
+def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -> Attached:
+    """What hangs on the live table now, all of which can be moved."""
+    attached = attached_to(connection, schema, plan.live.projection, plan.before.tables.get(plan.live.projection))
+    if blockers(attached, plan.before):
+        msg = f"table {schema}.{plan.live.projection} cannot be swapped: {'; '.join(blockers(attached, plan.before))}"
+        raise SwapBlocked(msg)
+    return attached
 
 
 def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str], deadline: float) -> None:
@@ -146,7 +169,8 @@ def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str
         if not busy:
             return
         if time.monotonic() > deadline:
-            raise _TryAgain
+            msg = "transactions hold the table"
+            raise _TryAgain(msg)
         time.sleep(PAUSE_S / 2)
 
 
@@ -181,50 +205,49 @@ def _attempt(
             )
         )
         started = time.perf_counter()
+        make_schema(connection, retired_schema(schema, plan.live))
         for statement in _exchange(plan, attached, schema):
             cursor.execute(statement)
+        _require_nothing_left(cursor, plan, schema)
         _record(cursor, plan, schema)
+        foreign_keys.note(cursor, plan.new.generation_id, attached.foreign_keys)
         plan.record(cursor)
     return (time.perf_counter() - started) * 1000, tail
 
 
+LEFT_BEHIND = """
+SELECT k.conname::text FROM pg_constraint AS k WHERE k.contype = 'f' AND k.confrelid = %(table)s::regclass
+ UNION ALL
+SELECT r.ev_class::regclass::text FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+ WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s::regclass
+ LIMIT 1
+"""
+
+
+def _require_nothing_left(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: str) -> None:
+    """Begin again when a view or foreign key came after we had looked: it would go on with the retired table."""
+    aside = Identifier(retired_schema(schema, plan.live), plan.live.projection).as_string(cursor)
+    left = cursor.execute(LEFT_BEHIND, {"table": aside}).fetchone()
+    if left is not None:
+        msg = f"{left[0]} was created while the table was swapped"
+        raise _TryAgain(msg)
+
+
 def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec) -> int:
-    """Bring the new generation to the horizon, so that what becomes active is never behind what was live."""
-    upto = feed.horizon(connection)
-    positions = connection.execute(
-        "UPDATE projection_checkpoints AS c SET token = c.token + 1, holder = NULL, lease_until = '-infinity' "
-        "WHERE c.generation_id = %s RETURNING c.stream_from, c.stream_to, c.position",
-        (plan.new.generation_id,),
-    ).fetchall()
+    """Bring the new generation to the horizon, so that what becomes active is never behind what was live.
+
+    The horizon may step back a little, when an append begins with an old number; what the live table has reached was a
+    horizon once, so it is whole up to there.
+    """
+    live = [row[0] for row in connection.execute(POSITIONS, (plan.live.generation_id,))]
     if plan.projection is None:
-        behind = connection.execute(
-            "SELECT max(o.position) > %s FROM projection_checkpoints AS o WHERE o.generation_id = %s",
-            (min(row[2] for row in positions), plan.live.generation_id),
-        ).fetchone()
-        if behind is not None and behind[0]:
-            raise _TryAgain
+        new = [row[0] for row in connection.execute(POSITIONS, (plan.new.generation_id,))]
+        if min(new) < max(live):
+            msg = f"the workers of release {plan.new.release} have not projected what the live table has"
+            raise _TryAgain(msg)
         return 0
-    events = 0
-    resolver = Resolver(codec, plan.projection.folds)
-    for position in sorted({row[2] for row in positions}):
-        ranges = [(low, high) for low, high, at in positions if at == position]
-        rows = feed.page(
-            connection,
-            after=position,
-            upto=upto,
-            topics=plan.projection.topics,
-            ranges=ranges,
-            limit=TAIL_EVENTS_MAX + 1,
-        )
-        events += len(rows)
-        if events > TAIL_EVENTS_MAX:
-            raise _TryAgain
-        apply_events(connection, plan.new.schema, plan.projection, resolver.resolve(connection, rows), {})
-    connection.execute(
-        "UPDATE projection_checkpoints AS c SET position = %s WHERE c.generation_id = %s AND c.position < %s",
-        (upto, plan.new.generation_id, upto),
-    )
-    return events
+    upto = max(feed.horizon(connection), *live)
+    return project_tail(connection, plan.new, plan.projection, codec, upto)
 
 
 def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
@@ -246,7 +269,9 @@ def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement
         SQL("ALTER TABLE {} SET SCHEMA {}").format(live_name, Identifier(aside)),
         SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(plan.new.schema, table), Identifier(schema)),
         SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(live_name),
+        SQL("ALTER TABLE {} OWNER TO {}").format(live_name, Identifier(attached.live.owner)),
     ]
+    statements += _by_hand(plan, attached, live_name)
     statements += _bind_views(plan, attached, schema)
     statements += [
         SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
@@ -277,10 +302,29 @@ def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement
     return statements
 
 
+def _by_hand(plan: SwapPlan, attached: Attached, name: Identifier) -> list[Statement]:
+    """Comments and options that somebody gave the live table beside what the migrations say."""
+    made, live = plan.before.tables.get(plan.live.projection), attached.live
+    if made is None:
+        return []
+    statements: list[Statement] = []
+    if live.comment != made.comment:
+        statements.append(SQL("COMMENT ON TABLE {} IS {}").format(name, Literal(live.comment)))
+    for column in live.columns.values():
+        known = made.columns.get(column.name)
+        if known is not None and column.comment != known.comment and column.name in plan.new.columns:
+            on = SQL("{}.{}").format(name, Identifier(column.name))
+            statements.append(SQL("COMMENT ON COLUMN {} IS {}").format(on, Literal(column.comment)))
+    own = [option for option in live.options if option not in made.options]
+    if own:
+        statements.append(SQL("ALTER TABLE {} SET ({})").format(name, SQL(", ".join(own))))
+    return statements
+
+
 def _bind_views(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
     """Every view that reads the table itself, bound to the new one; those of the migrations as the target has them."""
     statements = [
-        _replace_view(Identifier(view.schema, view.name), view.definition)
+        _replace_view(Identifier(view.schema, view.name), view.definition, view.options)
         for view in attached.views
         if view.depth == 1 and not (view.schema == schema and view.name in plan.before.views)
     ]
@@ -291,7 +335,7 @@ def _bind_views(plan: SwapPlan, attached: Attached, schema: str) -> list[Stateme
         if before is not None and not _extends(before, target):
             statements.append(SQL("DROP VIEW {}").format(Identifier(schema, name)))
             before = None
-        statements.append(_replace_view(Identifier(schema, name), target.definition))
+        statements.append(_replace_view(Identifier(schema, name), target.definition, target.options))
         if before is None:
             statements += _describe_view(target, schema)
     gone = [name for name in plan.before.views if name not in plan.after.views]
@@ -319,8 +363,10 @@ def _extends(before: View, after: View) -> bool:
     return new[: len(old)] == old
 
 
-def _replace_view(name: Identifier, definition: str) -> Statement:
-    return SQL("CREATE OR REPLACE VIEW {} AS {}").format(name, SQL(definition.rstrip().rstrip(";")))
+def _replace_view(name: Identifier, definition: str, options: Sequence[str]) -> Statement:
+    # Replacing a view gives it the options of the statement, so they are said again.
+    given = SQL(" WITH ({})").format(SQL(", ".join(options))) if options else SQL("")
+    return SQL("CREATE OR REPLACE VIEW {}{} AS {}").format(name, given, SQL(definition.rstrip().rstrip(";")))
 
 
 def _describe_view(view: View, schema: str) -> list[Statement]:
@@ -379,14 +425,3 @@ def _record(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: str) -> None:
     if (retired, activated) != (1, 1):
         msg = f"the generations of {plan.live.projection} were changed by somebody else meanwhile: look at position-ledger status"
         raise GenerationNotOurs(msg)
-
-
-def _validate(connection: psycopg.Connection[Any], attached: Attached) -> None:
-    """Check the foreign keys that were valid before, with readers and writers going on."""
-    for fk in attached.foreign_keys:
-        if fk.validated:
-            connection.execute(
-                SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
-                    Identifier(fk.schema, fk.table), Identifier(fk.name)
-                )
-            )

@@ -17,6 +17,9 @@ from position_ledger.store.envelope import NewEvent, Receipt
 EVENTS_IN_APPEND_MAX = 10_000
 """One append takes one lock, whatever its size; this bounds its memory and the time it holds the feed."""
 
+MODE_CHANGED = "PL001"
+"""What the database answers to an append that projects other generations inline than it must."""
+
 APPEND_ONE = """
 SELECT seq, recorded
   FROM append_event(%s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s::jsonb)
@@ -26,6 +29,13 @@ APPEND_MANY = "SELECT stream, version, seq, recorded FROM append_events(%s::json
 
 class VersionConflict(LedgerError):
     """Another writer appended to one of the streams first: load them again and decide anew."""
+
+
+class ModeChanged(LedgerError):
+    """Tables are projected inline that this append would not project, or the reverse: nothing was written."""
+
+    def __init__(self, detail: str = "the mode of projecting was changed meanwhile") -> None:
+        super().__init__(f"{detail}; append through position_ledger.Ledger, which follows the mode, and repeat it")
 
 
 class KeyTaken(LedgerError):
@@ -49,6 +59,7 @@ def append(
     Raises:
         VersionConflict: a stream has the version already, or lacks the one before it.
         KeyTaken: one of the keys is there already.
+        ModeChanged: a table is projected inline; see `position_ledger.projection.inline`.
         LedgerError: called inside a transaction of the caller, whose rollback to a savepoint would drop the feed lock.
     """
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
@@ -74,6 +85,10 @@ def append_here(
         raise VersionConflict(error.diag.message_detail or "") from error
     except (psycopg.errors.IntegrityConstraintViolation, psycopg.errors.NotNullViolation) as error:
         raise VersionConflict(error.diag.message_primary or "") from error
+    except psycopg.Error as error:
+        if error.sqlstate == MODE_CHANGED:
+            raise ModeChanged(error.diag.message_primary or "") from error
+        raise
 
 
 def _append_one(connection: psycopg.Connection[Any], event: NewEvent, key: Key | None) -> Receipt:

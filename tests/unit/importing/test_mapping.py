@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from position_ledger.errors import ConfigurationError
 from position_ledger.importing import load_mapping, preset_names
 from position_ledger.importing.mapping import parse_mapping
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMPLETE = """
 order = "oldest_first"
@@ -30,7 +33,7 @@ def test_every_preset_can_be_used() -> None:
 
 def test_a_mapping_of_the_necessary_keys_has_the_documented_defaults() -> None:
     mapping = parse_mapping("mine", COMPLETE)
-    assert (mapping.dust, mapping.on_excess.value, mapping.price.space, mapping.price.scale) == (0, "refuse", "own", 1)
+    assert (mapping.dust, mapping.on_excess.value, mapping.price.space) == (Decimal(0), "refuse", "own")
     assert (mapping.file.delimiter, mapping.file.encoding, mapping.time.formats) == (",", "utf-8", ("iso",))
     assert (mapping.amount.tolerance, mapping.quantity.sign) == (Decimal("0.01"), "refuse")
 
