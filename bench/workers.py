@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import psutil
 import psycopg
 
 from bench.arena import Arena
@@ -28,8 +27,8 @@ STOP_LIMIT_S = 15.0
 class Workers:
     """Worker processes of one ledger, all following."""
 
-    def __init__(self, main: psutil.Process) -> None:
-        self._main = main
+    def __init__(self, group: int) -> None:
+        self._group = group
 
     def pause(self) -> None:
         """Let them stand still; their leases run on, so not for longer than a lease."""
@@ -39,10 +38,13 @@ class Workers:
         """Let them work again."""
         self._signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """End what is left of them at once."""
+        self._signal(signal.SIGKILL)
+
     def _signal(self, number: int) -> None:
-        for process in (*self._main.children(recursive=True), self._main):
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, number)
 
 
 @contextmanager
@@ -55,8 +57,8 @@ def workers(arena: Arena, count: int) -> Iterator[Workers]:
         "POSITION_LEDGER_REDIS_URL": arena.redis_url,
     }
     command = [sys.executable, "-m", "dramatiq", BROKER, "--processes", str(count), "--threads", "1"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        started = Workers(psutil.Process(process.pid))
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        started = Workers(process.pid)
         try:
             _wait_until_shared(arena, count, process)
             yield started
@@ -64,19 +66,17 @@ def workers(arena: Arena, count: int) -> Iterator[Workers]:
             started.go_on()
             process.terminate()
             try:
-                process.communicate(timeout=STOP_LIMIT_S)
+                process.wait(STOP_LIMIT_S)
             except subprocess.TimeoutExpired:
-                started._signal(signal.SIGKILL)  # noqa: SLF001 - the last resort of the same module
+                started.kill()
 
 
-def _wait_until_shared(arena: Arena, count: int, process: subprocess.Popen[str]) -> None:
+def _wait_until_shared(arena: Arena, count: int, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + START_LIMIT_S
     with arena.connect() as connection:
         while connection.execute(SHARDS_HELD).fetchone() != (count, 0):
             if process.poll() is not None or time.monotonic() > end:
-                process.kill()
-                tail = process.communicate()[1][-500:]
-                raise RuntimeError(f"{count} workers did not share the shards within {START_LIMIT_S:.0f} s: {tail}")
+                raise RuntimeError(f"{count} workers did not share the shards within {START_LIMIT_S:.0f} s")
             time.sleep(0.05)
 
 
