@@ -203,7 +203,7 @@ def test_help_answers_without_loading_what_commands_stand_on(run: CommandLine) -
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"import", "migrate"}))
 def test_every_command_explains_itself_with_an_example(name: str) -> None:
     """Given a command of the table, when loaded, then its help has an example that names it."""
-    from position_ledger.cli.app import app  # noqa: PLC0415 - beside its use
+    from position_ledger.cli.app import app
 
     command = app.command_named(name)
 

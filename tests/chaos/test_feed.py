@@ -221,7 +221,7 @@ def test_the_same_orders_find_the_loss_in_what_is_wrong(
 
 def test_the_model_reads_as_the_ledger_does(ledger_database: str) -> None:
     """The statements of the model are those of `position_ledger.store.feed`, which cannot be stopped in between."""
-    from position_ledger.store import feed  # noqa: PLC0415 - only here
+    from position_ledger.store import feed
 
     inner = feed.LOWEST_IN_FLIGHT.split("SELECT min(", 1)[1].split(")\n", 1)
     mine = IN_FLIGHT.split("coalesce(min(", 1)[1].split("), 9223372036854775807)\n", 1)

@@ -31,7 +31,7 @@ def ledger(ledger_database: str, ledger_redis_url: str) -> Iterator[Ledger]:
 @contextmanager
 def sent_by(ledger: Ledger) -> Iterator[Count]:
     """Count what the ledger sends in the block."""
-    with ledger._connection() as connection:  # noqa: SLF001 - there is no public way to watch its connections
+    with ledger._connection() as connection:
         watched = connection
     with counted(watched) as count:
         yield count
@@ -100,8 +100,8 @@ def test_projecting_a_batch_takes_the_same_statements_whatever_its_size(
     ledger.execute_many(
         [MarkPosition(position_id=position_id, price=Decimal(number % 90 + 5) / 100) for number in range(events)]
     )
-    follower._upkeep_due = follower._seek_due = float("inf")  # noqa: SLF001 - no upkeep in between
-    with counted(follower._connection) as count:  # noqa: SLF001 - its own
+    follower._upkeep_due = follower._seek_due = float("inf")
+    with counted(follower._connection) as count:
         assert follower.step()
 
     assert len(ledger.history(position_id)) == events + 2

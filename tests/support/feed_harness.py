@@ -67,7 +67,7 @@ class Harness:
 
         ``writers`` and ``readers`` are the kinds that `feed_writer` and `feed_reader` know.
         """
-        chance = random.Random(self.seed)  # noqa: S311 - a test that can be repeated
+        chance = random.Random(self.seed)
         with ExitStack() as stack, closing(connect(self.url, "feed harness")) as watcher:
             following = {
                 kind: stack.enter_context(running("-m", "tests.support.feed_reader", self.url, kind))

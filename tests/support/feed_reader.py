@@ -81,7 +81,7 @@ def subscribe(recorder: Any, highest: Callable[[], int]) -> list[int]:
 
 def follow_by_library(url: str, kind: str, highest: Callable[[], int]) -> list[int]:
     """Follow through the library's application."""
-    from position_ledger.store.library import LedgerApplication, library_environment  # noqa: PLC0415 - only here
+    from position_ledger.store.library import LedgerApplication, library_environment
 
     with LedgerApplication(library_environment(url, as_app=False)) as application:
         recorder = application.recorder

@@ -109,7 +109,7 @@ LOWEST, HIGHEST = UUID(int=0), UUID(int=2**128 - 1)
 
 def read_behind_horizon(connection: Connection, after: int) -> tuple[Sequence[int], int]:
     """As the projectors read: a page up to the horizon."""
-    from position_ledger.store import feed  # noqa: PLC0415 - writers do without it
+    from position_ledger.store import feed
 
     upto = feed.horizon(connection)
     if upto <= after:

@@ -138,7 +138,7 @@ def append_and_roll_back(connection: Connection, chance: random.Random) -> None:
 
 def main(url: str, seed: str, kind: str) -> None:
     """Append until the input ends."""
-    chance = random.Random(seed)  # noqa: S311 - a test that can be repeated
+    chance = random.Random(seed)
     one_append = append_by_function if kind == "function" else append_in_steps
     connection: Connection | None = None
     while not input_has_ended():
