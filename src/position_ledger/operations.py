@@ -195,7 +195,7 @@ def rebuild(
             return _run(settings, reached, projection, Target(catalogue, catalogue), options, progress, tell)
         reports: list[RebuildReport] = []
         strategy = partial(_rebuild_for, settings, reached, migrator, options, progress, tell, reports=reports)
-        if options.dry_run:
+        if options.dry_run or not options.swap:
             strategy(change)
         else:
             migrator.up(change.files[-1].number, rebuild=strategy)
@@ -430,7 +430,7 @@ def _roll_back(
 ) -> RebuildReport:
     applied = _last_applied(settings, reached)
 
-    def target(live: Generation, _old: Generation) -> Target:
+    def target(live: Generation, old: Generation) -> Target:
         with _owner(settings, reached) as connection:
             row = connection.execute(
                 "SELECT g.migrations FROM projection_generations AS g WHERE g.generation_id = %s", (live.generation_id,)
@@ -442,6 +442,13 @@ def _roll_back(
         if numbers and numbers[-1] != applied:
             msg = (
                 f"migration {applied} was applied after the active generation of {table} was built: roll it back first"
+            )
+            raise MigrationError(msg)
+        unknown = sorted({applied, *numbers} - {file.number for file in migrator.files})
+        if unknown:
+            msg = (
+                f"migrations {unknown} are applied and not in {settings.migrations}: roll {table} back with the release that "
+                f"has them, while a worker of release {old.release} keeps the retired rows current"
             )
             raise MigrationError(msg)
         undone = [file for file in reversed(migrator.files) if file.number in numbers]

@@ -40,7 +40,10 @@ TRIES_MAX = 10
 """How often one append follows a change of mode before it gives up."""
 
 LOCK_TIMEOUT_MS = 20
-"""How long a change of mode asks for its locks at a time: appends queue behind it for no longer."""
+"""How long a change of mode asks for the feed at a time: appends queue behind it for no longer."""
+
+BATCH_TIMEOUT_MS = 1_000
+"""How long it waits for a batch that is being projected, or for inline appends that have begun."""
 
 CHANGE_BUDGET_S = 30.0
 PAUSE_S = 0.01
@@ -214,8 +217,9 @@ def _change(
 ) -> None:
     """One attempt. With both locks held nobody projects the generation and nobody is in an append."""
     with connection.transaction():
-        connection.execute(SQL("SET LOCAL lock_timeout = {}").format(SqlLiteral(f"{LOCK_TIMEOUT_MS}ms")))
+        connection.execute(SQL("SET LOCAL lock_timeout = {}").format(SqlLiteral(f"{BATCH_TIMEOUT_MS}ms")))
         connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation.generation_id))
+        connection.execute(SQL("SET LOCAL lock_timeout = {}").format(SqlLiteral(f"{LOCK_TIMEOUT_MS}ms")))
         connection.execute("LOCK TABLE feed IN ACCESS EXCLUSIVE MODE")
         # Nothing is in flight, so the horizon is the highest number: the table has its rows up to there.
         upto = feed.mark(connection)

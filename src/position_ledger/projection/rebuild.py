@@ -432,6 +432,6 @@ def _require_followed(connection: psycopg.Connection[Any], live: Generation, old
         return
     msg = (
         f"the retired generation of {live.projection} is {behind} events behind and was built by other code (release "
-        f"{old.release}): run the rollback, or a worker, with that release"
+        f"{old.release}): start a worker of that release, wait until it has caught up, and run the rollback again"
     )
     raise GenerationNotOurs(msg)

@@ -28,6 +28,9 @@ from position_ledger.store import feed
 from position_ledger.store.codec import Codec
 
 LOCK_TIMEOUT_MS = 20
+BATCH_TIMEOUT_MS = 2_000
+"""How long the swap waits for a batch that is being projected: that keeps followers waiting, and no reader or writer."""
+
 QUIET_MS = 5
 """Transactions younger than this are let pass; older ones that hold the table are waited for, without asking for it."""
 
@@ -37,6 +40,9 @@ PAUSE_S = 0.01
 SHADOW_ROLES = ("position_ledger_reader", "position_ledger_projector")
 
 POSITIONS = "SELECT c.position FROM projection_checkpoints AS c WHERE c.generation_id = %s"
+
+TRIGGERS_OF = "SELECT t.tgname::text FROM pg_trigger AS t WHERE t.tgrelid = %s::regclass"
+ENABLED = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 BUSY = """
 SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), extract(epoch FROM clock_timestamp() - a.xact_start)::float8,
@@ -193,10 +199,11 @@ def _attempt(
 ) -> tuple[float, int]:
     """One try. Order of locks: generations (stops projecting), the feed's tail, children, then the tables."""
     with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_MS}ms")))
+        cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{BATCH_TIMEOUT_MS}ms")))
         for generation in sorted((plan.live, plan.new), key=lambda one: one.generation_id):
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation.generation_id))
         tail = _project_tail(connection, plan, codec)
+        cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_MS}ms")))
         for relation in dict.fromkeys((fk.schema, fk.table) for fk in attached.foreign_keys):
             cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
         cursor.execute(
@@ -204,9 +211,10 @@ def _attempt(
                 Identifier(schema, plan.live.projection), Identifier(plan.new.schema, plan.new.projection)
             )
         )
+        triggers = _triggers(cursor, plan, attached)
         started = time.perf_counter()
         make_schema(connection, retired_schema(schema, plan.live))
-        for statement in _exchange(plan, attached, schema):
+        for statement in _exchange(plan, attached, schema, triggers):
             cursor.execute(statement)
         _require_nothing_left(cursor, plan, schema)
         _record(cursor, plan, schema)
@@ -250,7 +258,7 @@ def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Co
     return project_tail(connection, plan.new, plan.projection, codec, upto)
 
 
-def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
+def _exchange(plan: SwapPlan, attached: Attached, schema: str, triggers: Sequence[Statement]) -> list[Statement]:
     """The statements that put the new table in place of the live one, with all that hangs on it."""
     table, live_name = plan.live.projection, Identifier(schema, plan.live.projection)
     aside = retired_schema(schema, plan.live)
@@ -284,7 +292,7 @@ def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement
     for publication in attached.publications:
         if publication.scope == "table":
             statements.append(_publish(publication, live_name))
-    statements += [SQL(definition) for definition in attached.extra_triggers]
+    statements += triggers
     statements += [
         SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), live_name, _grantee(grant.grantee))
         for grant in attached.extra_grants
@@ -299,6 +307,21 @@ def _exchange(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement
         for column, grant in attached.extra_column_grants
         if column in plan.new.columns
     ]
+    return statements
+
+
+def _triggers(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Attached) -> list[Statement]:
+    """The triggers that somebody gave the live table; a retired table may have them from before."""
+    name = Identifier(plan.new.schema, plan.new.projection).as_string(cursor)
+    there = {row[0] for row in cursor.execute(TRIGGERS_OF, (name,))}
+    wanted = [attached.live.triggers[one] for one in attached.extra_triggers if one not in there]
+    statements: list[Statement] = [SQL(one.definition) for one in wanted]
+    live = Identifier(attached.live.name)
+    for one in wanted:
+        if one.enabled in ENABLED:
+            statements.append(
+                SQL("ALTER TABLE {} {} TRIGGER {}").format(live, SQL(ENABLED[one.enabled]), Identifier(one.name))
+            )
     return statements
 
 

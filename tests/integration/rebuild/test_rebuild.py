@@ -1,0 +1,420 @@
+"""The rebuild: the same bytes again, without a gap for anybody, with all that hangs on the table, or not at all."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from position_ledger import Ledger, MarkPosition, operations
+from position_ledger.errors import GenerationNotOurs, MigrationError, SwapBlocked, VerificationFailed
+from position_ledger.projection import rebuild as rebuilding
+from tests.support import engine
+from tests.support.commands import opening
+from tests.support.engine import Traffic
+from tests.support.rebuilding import (
+    Reads,
+    busy,
+    execute,
+    in_loop,
+    left_over,
+    reader,
+    rebuild,
+    roll_back,
+    team_settings,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from position_ledger.settings import Settings
+
+
+@pytest.fixture
+def history(settings: Settings, ledger: Ledger) -> Traffic:
+    """A projected history."""
+    traffic = Traffic(ledger, 11)
+    traffic.run(120)
+    engine.project_all(settings)
+    return traffic
+
+
+@pytest.fixture
+def team(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """The settings of the next release."""
+    return team_settings(settings, tmp_path, request.config.rootpath)
+
+
+def states(settings: Settings) -> list[tuple[Any, ...]]:
+    with engine.connected(settings) as connection:
+        return connection.execute(
+            "SELECT generation_id, state, schema_name FROM projection_generations ORDER BY generation_id"
+        ).fetchall()
+
+
+# The same again
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_rebuilt_table_is_the_same_byte_by_byte(settings: Settings, history: Traffic, processes: int) -> None:
+    before = engine.positions_rows(settings)
+    report = rebuild(settings, processes=processes)
+    assert report.swapped
+    assert report.versions == len(before)
+    assert engine.positions_rows(settings) == before
+    assert engine.positions_rows(settings, "ledger_g1") == before
+    assert left_over(settings) == []
+    engine.proven(settings)
+    # and life goes on in the new one, also for an open ledger
+    history.run(20)
+    engine.project_all(settings)
+    engine.proven(settings)
+
+
+def test_readers_see_no_error_and_no_gap_while_writers_and_workers_go_on(settings: Settings, history: Traffic) -> None:
+    # Given writers, a worker, and readers with prepared statements on the table and on its view
+    reads = Reads()
+    with busy(settings) as working, in_loop(2, reader(settings, reads)):
+        # When the table is swapped several times
+        reports = [rebuild(settings) for _ in range(3)]
+    # Then nobody has read anything wrong, and nothing is lost
+    assert reads.wrong == []
+    assert reads.reads > 100
+    assert all(report.swapped for report in reports)
+    assert min(working.accepted) > 10
+    engine.project_all(settings)
+    engine.proven(settings)
+    assert left_over(settings) == []
+
+
+def test_one_older_generation_is_kept(settings: Settings, history: Traffic) -> None:
+    for _ in range(3):
+        rebuild(settings)
+    assert [(one, state) for one, state, _ in states(settings)] == [
+        (1, "dropped"), (2, "dropped"), (3, "retired"), (4, "active"),
+    ]  # fmt: skip
+    assert left_over(settings) == []
+
+
+def test_a_rollback_brings_the_retired_rows_back_with_what_came_since(settings: Settings, history: Traffic) -> None:
+    rebuild(settings)
+    history.run(30)
+    assert roll_back(settings).swapped
+    assert [state for _, state, _ in states(settings)] == ["active", "retired"]
+    engine.project_all(settings)
+    engine.proven(settings)
+    history.run(10)
+    rebuild(settings)
+    engine.project_all(settings)
+    engine.proven(settings)
+    assert left_over(settings) == []
+
+
+def test_a_rollback_beside_writers_ends_and_loses_nothing(settings: Settings, history: Traffic) -> None:
+    rebuild(settings)
+    with busy(settings, writers=3, workers=1):
+        for _ in range(2):
+            assert roll_back(settings).swapped
+    engine.project_all(settings)
+    engine.proven(settings)
+
+
+def test_nothing_is_done_in_a_dry_run_or_without_a_swap(settings: Settings, history: Traffic) -> None:
+    rebuild(settings, dry_run=True)
+    assert states(settings) == [(1, "active", "ledger")]
+    report = rebuild(settings, swap=False)
+    assert not report.swapped
+    assert [state for _, state, _ in states(settings)] == ["active", "building"]
+    # and the next one makes it anew
+    assert rebuild(settings).swapped
+    assert left_over(settings) == []
+
+
+def test_an_empty_log_is_rebuilt_as_well(settings: Settings) -> None:
+    assert rebuild(settings).versions == 0
+    engine.proven(settings)
+
+
+# What hangs on the table
+
+
+def test_everything_that_hangs_on_the_table_goes_along(settings: Settings, history: Traffic) -> None:
+    # Given a user's foreign keys, view, grants, trigger, publication, comments and options
+    execute(
+        settings,
+        "DO $$ BEGIN CREATE ROLE engine_analyst; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "CREATE SCHEMA team",
+        "CREATE TABLE team.notes (row_id bigint REFERENCES positions (id) ON DELETE RESTRICT, note text)",
+        "CREATE TABLE team.versions (position_id text, version integer,"
+        " FOREIGN KEY (position_id, version) REFERENCES positions (position_id, version))",
+        "INSERT INTO team.notes SELECT id, 'seen' FROM positions",
+        "INSERT INTO team.versions SELECT position_id, version FROM positions",
+        "CREATE VIEW team.big WITH (security_barrier = true) AS SELECT id, quantity FROM positions WHERE quantity > 3",
+        "CREATE VIEW team.bigger AS SELECT id FROM team.big WHERE quantity > 5",
+        "GRANT SELECT ON positions TO engine_analyst",
+        "GRANT SELECT ON team.big TO engine_analyst",
+        "GRANT UPDATE (exit_reason) ON positions TO engine_analyst",
+        "CREATE FUNCTION team.tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER users_own AFTER INSERT ON positions FOR EACH ROW EXECUTE FUNCTION team.tell()",
+        "CREATE PUBLICATION users_feed FOR TABLE positions (id, position_id, quantity) WHERE (id > 5)",
+        "COMMENT ON TABLE positions IS 'the team''s own words'",
+        "COMMENT ON COLUMN positions.quantity IS 'open, in pieces'",
+        "ALTER TABLE positions SET (fillfactor = 90)",
+    )
+    before = hanging(settings)
+    # When the table is swapped, and back
+    rebuild(settings)
+    # Then all of it is as it was, on the new table
+    assert hanging(settings) == before
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        execute(settings, "INSERT INTO team.notes VALUES (999999, 'no such row')")
+    history.run(10)
+    engine.project_all(settings)
+    execute(settings, "INSERT INTO team.notes SELECT max(id), 'new' FROM positions")
+    roll_back(settings)
+    assert hanging(settings) == before
+    assert left_over(settings) == []
+    engine.proven(settings)
+
+
+def hanging(settings: Settings) -> dict[str, Any]:
+    """What the catalogue says about the live table, by kind, without anything that names an oid."""
+    queries = {
+        "keys": "SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint"
+        " WHERE contype = 'f' AND confrelid = 'ledger.positions'::regclass ORDER BY 1",
+        "views": "SELECT c.relname, pg_get_viewdef(c.oid), c.reloptions, c.relacl::text FROM pg_class AS c"
+        " WHERE c.relkind = 'v' AND c.relnamespace IN ('ledger'::regnamespace, 'team'::regnamespace) ORDER BY 1",
+        "view tables": "SELECT DISTINCT r.ev_class::regclass::text, d.refobjid::regclass::text FROM pg_depend AS d"
+        " JOIN pg_rewrite AS r ON r.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid IN"
+        " (SELECT oid FROM pg_class WHERE relname = 'positions') ORDER BY 1",
+        "grants": "SELECT privilege_type, grantee FROM information_schema.table_privileges"
+        " WHERE table_schema = 'ledger' AND table_name = 'positions' ORDER BY 1, 2",
+        "column grants": "SELECT column_name, privilege_type, grantee FROM information_schema.column_privileges"
+        " WHERE table_schema = 'ledger' AND table_name = 'positions' AND grantee = 'engine_analyst' ORDER BY 1, 2",
+        "triggers": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger"
+        " WHERE tgrelid = 'ledger.positions'::regclass AND NOT tgisinternal ORDER BY 1",
+        "publications": "SELECT pubname, attnames::text, rowfilter FROM pg_publication_tables WHERE tablename = 'positions'"
+        " ORDER BY 1",
+        "comments": "SELECT objsubid, description FROM pg_description WHERE objoid = 'ledger.positions'::regclass ORDER BY 1",
+        "options": "SELECT reloptions, relowner::regrole::text FROM pg_class WHERE oid = 'ledger.positions'::regclass",
+        "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'ledger' AND tablename = 'positions' ORDER BY 1",
+        "constraints": "SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint"
+        " WHERE conrelid = 'ledger.positions'::regclass ORDER BY 1",
+    }
+    with engine.connected(settings, as_app=False) as owner:
+        return {kind: owner.execute(query.encode()).fetchall() for kind, query in queries.items()}
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("CREATE MATERIALIZED VIEW users_summary AS SELECT count(*) FROM positions", "materialized view ledger.users_summary"),
+        (
+            "CREATE FUNCTION users_count() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM positions; END",
+            r"function ledger.users_count\(\) is bound to its body",
+        ),
+        ("CREATE INDEX users_index ON positions (account_id)", "index users_index is not in the migrations"),
+        ("ALTER TABLE positions ADD CONSTRAINT users_check CHECK (quantity < 1000000)", "constraint users_check is not"),
+        ("ALTER TABLE positions ENABLE ROW LEVEL SECURITY", "row level security|row security"),
+        ("CREATE STATISTICS users_statistics ON account_id, market_id FROM positions", "statistics users_statistics"),
+        ("CREATE TABLE users_copies (old positions)", "users_copies.old has its row type"),
+    ],
+    ids=["materialized view", "atomic function", "index", "constraint", "row security", "statistics", "row type"],
+)  # fmt: skip
+def test_what_cannot_be_moved_is_named_and_nothing_changes(
+    settings: Settings, history: Traffic, statement: str, words: str
+) -> None:
+    execute(settings, statement)
+    rows = engine.positions_rows(settings)
+    with pytest.raises(SwapBlocked, match=words):
+        rebuild(settings)
+    assert engine.positions_rows(settings) == rows
+    assert [state for _, state, _ in states(settings)] == ["active", "dropped"]
+    assert left_over(settings) == []
+
+
+def test_a_long_reader_is_named_and_not_killed(settings: Settings, history: Traffic) -> None:
+    # Given a report that has read the table and keeps its transaction open
+    with psycopg.connect(str(settings.database_url), application_name="monthly report") as report:
+        report.execute("SELECT count(*) AS the_long_report FROM ledger.positions")
+        # When the swap finds no quiet moment within its budget
+        with pytest.raises(SwapBlocked, match=rf"pid {report.info.backend_pid} \(monthly report, .*the_long_report"):
+            rebuild(settings, swap_budget_s=0.5)
+        # Then the report goes on, and the shadow is gone
+        report.execute("SELECT 1")
+    assert [state for _, state, _ in states(settings)] == ["active", "dropped"]
+    assert left_over(settings) == []
+    assert rebuild(settings).swapped
+
+
+def test_a_reader_that_ends_in_time_only_delays_the_swap(settings: Settings, history: Traffic) -> None:
+    with psycopg.connect(str(settings.database_url)) as report:
+        report.execute("SELECT count(*) FROM ledger.positions")
+        ended = threading.Timer(0.7, report.rollback)
+        ended.start()
+        assert rebuild(settings, swap_budget_s=20).swapped
+        ended.join()
+
+
+# Differences
+
+
+def test_a_planted_difference_is_named_and_can_be_repaired(settings: Settings, history: Traffic) -> None:
+    # Given one cell that somebody has changed
+    before = engine.positions_rows(settings)
+    with engine.connected(settings, as_app=False) as owner, owner.transaction():
+        owner.execute("SET LOCAL session_replication_role = replica")
+        row = owner.execute(
+            "UPDATE positions SET cost = cost + 0.01 WHERE id = (SELECT max(id) FROM positions WHERE quantity > 0)"
+            " RETURNING position_id, id"
+        ).fetchone()
+    assert row is not None
+    changed = engine.positions_rows(settings)
+    # When it is rebuilt, then key, row and column are named and the live table is as it was
+    with pytest.raises(VerificationFailed, match=rf"positions {row[0]}, row {row[1]}: cost is .*--changed cost"):
+        rebuild(settings)
+    assert engine.positions_rows(settings) == changed
+    assert left_over(settings) == []
+    # When the operator accepts it, then the table is repaired from the log
+    rebuild(settings, accept_differences=True)
+    assert engine.positions_rows(settings) == before
+    engine.proven(settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM positions WHERE id = (SELECT max(id) FROM positions)",
+        "UPDATE positions SET id = 0 WHERE id = (SELECT min(id) FROM positions WHERE version = 2)",
+    ],
+    ids=["a missing row", "a row with another id"],
+)
+def test_a_missing_or_surplus_row_is_a_difference(settings: Settings, history: Traffic, change: str) -> None:
+    before = engine.positions_rows(settings)
+    with engine.connected(settings, as_app=False) as owner, owner.transaction():
+        owner.execute("SET LOCAL session_replication_role = replica")
+        owner.execute(change.encode())
+    with pytest.raises(VerificationFailed, match="the row is"):
+        rebuild(settings)
+    rebuild(settings, accept_differences=True)
+    assert engine.positions_rows(settings) == before
+
+
+def test_an_id_that_a_foreign_key_holds_is_never_dropped(settings: Settings, history: Traffic) -> None:
+    # Given a row that no event made, and a table of the team that refers to it
+    columns = [one for one in engine.positions_of(settings).columns if one not in {"id", "position_id", "version"}]
+    names = ", ".join(columns)
+    with engine.connected(settings, as_app=False) as owner:
+        found = owner.execute("SELECT min(notification_id) FROM events WHERE topic NOT LIKE 'position.%'").fetchone()
+    assert found is not None
+    free = found[0]
+    execute(
+        settings,
+        f"INSERT INTO positions (id, position_id, version, {names}) SELECT {free}, 'POS-{free}', 1, {names}"
+        " FROM positions WHERE row_current_ind LIMIT 1",
+        "CREATE TABLE users_notes (row_id bigint REFERENCES positions (id))",
+        f"INSERT INTO users_notes VALUES ({free})",
+    )
+    # When the rebuild would drop it, then it says which foreign key holds which row, also if differences are accepted
+    with pytest.raises(VerificationFailed, match=rf"users_notes_row_id_fkey of ledger.users_notes holds row {free}"):
+        rebuild(settings, accept_differences=True)
+    assert left_over(settings) == []
+
+
+# Two at once
+
+
+def test_two_rebuilds_at_once_exclude_each_other(settings: Settings, history: Traffic) -> None:
+    with engine.connected(settings, as_app=False) as other, rebuilding.alone(other, "positions"):
+        for attempt in (rebuild, roll_back):
+            with pytest.raises(MigrationError, match="another rebuild of positions is running"):
+                attempt(settings)
+        with pytest.raises(MigrationError, match="another rebuild of positions is running"):
+            operations.set_mode(settings, engine.reached(settings), "positions", "inline", tell=engine.quiet)
+    assert rebuild(settings).swapped
+
+
+# A column whose value only history knows
+
+
+def test_a_column_that_only_history_knows(settings: Settings, team: Settings, ledger: Ledger, history: Traffic) -> None:
+    # Given a position whose marks went down and up again
+    opened = ledger.execute(opening(entry_price="0.42"))
+    for price in ("0.40", "0.31", "0.55", "0.33"):
+        ledger.execute(MarkPosition(position_id=str(opened.position_id), price=price))
+    engine.project_all(settings)
+    old_rows = engine.positions_rows(settings)
+    # When the next release is migrated to, while old writers and workers of both releases go on
+    with busy(settings, workers=1), busy(team, writers=0, workers=1):
+        outcome = operations.migrate_up(team, engine.reached(team), None, engine.quiet)
+    assert outcome
+    # Then the new column has for every old version what history says, and everything else is as it was
+    with Ledger(team, engine.reached(team)) as new:
+        rows = new.history(str(opened.position_id))
+        assert [f"{row['worst_mark']:f}" for row in rows] == ["0.42", "0.4", "0.31", "0.31", "0.31"]
+        new.wait_for(new.execute(opening()).token)
+        old_columns = ", ".join(f"t.{column}::text" for column in engine.positions_of(settings).columns)
+        with engine.connected(team, as_app=False) as owner:
+            found = owner.execute(
+                f"SELECT {old_columns} FROM positions AS t WHERE t.id <= %s ORDER BY t.id".encode(),
+                (int(old_rows[-1][0]),),
+            ).fetchall()
+        assert [row[1] for row in found] == [row[1] for row in old_rows]
+        assert {row[0] for row in old_rows} == {row[0] for row in found}
+    engine.project_all(team)
+    engine.proven(team)
+    # and the retired table was kept current by the old workers and their callers
+    token = ledger.execute(opening()).token
+    with engine.following(settings, "old worker") as old_worker:
+        engine.drain(old_worker)
+        # When it is rolled back after new events, then schema and rows are those of the old release
+        operations.migrate_down(team, engine.reached(team), 4, engine.quiet)
+    ledger.wait_for(token)
+    engine.project_all(settings)
+    engine.proven(settings)
+    assert operations.check(settings, engine.reached(settings)) == []
+    assert engine.positions_rows(settings)[: len(old_rows) - 1][0] == old_rows[0]
+    assert left_over(settings) == []
+
+
+def test_a_rollback_to_rows_that_nobody_keeps_is_refused(
+    settings: Settings, team: Settings, ledger: Ledger, history: Traffic
+) -> None:
+    # Given a table of the new release, and no process of the old one
+    operations.migrate_up(team, engine.reached(team), None, engine.quiet)
+    with Ledger(team, engine.reached(team)) as new:
+        new.execute(opening())
+    # When the new release tries to go back, then it is told which one can
+    with pytest.raises(GenerationNotOurs, match=r"built by other code \(release .*\): start a worker of that release"):
+        roll_back(team)
+    # and the old release alone does not know what to undo
+    with pytest.raises(
+        MigrationError, match=r"migrations \[4\] are applied and not in .*: roll positions back with the"
+    ):
+        roll_back(settings)
+    # When the old release has a worker that has caught up, then it goes
+    with engine.following(settings, "old worker") as worker:
+        engine.drain(worker)
+        roll_back(team)
+    engine.project_all(settings)
+    engine.proven(settings)
+
+
+def test_workers_of_the_new_release_keep_the_shadow_current_before_the_swap(
+    settings: Settings, team: Settings, ledger: Ledger, history: Traffic
+) -> None:
+    # Given a shadow that was built and not swapped
+    rebuild(team, swap=False)
+    assert [state for _, state, _ in states(settings)] == ["active", "building"]
+    # When events come, then workers of each release project its own table
+    token = history.run(20)
+    for code in (settings, team):
+        engine.project_all(code)
+    with engine.connected(settings) as connection:
+        positions = connection.execute(
+            "SELECT generation_id, min(position) FROM projection_checkpoints GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+    assert all(position >= token for _, position in positions)
+    assert len(positions) == 2
