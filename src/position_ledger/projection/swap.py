@@ -315,14 +315,14 @@ def _triggers(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Attached) -
     name = Identifier(plan.new.schema, plan.new.projection).as_string(cursor)
     there = {row[0] for row in cursor.execute(TRIGGERS_OF, (name,))}
     wanted = [attached.live.triggers[one] for one in attached.extra_triggers if one not in there]
-    statements: list[Statement] = [SQL(one.definition) for one in wanted]
     live = Identifier(attached.live.name)
-    for one in wanted:
-        if one.enabled in ENABLED:
-            statements.append(
-                SQL("ALTER TABLE {} {} TRIGGER {}").format(live, SQL(ENABLED[one.enabled]), Identifier(one.name))
-            )
-    return statements
+    made: list[Statement] = [SQL(one.definition) for one in wanted]
+    switched = [
+        SQL("ALTER TABLE {} {} TRIGGER {}").format(live, SQL(ENABLED[one.enabled]), Identifier(one.name))
+        for one in wanted
+        if one.enabled in ENABLED
+    ]
+    return [*made, *switched]
 
 
 def _by_hand(plan: SwapPlan, attached: Attached, name: Identifier) -> list[Statement]:
