@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -165,8 +166,6 @@ def reader(settings: Settings, reads: Reads) -> Callable[[threading.Event, int],
     )
 
     def read(stop: threading.Event, number: int) -> None:
-        import time
-
         with psycopg.connect(str(settings.database_url), autocommit=True) as connection:
             row = connection.execute("SELECT position_id FROM ledger.positions WHERE version = 1 LIMIT 1").fetchone()
             assert row is not None

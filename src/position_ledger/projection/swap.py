@@ -233,13 +233,14 @@ def _attempt(
     schema: str,
     patience: _Patience,
 ) -> tuple[float, int]:
-    """One try. Order of locks: generations (stops projecting), the feed's tail, children, then the tables."""
+    """One try. Order of locks: generations (stops projecting), the feed's tail, views, children, then the tables."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{BATCH_TIMEOUT_MS}ms")))
         for generation in sorted((plan.live, plan.new), key=lambda one: one.generation_id):
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation.generation_id))
         tail = _project_tail(connection, plan, codec)
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{patience.lock_timeout_ms}ms")))
+        _lock_views(cursor, attached)
         for relation in dict.fromkeys((fk.schema, fk.table) for fk in attached.foreign_keys):
             cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
         cursor.execute(
@@ -275,6 +276,24 @@ def _require_nothing_left(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: s
     if left is not None:
         msg = f"{left[0]} was created while the table was swapped"
         raise _TryAgain(msg)
+
+
+OWNERS_OF_VIEWS = """
+SELECT n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE c.relkind = 'v' AND (n.nspname, c.relname) IN (SELECT u.s, u.v FROM unnest(%s::text[], %s::text[]) AS u (s, v))
+"""
+
+
+def _lock_views(cursor: psycopg.Cursor[Any], attached: Attached) -> None:
+    """Lock the views before the table, as their readers do: who has a view and waits for the table would never let go.
+
+    LOCK TABLE would go on to the table beneath the first view; giving a view to its owner locks that view alone.
+    """
+    depths = {(view.schema, view.name): view.depth for view in attached.views}
+    found = cursor.execute(OWNERS_OF_VIEWS, ([s for s, _ in depths], [v for _, v in depths])).fetchall()
+    for schema, view, owner in sorted(found, key=lambda row: -depths[row[0], row[1]]):
+        cursor.execute(SQL("ALTER VIEW {} OWNER TO {}").format(Identifier(schema, view), Identifier(owner)))
 
 
 def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec) -> int:
