@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import groupby
+from multiprocessing.connection import wait
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -92,12 +95,28 @@ def load(
         done = [_told(load_chunk(url, settings, projection, schema, chunk), advance) for chunk in pending]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(max_workers=processes, mp_context=context) as pool:
+        with ProcessPoolExecutor(max_workers=processes, mp_context=context, initializer=_end_with_parent) as pool:
             running = [
                 pool.submit(_load_in_process, url, settings, projection.table, schema, chunk) for chunk in pending
             ]
-            done = [_told(finished.result(), advance) for finished in as_completed(running)]
+            try:
+                done = [_told(finished.result(), advance) for finished in as_completed(running)]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed: it would wait for its next chunk for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), name="end with parent", daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _told(loaded: Loaded, advance: Callable[[int], None]) -> Loaded:
