@@ -73,7 +73,7 @@ docs: $(INSTALLED)
 	@$(BIN)/python -m tools.dependency_page
 
 soak: $(INSTALLED)
-	@$(BIN)/python -m pytest -m soak --timeout 3600 $(PYTEST_ARGS)
+	@POSITION_LEDGER_SOAK=1 $(BIN)/python -m pytest -m soak --timeout 3600 $(PYTEST_ARGS)
 
 # One resolution for every supported Python on Linux; uv is used here only and writes no address.
 constraints: pyproject.toml

@@ -1,11 +1,12 @@
 -- Migration: 002
--- Description: Generations, checkpoints and leases of the projected tables
+-- Description: Generations, checkpoints and leases of the projected tables; snapshots of streams
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers
 -- Related: docs/ARCHITECTURE.md (Projecting, Rebuild)
 -- Summary: A physical table belongs to one generation of its projection. Each generation has one checkpoint for each
 --   shard of the streams; the checkpoint row is also the lease under which a worker writes, with a fencing token.
--- Rollback: Drops the three tables. Nothing is lost that a rebuild would not make again.
+--   Snapshots of long streams keep loading them short.
+-- Rollback: Drops the tables. Nothing is lost that a rebuild would not make again.
 
 -- forward
 
@@ -78,6 +79,20 @@ CREATE TABLE projection_workers (
 ) WITH (fillfactor = 40);
 COMMENT ON TABLE projection_workers IS 'Who is alive: shards are shared out fairly among the workers that were seen lately.';
 
+CREATE TABLE stream_snapshots (
+    originator_id      uuid   PRIMARY KEY,
+    originator_version bigint NOT NULL CHECK (originator_version >= 1),
+    shape              text   NOT NULL,
+    state              bytea  NOT NULL,
+    stream_hash        bytea  NOT NULL CHECK (octet_length(stream_hash) = 32),
+    opened_seq         bigint NOT NULL,
+    last_seq           bigint NOT NULL
+);
+COMMENT ON TABLE stream_snapshots IS 'States of long streams, so that loading one stays short. Left by whoever had to read one; losing them costs time only.';
+COMMENT ON COLUMN stream_snapshots.shape IS 'Version of the shape of the state: code of another shape reads the events instead.';
+
+GRANT SELECT, INSERT, UPDATE ON stream_snapshots TO position_ledger_appender, position_ledger_projector;
+GRANT SELECT ON stream_snapshots TO position_ledger_reader;
 GRANT SELECT ON projection_generations, projection_checkpoints, projection_workers TO position_ledger_reader,
     position_ledger_projector;
 GRANT UPDATE (position, token, holder, lease_until) ON projection_checkpoints TO position_ledger_projector;
@@ -85,8 +100,8 @@ GRANT INSERT, UPDATE, DELETE ON projection_workers TO position_ledger_projector;
 
 -- verify
 
-SELECT count(*) = 3 FROM pg_class WHERE relnamespace = current_schema()::regnamespace
-   AND relname IN ('projection_generations', 'projection_checkpoints', 'projection_workers');
+SELECT count(*) = 4 FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+   AND relname IN ('projection_generations', 'projection_checkpoints', 'projection_workers', 'stream_snapshots');
 SELECT count(*) = 3 FROM pg_index WHERE indrelid = to_regclass(current_schema() || '.projection_generations')
    AND indisunique AND indisvalid AND NOT indisprimary;
 SELECT count(*) = 1 FROM pg_trigger WHERE tgrelid = to_regclass(current_schema() || '.projection_checkpoints')
@@ -94,6 +109,7 @@ SELECT count(*) = 1 FROM pg_trigger WHERE tgrelid = to_regclass(current_schema()
 
 -- rollback
 
+DROP TABLE stream_snapshots;
 DROP TABLE projection_workers;
 DROP TABLE projection_checkpoints;
 DROP FUNCTION refuse_step_back();

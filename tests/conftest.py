@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 NEWEST = 18
 OLDEST = 15
 ON_BOTH_VERSIONS = ("tests/integration/", "tests/migration/")
-"""Folders whose database tests run on the oldest supported version as well."""
+NEWEST_IS_ENOUGH = ("tests/integration/importing/",)
+"""Folders whose database tests run on the oldest supported version as well; with this variable, all folders do."""
+ALL_ON_BOTH = "POSITION_LEDGER_TEST_ALL_ON_BOTH"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,7 +35,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "postgres_major" not in metafunc.fixturenames:
         return
     versions = [pytest.param(NEWEST, id="pg18")]
-    if metafunc.definition.nodeid.startswith(ON_BOTH_VERSIONS):
+    place = metafunc.definition.nodeid
+    on_both = place.startswith(ON_BOTH_VERSIONS) and not place.startswith(NEWEST_IS_ENOUGH)
+    if on_both or os.environ.get(ALL_ON_BOTH):
         versions.append(pytest.param(OLDEST, id="pg15", marks=pytest.mark.pg15))
     metafunc.parametrize("postgres_major", versions, indirect=True, scope="session")
 

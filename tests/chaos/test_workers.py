@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import redis
+from dramatiq import Message
+from dramatiq.brokers.redis import RedisBroker
 
 from position_ledger import Ledger
 from position_ledger.embedded.temporary import TemporaryValkey
+from position_ledger.projection.generations import visible_up_to
 from position_ledger.settings import Settings, load_settings
 from tests.support import engine
 from tests.support.engine import Traffic
@@ -28,60 +31,62 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
-BROKER = "position_ledger.reference.workers.broker:make_broker"
 QUEUE = "position-ledger.ledger"
 PROCESSES = 2
 VISIBLE_LIMIT_S = 30.0
 
 
 class Workers:
-    """A dramatiq master with two worker processes, and its log."""
+    """`position-ledger worker`: a supervisor, the dramatiq master that it keeps alive, and two worker processes."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self.settings = settings
-        self.log = log
-        self._start()
-
-    def _start(self) -> None:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            "POSITION_LEDGER_DATABASE_URL": str(self.settings.database_url),
-            "POSITION_LEDGER_REDIS_URL": str(self.settings.redis_url),
+            "POSITION_LEDGER_DATABASE_URL": str(settings.database_url),
+            "POSITION_LEDGER_REDIS_URL": str(settings.redis_url),
         }
-        command = [sys.executable, "-m", "dramatiq", BROKER, "--processes", str(PROCESSES), "--threads", "2"]
-        with self.log.open("ab") as out:
-            self.master = subprocess.Popen(
-                command, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd="/", start_new_session=True
-            )
+        command = [sys.executable, "-m", "position_ledger", "worker", "--processes", str(PROCESSES), "--threads", "2"]
+        self._out = log.open("ab")
+        self.supervisor = subprocess.Popen(
+            command, env=environment, stdout=self._out, stderr=subprocess.STDOUT, cwd="/", start_new_session=True
+        )
+
+    def everybody(self) -> list[psutil.Process]:
+        """Every process beneath the supervisor."""
+        return psutil.Process(self.supervisor.pid).children(recursive=True)
+
+    def master(self) -> psutil.Process:
+        """The dramatiq process that forks the workers."""
+        return psutil.Process(self.supervisor.pid).children()[0]
 
     def children(self) -> list[psutil.Process]:
         """The worker processes themselves: those that hold leases."""
         held = {int(name.split(":")[1]) for name in holders(self.settings)}
-        return [one for one in psutil.Process(self.master.pid).children(recursive=True) if one.pid in held]
+        return [one for one in self.everybody() if one.pid in held]
+
+    def is_alive(self) -> bool:
+        """Whether the supervisor still runs."""
+        return self.supervisor.poll() is None
 
     def stop(self) -> float:
-        """Ask the master to stop; how long it took."""
+        """Ask everything to stop; how long it took."""
         started = time.monotonic()
-        self.master.send_signal(signal.SIGTERM)
-        self.master.wait(30)
+        self.supervisor.send_signal(signal.SIGTERM)
+        self.supervisor.wait(30)
         return time.monotonic() - started
-
-    def restart(self) -> None:
-        """Start a new master, as a supervisor does."""
-        self._start()
 
     def end(self) -> None:
         """Leave no process behind."""
-        everybody = []
-        if self.master.poll() is None:
-            everybody = psutil.Process(self.master.pid).children(recursive=True)
-            self.master.kill()
-            self.master.wait(10)
-        for one in everybody:
+        left = self.everybody() if self.is_alive() else []
+        self.supervisor.kill()
+        self.supervisor.wait(10)
+        for one in left:
             if one.is_running():
                 one.kill()
-        psutil.wait_procs(everybody, timeout=10)
+        psutil.wait_procs(left, timeout=10)
+        self._out.close()
 
 
 def holders(settings: Settings) -> set[str]:
@@ -111,8 +116,6 @@ def shared_out(settings: Settings, workers: int = PROCESSES) -> None:
 
 def projected_by_workers(settings: Settings, token: int) -> None:
     """Wait, without helping, until workers have projected everything up to a token."""
-    from position_ledger.projection.generations import visible_up_to
-
     deadline = time.monotonic() + VISIBLE_LIMIT_S
     with engine.connected(settings) as connection:
         while visible_up_to(connection, ["positions"]) < token:
@@ -160,30 +163,30 @@ def test_killed_workers_are_replaced_and_lose_nothing(workers: Workers, with_que
             one.send_signal(signal.SIGKILL)
         # Then others go on where they were
         projected_by_workers(with_queue, traffic.run(50))
-        if workers.master.poll() is not None:
-            workers.restart()
         shared_out(with_queue)
     engine.proven(with_queue)
 
 
-def test_without_their_master_workers_end_and_a_new_one_goes_on(
-    workers: Workers, with_queue: Settings, ledger: Ledger
-) -> None:
-    # When the master is killed, then its workers do not live on unseen
-    children = psutil.Process(workers.master.pid).children(recursive=True)
-    workers.master.kill()
-    workers.master.wait(10)
-    _, alive = psutil.wait_procs(children, timeout=20)
-    try:
-        assert alive == []
-    finally:
-        for one in alive:
-            one.kill()
-    # and a new master takes over
-    token = Traffic(ledger, 2).run(50)
-    workers.restart()
-    projected_by_workers(with_queue, token)
+def test_a_killed_master_is_replaced_with_its_workers(workers: Workers, with_queue: Settings, ledger: Ledger) -> None:
+    # When the process that forked the workers is killed
+    old = workers.everybody()
+    workers.master().kill()
+    # Then its workers do not live on unseen, and others take over
+    _, alive = psutil.wait_procs(old, timeout=20)
+    assert alive == []
+    projected_by_workers(with_queue, Traffic(ledger, 2).run(50))
+    shared_out(with_queue)
     engine.proven(with_queue)
+
+
+def test_without_its_supervisor_nobody_works_on_unseen(workers: Workers, with_queue: Settings, ledger: Ledger) -> None:
+    projected_by_workers(with_queue, Traffic(ledger, 2).run(20))
+    left = workers.everybody()
+    workers.supervisor.kill()
+    _, alive = psutil.wait_procs(left, timeout=20)
+    for one in alive:
+        one.kill()
+    assert alive == []
 
 
 def test_lost_doubled_and_reordered_messages_change_nothing(
@@ -202,15 +205,12 @@ def test_lost_doubled_and_reordered_messages_change_nothing(
         client.flushall()
     projected_by_workers(with_queue, traffic.run(30))
     shared_out(with_queue)
-    assert workers.master.poll() is None
+    assert workers.is_alive()
     engine.proven(with_queue)
 
 
 def _send_many(settings: Settings, count: int) -> None:
     """Put messages for the actor into the queue, as a confused scheduler would."""
-    from dramatiq import Message
-    from dramatiq.brokers.redis import RedisBroker
-
     broker = RedisBroker(url=settings.redis_url)
     broker.declare_queue(QUEUE)
     messages = [Message(queue_name=QUEUE, actor_name="follow", args=(), kwargs={}, options={}) for _ in range(count)]
@@ -260,7 +260,7 @@ def test_workers_that_start_without_redis_project_at_once(
         projected_by_workers(with_queue, token)
         queue.start()
         projected_by_workers(with_queue, Traffic(ledger, 6).run(30))
-        assert workers.master.poll() is None
+        assert workers.is_alive()
     engine.proven(with_queue)
 
 
@@ -282,7 +282,7 @@ def test_a_database_that_is_killed_comes_back(
             # Then commands and workers go on by themselves
             token = traffic.run(30)
             projected_by_workers(settings, token)
-        assert workers.master.poll() is None
+        assert workers.is_alive()
         shared_out(settings)
     engine.proven(settings)
 
@@ -292,7 +292,7 @@ def test_a_worker_that_is_asked_to_stop_stops_within_seconds(
 ) -> None:
     projected_by_workers(with_queue, Traffic(ledger, 8).run(30))
     seconds = workers.stop()
-    assert workers.master.returncode == 0
+    assert workers.supervisor.returncode == 0
     assert seconds < 10
     # and gives its shards back, so that nobody has to wait for its leases
     assert holders(with_queue) == set()

@@ -15,7 +15,6 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 import redis
-from embedded_helpers import SOURCE, USER, UserProcess, remove, server_processes, stop_now
 
 from position_ledger.embedded import EmbeddedServers
 from position_ledger.embedded.layout import (
@@ -27,6 +26,7 @@ from position_ledger.embedded.layout import (
     open_layout,
 )
 from position_ledger.errors import ConfigurationError
+from tests.support.embedded import SOURCE, USER, UserProcess, remove, server_processes, stop_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, LiteralString
 import psycopg
 import pytest
 import redis
-from embedded_helpers import (
+
+from position_ledger.embedded import EmbeddedServers
+from position_ledger.embedded.layout import ROOT_FOLDER, Layout, open_layout
+from position_ledger.embedded.process import wait_until
+from position_ledger.embedded.supervisor import LINGER_S
+from position_ledger.errors import ConfigurationError, DatabaseUnavailable
+from tests.support.embedded import (
     USER,
     UserProcess,
     environment,
@@ -29,12 +35,6 @@ from embedded_helpers import (
     stop_now,
     wait_until_stopped,
 )
-
-from position_ledger.embedded import EmbeddedServers
-from position_ledger.embedded.layout import ROOT_FOLDER, Layout, open_layout
-from position_ledger.embedded.process import wait_until
-from position_ledger.embedded.supervisor import LINGER_S
-from position_ledger.errors import ConfigurationError, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

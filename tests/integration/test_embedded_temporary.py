@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 import redis
-from embedded_helpers import is_gone
 
 from position_ledger.embedded.process import wait_until
 from position_ledger.embedded.temporary import TemporaryPostgres, TemporaryValkey
+from tests.support.embedded import is_gone
 
 SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")
 

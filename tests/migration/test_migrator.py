@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from migration_files_helper import T1, T2, T3, migration, migration_text
 from psycopg.conninfo import make_conninfo
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError, SchemaMismatch
 from position_ledger.migration import Migrator, diff, parse_file, read_catalogue, write_sum
+from tests.support.migration_files import T1, T2, T3, migration, migration_text
 
 if TYPE_CHECKING:
     from pathlib import Path

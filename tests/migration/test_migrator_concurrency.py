@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from migration_files_helper import T1, T2, T3, migration, migration_text
 
 from position_ledger.errors import DatabaseUnavailable, MigrationError
 from position_ledger.migration import Limits, Migrator, read_catalogue
 from position_ledger.migration.session import lock_holder, lock_key, migration_session
+from tests.support.migration_files import T1, T2, T3, migration, migration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

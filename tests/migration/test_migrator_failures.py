@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from migration_files_helper import T1, migration
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration import Migrator, read_catalogue
+from tests.support.migration_files import T1, migration
 
 if TYPE_CHECKING:
     import psycopg

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from migration_files_helper import migration
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration import Limits, Migrator, ProjectedChange, Targets, read_catalogue
 from position_ledger.migration.scratch import scratch_database
+from tests.support.migration_files import migration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from position_ledger import OpenPosition
+from position_ledger import ClosePosition, Handle, MarkPosition, OpenPosition, ReducePosition
 from position_ledger.events import PositionMarked
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NO_HASH, NewEvent, chain, new_event_id
@@ -54,3 +54,20 @@ def mark_events(stream: UUID, count: int, *, after: int = 0, previous: bytes = N
     for version in range(after + 1, after + count + 1):
         events.append(mark_event(stream, version, previous=events[-1].stream_hash if events else previous))
     return events
+
+
+def marking(position: str | int | Handle, price: str | Decimal, **more: Any) -> MarkPosition:
+    """Value a position."""
+    return MarkPosition(**{"position_id": position, "price": price, **more})
+
+
+def reducing(
+    position: str | int | Handle, quantity: int | str | Decimal, price: str | Decimal, **more: Any
+) -> ReducePosition:
+    """Sell a part."""
+    return ReducePosition(**{"position_id": position, "quantity": quantity, "price": price, **more})
+
+
+def closing(position: str | int | Handle, price: str | Decimal, **more: Any) -> ClosePosition:
+    """Sell the rest."""
+    return ClosePosition(**{"position_id": position, "price": price, "reason": "manual", **more})

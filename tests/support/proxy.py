@@ -98,7 +98,7 @@ class _Link:
         with suppress(OSError):
             while data := self._client.recv(1 << 20):
                 if self._executes_append(data):
-                    match self._proxy._next_loss():  # noqa: SLF001 - two halves of one thing
+                    match self._proxy._next_loss():
                         case Loss.REQUEST:
                             break
                         case Loss.ANSWER:

@@ -60,7 +60,7 @@ def every_event() -> list[Event]:
 EXAMPLES = every_event()
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - a model or struct
+def plain(value: Any) -> Any:
     return msgspec.to_builtins(value.model_dump() if isinstance(value, BaseModel) else value, str_keys=True)
 
 

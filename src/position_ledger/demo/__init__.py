@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
@@ -104,19 +105,17 @@ def run(home: Path | None = None, *, commands: int = COMMANDS_MIN, console: Cons
             for accounts, seed in TRADERS
         ]
         _wait_for_trading(before, reached, commands // 4)
-        _show_positions(before, reached, show)
+        watched = _show_positions(before, reached, show)
 
         watcher = start("watcher", ["-m", "position_ledger.demo.watcher"])
         after = _changed(before, logs / "migrations")
-        show.print(
-            "\n[bold]A column that only history knows[/bold] (004_positions_worst_mark.sql: NOT NULL, no default), "
-            "while trading goes on:"
-        )
+        show.print("\n[bold]A column that only history knows[/bold] (NOT NULL, no default), while trading goes on:")
         new_workers: list[Process] = []
         report = _rebuild(after, reached, show, lambda: new_workers.append(start("new workers", _WORKER, after)))
         reads = watcher.finish()
         done = [trader.finish() for trader in traders]
-        lag_s = _wait_for_rows(after, reached, max(one["token"] for one in done))
+        lag_s, worst = _wait_for_rows(after, reached, max(one["token"] for one in done), watched)
+        show.print(f"  {watched}: worst mark so far {worst:f}, which no row of the old table could tell")
         proof = operations.verify(after, reached, None)
         _report(show, done, report, reads, lag_s, proof, time.perf_counter() - started)
         for process in (old_workers, *new_workers):
@@ -187,30 +186,36 @@ def _wait_for_trading(settings: Settings, reached: Reached, events: int) -> None
             time.sleep(0.05)
 
 
-def _show_positions(settings: Settings, reached: Reached, show: Console) -> None:
+def _show_positions(settings: Settings, reached: Reached, show: Console) -> str:
+    """Print open positions and the history of the one with most versions; answers its id."""
     with Ledger(settings, reached) as ledger:
         rows = ledger.positions(status="open")
-        table = Table("position", "account", "market", "side", "quantity", "entry", "current", "unrealized")
+        table = _table("position", "account", "market", "side", "quantity>", "entry>", "current>", "unrealized>")
         for row in rows[:POSITIONS_SHOWN]:
-            table.add_row(
-                row["position_id"], row["account_id"], row["market_id"], row["side"], f"{row['quantity']:f}",
-                f"{row['entry_price']:.4f}", f"{row['current_price']:f}", f"{row['unrealized_pnl']:.2f}",
-            )  # fmt: skip
+            prices = (f"{row['entry_price']:.4f}", f"{row['current_price']:f}", f"{row['unrealized_pnl']:.2f}")
+            who = (row["position_id"], row["account_id"], row["market_id"], row["side"])
+            table.add_row(*who, f"{row['quantity']:f}", *prices)
         show.print(f"\n[bold]{len(rows)} open positions[/bold] while two processes trade; the newest:")
         show.print(table)
-        longest = max(rows, key=lambda row: int(row["version"]))
-        history = ledger.history(longest["position_id"])
-    show.print(
-        f"[bold]History of {longest['position_id']}[/bold], the last {VERSIONS_SHOWN} of {len(history)} versions:"
-    )
-    table = Table("id", "version", "from", "to", "quantity", "current", "realized", "unrealized")
+        longest = str(max(rows, key=lambda row: int(row["version"]))["position_id"])
+        history = ledger.history(longest)
+    show.print(f"\n[bold]History of {longest}[/bold], the last {VERSIONS_SHOWN} of {len(history)} versions:")
+    table = _table("id>", "version>", "from", "to", "quantity>", "mark>", "realized>", "unrealized>")
     for row in history[-VERSIONS_SHOWN:]:
-        table.add_row(
-            str(row["id"]), str(row["version"]), _clock(row["row_effective_date"]), _clock(row["row_expiration_date"]),
-            f"{row['quantity']:f}", f"{row['current_price']:f}", f"{row['realized_pnl']:.2f}",
-            f"{row['unrealized_pnl'] or 0:.2f}",
-        )  # fmt: skip
+        interval = (_clock(row["row_effective_date"]), _clock(row["row_expiration_date"]))
+        money = (f"{row['realized_pnl']:.2f}", f"{row['unrealized_pnl'] or 0:.2f}")
+        numbers = (f"{row['quantity']:f}", f"{row['current_price']:f}")
+        table.add_row(str(row["id"]), str(row["version"]), *interval, *numbers, *money)
     show.print(table)
+    return longest
+
+
+def _table(*columns: str) -> Table:
+    """A plain table; a column whose name ends with > is a number."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", no_wrap=True)
+    return table
 
 
 def _clock(moment: datetime | None) -> str:
@@ -228,11 +233,12 @@ def _rebuild(after: Settings, reached: Reached, show: Console, start_new_workers
     return operations.rebuild(after, reached, "positions", options=RebuildOptions(), tell=tell)
 
 
-def _wait_for_rows(settings: Settings, reached: Reached, token: int) -> float:
+def _wait_for_rows(settings: Settings, reached: Reached, token: int, watched: str) -> tuple[float, Decimal]:
+    """How long until everything was visible, and the new column of one position."""
     started = time.perf_counter()
     with Ledger(settings, reached) as ledger:
         ledger.wait_for(token, PART_TIMEOUT_S)
-    return time.perf_counter() - started
+        return time.perf_counter() - started, ledger.position(watched)["worst_mark"]
 
 
 def _report(

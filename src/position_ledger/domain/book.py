@@ -41,6 +41,7 @@ class BookKey:
 
 
 @lru_cache(maxsize=_KEYS_CACHED_MAX)
+@lru_cache(maxsize=10_000)
 def book_stream(key: BookKey) -> UUID:
     """Stream id of the book: uuid5 of the canonical JSON of its key, the same in every process for ever."""
     parts = [key.environment.value, key.account, key.market, key.strategy]

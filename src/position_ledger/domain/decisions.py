@@ -55,7 +55,7 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
 
 def fold_append(state: Position | Book | None, append: Append) -> Position | Book:
     """Fold one append into the state of its stream (None: the stream has not begun)."""
-    if isinstance(append.event, BOOK_EVENTS):
+    if type(append.event) in BOOK_EVENTS:
         if isinstance(state, Position):
             raise TypeError("a book event cannot be folded into a position; the log is damaged")
         return evolve_book(state, append.event, append.effective_at)

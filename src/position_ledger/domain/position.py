@@ -93,11 +93,11 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
 
     Raises ``TypeError`` for an event that is not a position's, or that does not fit a stream that has begun or not.
     """
-    if isinstance(event, PositionOpened):
+    handler = _HANDLERS.get(type(event))
+    if handler is None and isinstance(event, PositionOpened):
         if position is not None:
             raise TypeError("position.opened must be the first event of its stream; the log is damaged")
         return _opened(event, effective_at)
-    handler = _HANDLERS.get(type(event))
     if handler is None or position is None:
         raise TypeError(f"{type(event).__name__} cannot be folded into {type(position).__name__}; the log is damaged")
     changes = handler(position, event, effective_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,7 @@ from position_ledger.domain.decisions import Append, Decision, decide, fill_key
 from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
-from position_ledger.execution.streams import POSITION_PREFIX, Connect, StreamCache, WorkingStreams
+from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
 from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
@@ -162,7 +162,7 @@ class Executor:
                 if not found.keys() - known.keys():
                     raise
                 known.update(found)
-            except VersionConflict:
+            except (VersionConflict, ReadApart):
                 refresh = True
                 _back_off(attempt)
         msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"
@@ -200,7 +200,7 @@ class Executor:
     def _plan_one(self, place: int, command: Command, plan: _Plan) -> None:
         """Find out that a command is a repeat, or decide it. Raises its refusal."""
         names = _key_names(command, plan.streams) if plan.known or plan.owners else ()
-        if _is_repeat(place, command, names, plan) or _is_echo(place, command, names, plan):
+        if names and (_is_repeat(place, command, names, plan) or _is_echo(place, command, names, plan)):
             return
         if plan.admit is not None:
             plan.admit(place, command, plan.streams)
@@ -209,23 +209,26 @@ class Executor:
         plan.streams.note_handle(command, decision.opened)
         planned = _Planned(command, decision, self._keys(command, decision))
         plan.planned[place] = planned
-        plan.owners.update((key.key, place) for key in planned.keys)
+        for key in planned.keys:
+            plan.owners[key.key] = place
 
     def _appended(self, commands: Sequence[Command], plan: _Plan) -> tuple[Executed | Refusal, ...]:
         """Append what was decided, and say what became of each command."""
         streams = plan.streams
         appends = [(planned, append) for planned in plan.planned.values() for append in planned.decision.appends]
-        numbers: Numbers = {}
+        receipts: Sequence[Receipt] = ()
         if appends:
-            events = list(self._encoded(appends, streams))
+            events = self._encoded(appends, streams)
             receipts = self._append_surely(events, [key for one in plan.planned.values() for key in one.keys])
             streams.keep(zip(events, receipts, strict=True))
-            numbers = {(receipt.stream, receipt.version): receipt.seq for receipt in receipts}
         elif plan.planned:
             self._recheck(commands, streams, plan.known)
         outcomes: dict[int, Executed | Refusal] = {**plan.repeats, **plan.refused}
+        begin = 0
         for place, planned in plan.planned.items():
-            outcomes[place] = self._done(planned, numbers, streams)
+            end = begin + len(planned.decision.appends)
+            outcomes[place] = _done(planned, receipts[begin:end], streams)
+            begin = end
         for place, first in plan.echoes.items():
             executed = outcomes[first]
             outcomes[place] = replace(executed, is_repeat=True) if isinstance(executed, Executed) else executed
@@ -239,28 +242,19 @@ class Executor:
         if streams.from_cache:
             raise _Stale
 
-    def _encoded(self, appends: Sequence[tuple[_Planned, Append]], streams: WorkingStreams) -> Iterator[NewEvent]:
+    def _encoded(self, appends: Sequence[tuple[_Planned, Append]], streams: WorkingStreams) -> list[NewEvent]:
+        """The events as they are stored, each chained to the one before it in its stream."""
         hashes: dict[UUID, bytes] = {}
-        for plan, append in appends:
-            previous = hashes.get(append.stream) or streams.loaded(append.stream).stream_hash
-            state, topic, metadata = self._codec.encode(append.event), append.event.TOPIC, _metadata(plan.command)
-            digest = chain(previous, append.stream, append.version, topic, state, metadata)
-            hashes[append.stream] = digest
-            yield NewEvent(
-                append.stream, append.version, topic, state, new_event_id(), append.effective_at, digest, metadata
+        events = []
+        for planned, append in appends:
+            stream, version, topic = append.stream, append.version, append.event.TOPIC
+            state, metadata = self._codec.encode(append.event), _metadata(planned.command)
+            previous = hashes.get(stream) or streams.loaded(stream).stream_hash
+            digest = hashes[stream] = chain(previous, stream, version, topic, state, metadata)
+            events.append(
+                NewEvent(stream, version, topic, state, new_event_id(), append.effective_at, digest, metadata)
             )
-
-    def _done(self, plan: _Planned, numbers: Numbers, streams: WorkingStreams) -> Executed:
-        if not plan.decision.appends:
-            return _unchanged(plan, streams)
-        positions = tuple(self._position_id(stream, numbers, streams) for stream in plan.decision.positions)
-        token = max(numbers[append.stream, append.version] for append in plan.decision.appends)
-        triggered = tuple(str(kind) for kind in plan.decision.triggered)
-        return Executed(positions[0] if positions else None, positions, token, len(plan.decision.appends), triggered)
-
-    @staticmethod
-    def _position_id(stream: UUID, numbers: Numbers, streams: WorkingStreams) -> str:
-        return f"{POSITION_PREFIX}{streams.loaded(stream).opened_seq or numbers[stream, 1]}"
+        return events
 
     # Repeats
 
@@ -294,6 +288,8 @@ class Executor:
 
     def _numbers_of(self, known: Known) -> Numbers:
         """Numbers of all that was appended under the keys, in one round trip."""
+        if not known:
+            return {}
         wanted = {pair for _, appended in known.values() for pair in (*_pairs(appended), *_openings(appended))}
         if not wanted:
             return {}
@@ -411,6 +407,17 @@ def _book_key(command: Command) -> BookKey | None:
     return BookKey(environment, account, market, command.strategy)
 
 
+def _done(planned: _Planned, receipts: Sequence[Receipt], streams: WorkingStreams) -> Executed:
+    """The result of a command, given the receipts of its own events."""
+    decision = planned.decision
+    if not receipts:
+        return _unchanged(planned, streams)
+    positions = tuple([f"{POSITION_PREFIX}{streams.loaded(stream).opened_seq}" for stream in decision.positions])
+    token = max([receipt.seq for receipt in receipts])
+    triggered = tuple([str(kind) for kind in decision.triggered])
+    return Executed(positions[0] if positions else None, positions, token, len(receipts), triggered)
+
+
 def _unchanged(plan: _Planned, streams: WorkingStreams) -> Executed:
     """The result of a command that changed nothing: its token is the last number of its position."""
     loaded = [streams.loaded(stream) for stream in plan.decision.positions]
@@ -420,13 +427,13 @@ def _unchanged(plan: _Planned, streams: WorkingStreams) -> Executed:
 
 
 def _metadata(command: Command) -> dict[str, str]:
-    given = {
-        "command_id": command.command_id,
-        "actor": command.actor,
-        "correlation_id": command.correlation_id,
-        "causation_id": command.causation_id,
-    }
-    return {name: str(value) for name, value in given.items() if value is not None}
+    given = (
+        ("command_id", command.command_id),
+        ("actor", command.actor),
+        ("correlation_id", command.correlation_id),
+        ("causation_id", command.causation_id),
+    )
+    return {name: str(value) for name, value in given if value is not None}
 
 
 def _is_connection_loss(error: BaseException) -> bool:

@@ -18,18 +18,21 @@ import psycopg
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
+from position_ledger.domain.errors import LedgerError
 from position_ledger.domain.events import Fill
 from position_ledger.domain.fields import Handle
 from position_ledger.domain.position import Position
+from position_ledger.execution.loaded import NOT_BEGUN, Loaded, leave_snapshot, read_snapshot
 from position_ledger.store.codec import Codec
-from position_ledger.store.envelope import NO_HASH, NewEvent, Receipt, new_event_id
+from position_ledger.store.envelope import NewEvent, Receipt, new_event_id
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 """Gives a connection of the pool for the length of a with block."""
 
 STREAM_EVENTS = """
 SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
-  FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s ORDER BY e.originator_version
+  FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s
+ ORDER BY e.originator_version LIMIT %s
 """
 MANY_STREAMS_EVENTS = """
 SELECT e.originator_id, e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
@@ -42,23 +45,25 @@ SELECT e.topic, e.state FROM events AS e
  WHERE e.originator_id = %s AND e.effective_at = %s ORDER BY e.originator_version
 """
 STREAM_OF_NUMBER = "SELECT e.originator_id, e.topic FROM events AS e WHERE e.notification_id = %s"
+
+PAGE_EVENTS = 500
+"""Events of one stream that are read at a time; who had to read more leaves a snapshot."""
+
 POSITION_PREFIX = "POS-"
 DIGITS_MAX = 18
 """Digits of a number that surely fits a bigint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A stream as far as it has been read: state, version, hash of the last event, first and last global number."""
-
-    state: Position | Book | None = None
-    version: int = 0
-    stream_hash: bytes = NO_HASH
-    opened_seq: int = 0
-    last_seq: int = 0
+class ReadApart(LedgerError):
+    """Streams that belong together were read at different moments, with a change in between: read them again."""
 
 
-NOT_BEGUN = Loaded()
+@dataclass(slots=True)
+class _Working:
+    """A stream within one batch: as the log has it, and the state with what the batch adds folded in."""
+
+    loaded: Loaded
+    state: Position | Book | None
 
 
 class StreamCache:
@@ -78,8 +83,8 @@ class StreamCache:
                 self._loaded.move_to_end(stream)
             return loaded
 
-    def put(self, stream: UUID, loaded: Loaded) -> None:
-        """Keep a state, unless a later one is kept already."""
+    def put(self, stream: UUID, loaded: Loaded, number: int | None = None) -> None:
+        """Keep a state, unless a later one is kept already; ``number`` is the first one of a position's stream."""
         with self._lock:
             before = self._loaded.get(stream)
             if before is None or before.version <= loaded.version:
@@ -87,6 +92,8 @@ class StreamCache:
                 self._loaded.move_to_end(stream)
             while len(self._loaded) > self._streams_max:
                 self._loaded.popitem(last=False)
+            if number is not None:
+                self._note_stream(number, stream)
 
     def stream_of(self, number: int) -> UUID | None:
         """The position stream that the event of this number belongs to, if it is known."""
@@ -96,9 +103,12 @@ class StreamCache:
     def note_stream(self, number: int, stream: UUID) -> None:
         """Remember to which stream a number belongs; that never changes."""
         with self._lock:
-            self._stream_of[number] = stream
-            while len(self._stream_of) > 2 * self._streams_max:
-                self._stream_of.popitem(last=False)
+            self._note_stream(number, stream)
+
+    def _note_stream(self, number: int, stream: UUID) -> None:
+        self._stream_of[number] = stream
+        while len(self._stream_of) > 2 * self._streams_max:
+            self._stream_of.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -118,8 +128,7 @@ class WorkingStreams:
         self._codec = codec
         self._cache = cache
         self._refresh = refresh
-        self._base: dict[UUID, Loaded] = {}
-        self._working: dict[UUID, Position | Book | None] = {}
+        self._streams: dict[UUID, _Working] = {}
         self._handles: dict[str, UUID] = {}
         self._fills_at: dict[tuple[UUID, datetime], tuple[Fill, ...]] = {}
         self.from_cache = False
@@ -128,40 +137,44 @@ class WorkingStreams:
     def position(self, ref: str | int | Handle) -> Located:
         """A position by «POS-n», any surrogate id, or a handle of this batch."""
         stream = self._handles.get(ref.name) if isinstance(ref, Handle) else self._stream_of(ref)
-        state = self._state(stream) if stream is not None else None
+        state = self._working(stream).state if stream is not None else None
         if stream is None or not isinstance(state, Position):
             raise unknown_position(ref)
         return Located(stream, state)
 
     def position_stream(self, stream: UUID) -> Position:
-        """The position of a stream that a book names."""
-        return cast("Position", self._state(stream))
+        """The open position of a stream that a book names.
+
+        Raises:
+            ReadApart: it is no longer open, so the book is older than the position.
+        """
+        position = cast("Position", self._working(stream).state)
+        if not position.is_open:
+            msg = f"position stream {stream} has ended since its book was read"
+            raise ReadApart(msg)
+        return position
 
     def book(self, key: BookKey) -> Book:
         """The book of a key, empty if it has not begun."""
-        state = self._state(book_stream(key))
+        state = self._working(book_stream(key)).state
         return Book() if state is None else cast("Book", state)
 
     def new_stream(self) -> UUID:
         """A random stream id, which has nothing to load."""
         stream = new_event_id()
-        self._base[stream] = NOT_BEGUN
-        self._working[stream] = None
+        self._streams[stream] = _Working(NOT_BEGUN, None)
         return stream
 
     def loaded(self, stream: UUID) -> Loaded:
         """The stream as the log has it, without what this batch adds."""
-        if stream not in self._base:
-            self._base[stream] = self._load(stream)
-            self._working[stream] = self._base[stream].state
-        return self._base[stream]
+        return self._working(stream).loaded
 
     def preload(self, keys: Iterable[BookKey]) -> None:
         """Read the books of the keys and the positions open in them afresh: two round trips, whatever their number."""
         books = {book_stream(key) for key in keys}
         self._read_many(books)
-        opened = [cast("Book", self._working[stream]).open for stream in books if self._working[stream] is not None]
-        self._read_many({entry.stream for entries in opened for entry in entries})
+        states = [cast("Book | None", self._streams[stream].state) for stream in books]
+        self._read_many({entry.stream for state in states if state is not None for entry in state.open})
 
     def fills_at(self, stream: UUID, at: datetime) -> tuple[Fill, ...]:
         """Fills of a position with exactly this effective time, as the log has them, without what this batch adds."""
@@ -173,35 +186,44 @@ class WorkingStreams:
         return self._fills_at[stream, at]
 
     def fold(self, decision: Decision) -> None:
-        """Let later commands of the batch see what was decided."""
+        """Let later commands of the batch see what was decided.
+
+        Raises:
+            ReadApart: what was decided does not fit one of the streams, so they were read at different moments.
+        """
         for append in decision.appends:
-            self._working[append.stream] = fold_append(self._state(append.stream), append)
+            working = self._working(append.stream)
+            try:
+                working.state = fold_append(working.state, append)
+            except TypeError as error:
+                raise ReadApart(str(error)) from error
 
     def note_handle(self, command: Command, opened: UUID | None) -> None:
         """Let later commands of the batch address the position that this one opened by its handle, if it has one."""
-        handle = getattr(command, "handle", None)
+        handle = getattr(command, "handle", None) if opened is not None else None
         if handle is not None and opened is not None:
             self._handles[handle] = opened
 
     def keep(self, appended: Iterable[tuple[NewEvent, Receipt]]) -> None:
-        """After the append: remember the new states for the next command."""
-        ends: dict[UUID, tuple[NewEvent, Receipt, int]] = {}
+        """After the append: what was loaded is now up to it, here and in memory for the next command."""
+        opened: dict[UUID, int] = {}
+        ends: dict[UUID, tuple[NewEvent, Receipt]] = {}
         for event, receipt in appended:
-            opened = receipt.seq if event.version == 1 else self._opened_seq(event.stream, ends)
-            ends[event.stream] = (event, receipt, opened)
-        for stream, (event, receipt, opened) in ends.items():
-            state = self._working[stream]
-            self._cache.put(stream, Loaded(state, event.version, event.stream_hash, opened, receipt.seq))
-            if isinstance(state, Position):
-                self._cache.note_stream(opened, stream)
+            if event.version == 1:
+                opened[event.stream] = receipt.seq
+            ends[event.stream] = (event, receipt)
+        for stream, (event, receipt) in ends.items():
+            working = self._streams[stream]
+            opened_seq = working.loaded.opened_seq or opened[stream]
+            working.loaded = Loaded(working.state, event.version, event.stream_hash, opened_seq, receipt.seq)
+            self._cache.put(stream, working.loaded, opened_seq if isinstance(working.state, Position) else None)
 
-    def _opened_seq(self, stream: UUID, ends: dict[UUID, tuple[NewEvent, Receipt, int]]) -> int:
-        return ends[stream][2] if stream in ends else self._base[stream].opened_seq
-
-    def _state(self, stream: UUID) -> Position | Book | None:
-        if stream not in self._working:
-            self.loaded(stream)
-        return self._working[stream]
+    def _working(self, stream: UUID) -> _Working:
+        working = self._streams.get(stream)
+        if working is None:
+            loaded = self._load(stream)
+            working = self._streams[stream] = _Working(loaded, loaded.state)
+        return working
 
     def _load(self, stream: UUID) -> Loaded:
         kept = self._cache.get(stream)
@@ -215,13 +237,26 @@ class WorkingStreams:
 
     def _read_on(self, stream: UUID, loaded: Loaded) -> Loaded:
         """Fold what the log has beyond the version that is loaded."""
+        began_at = loaded.version
         with self._connect() as connection:
-            rows = connection.execute(STREAM_EVENTS, (stream, loaded.version), prepare=True, binary=True).fetchall()
-        return self._folded(stream, loaded, rows)
+            while rows := self._page(connection, stream, loaded.version):
+                if began_at == 0 and len(rows) == PAGE_EVENTS and (snapshot := read_snapshot(connection, stream)):
+                    loaded, began_at = snapshot, snapshot.version
+                    continue
+                loaded = self._folded(stream, loaded, rows)
+                if len(rows) < PAGE_EVENTS:
+                    break
+            if loaded.version - began_at >= PAGE_EVENTS:
+                leave_snapshot(connection, stream, loaded)
+        return loaded
+
+    @staticmethod
+    def _page(connection: psycopg.Connection[Any], stream: UUID, after: int) -> list[tuple[Any, ...]]:
+        return connection.execute(STREAM_EVENTS, (stream, after, PAGE_EVENTS), prepare=True, binary=True).fetchall()
 
     def _read_many(self, streams: Iterable[UUID]) -> None:
         """Read streams on from where memory has them, in one round trip."""
-        kept = {stream: self._cache.get(stream) or NOT_BEGUN for stream in streams if stream not in self._base}
+        kept = {stream: self._cache.get(stream) or NOT_BEGUN for stream in streams if stream not in self._streams}
         if not kept:
             return
         versions = [loaded.version for loaded in kept.values()]
@@ -230,7 +265,7 @@ class WorkingStreams:
         found = {stream: [row[1:] for row in group] for stream, group in groupby(rows, key=itemgetter(0))}
         for stream, loaded in kept.items():
             read = self._folded(stream, loaded, found.get(stream, ()))
-            self._base[stream], self._working[stream] = read, read.state
+            self._streams[stream] = _Working(read, read.state)
             if read.version:
                 self._cache.put(stream, read)
 

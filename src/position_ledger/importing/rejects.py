@@ -31,9 +31,9 @@ def rejects_file(path: Path | None, source: Path) -> Iterator[IO[str] | None]:
         return
     if path.exists() and path.samefile(source):
         raise ConfigurationError(f"rejects {path} is the imported file itself; name another file")
+    if path.is_dir():
+        raise ConfigurationError(f"rejects {path} cannot be written: it is a folder; name a file")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     except OSError as error:
         raise ConfigurationError(f"rejects {path} cannot be written: {error.strerror or error}") from error

@@ -1,5 +1,7 @@
-"""The queries of introspect.py; each takes ``%(schema)s`` and returns rows with a ``name`` and, where it belongs to a
-table or view, its ``relation``. Column names are the field names of catalogue.py.
+"""The queries of introspect.py.
+
+Each takes ``%(schema)s`` and returns rows with a ``name`` and, where it belongs to a table or view, its ``relation``.
+Column names are the field names of catalogue.py.
 """
 
 from __future__ import annotations

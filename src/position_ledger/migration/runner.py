@@ -116,6 +116,18 @@ class Migrator:
                 "run `position-ledger migrate up`"
             )
 
+    def differences(self) -> list[str]:
+        """How the database differs from what its applied files make, in words; empty: it is exactly that.
+
+        Replays the files in a scratch database. Raises MigrationError without the right to make one.
+        """
+        with open_session(self._conninfo, self._limits) as connection:
+            rows = status_of(self.files, read_applied(connection, self._schema)).rows
+            wrong = [f"migration {row.name} is {row.state}" for row in rows if row.state not in {"applied", "pending"}]
+            use_schema(connection, self._schema)
+            applied = [row.number for row in rows if row.state == "applied"]
+            return wrong or self._drift(connection, max(applied, default=0))
+
     def up(self, target: int | None = None, *, rebuild: Rebuild | None = None) -> Outcome:
         """Apply pending files up to target, or all; a second time it does nothing and says so.
 

@@ -49,7 +49,8 @@ class Projection(Generic[RowT]):
         """Check the definition; a wrong one never reaches a table."""
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,50}", self.table):
             self._refuse(f"table {self.table!r} is not a plain lower-case name")
-        if not (isinstance(self.row, type) and issubclass(self.row, Row)):
+        row: Any = self.row
+        if not (isinstance(row, type) and issubclass(row, Row)):
             self._refuse("row must be a subclass of position_ledger.Row")
         clash = {SURROGATE, self.key_column, *LEADING_COLUMNS} & set(self.row.__struct_fields__)
         if clash:

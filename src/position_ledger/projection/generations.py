@@ -195,6 +195,7 @@ def ensure_first(
     made = []
     for projection in projections:
         with connection.transaction():
+            connection.execute("LOCK TABLE projection_generations IN SHARE ROW EXCLUSIVE MODE")  # one at a time
             current = active(connection, projection.table)
             if current is not None and (
                 current.fingerprint == fingerprint_of(projection) or not _log_is_empty(connection)

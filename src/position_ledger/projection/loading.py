@@ -8,15 +8,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
 from itertools import groupby
 from multiprocessing.connection import wait
 from operator import attrgetter
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
 import psycopg
+from psycopg.abc import Buffer
 from psycopg.types.json import Jsonb
+from psycopg.types.numeric import DecimalBinaryDumper
 
 from position_ledger.database import connect
 from position_ledger.errors import ConfigurationError
@@ -37,8 +42,8 @@ CHUNKS = 64
 FETCH_EVENTS = 2_000
 """Events that one round trip reads; what a process holds in memory at once."""
 
-STREAM_STATEMENT_TIMEOUT_S = 0
-"""A chunk may read for as long as it needs."""
+NUMBERS_KEPT_MAX = 50_000
+"""Distinct amounts whose binary form a process remembers: some ten megabytes."""
 
 RANGE = """
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at
@@ -51,9 +56,6 @@ COLUMN_TYPES = """
 SELECT a.attname, a.atttypid, t.typname FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
  WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
 """
-
-
-Encoder = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,13 @@ def load(
     """Load every version up to a number into the bare table in ``schema``; ``advance`` hears of events as they are done."""
     pending = chunks(upto)
     if processes <= 1:
-        done = [_told(load_chunk(url, settings, projection, schema, chunk), advance) for chunk in pending]
+        with Loader(url, settings, projection, schema) as loader:
+            done = [_told(loader.load(chunk), advance) for chunk in pending]
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(max_workers=processes, mp_context=context, initializer=_end_with_parent) as pool:
-            running = [
-                pool.submit(_load_in_process, url, settings, projection.table, schema, chunk) for chunk in pending
-            ]
+        setting_up = (url, settings, projection.table, schema)
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=setting_up) as pool:
+            running = [pool.submit(_load_in_process, chunk) for chunk in pending]
             try:
                 done = [_told(finished.result(), advance) for finished in as_completed(running)]
             except BaseException:
@@ -124,34 +126,60 @@ def _told(loaded: Loaded, advance: Callable[[int], None]) -> Loaded:
     return loaded
 
 
-def _load_in_process(url: str, settings: Settings, table: str, schema: str, chunk: Chunk) -> Loaded:
+class Loader:
+    """Loads chunks over two connections that it keeps: one reads and folds, the other copies. Not for threads."""
+
+    def __init__(self, url: str, settings: Settings, projection: Projection[Any], schema: str) -> None:
+        self._projection = projection
+        self._resolver = Resolver(Codec(EVENTS), projection.folds)
+        self._copy_in = statements.copy_in(schema, projection)
+        self._reading, self._writing = (
+            connect(url, settings, as_app=False, name="position-ledger rebuild") for _ in range(2)
+        )
+        for connection in (self._reading, self._writing):
+            connection.execute("SELECT set_config('statement_timeout', '0', false)")
+        self._types, self._json_places = _binary(self._writing, schema, projection)
+        self._writing.adapters.register_dumper(Decimal, RememberedDecimal)
+
+    def load(self, chunk: Chunk) -> Loaded:
+        """Fold one range of streams and copy its versions into the table, in one transaction."""
+        events = versions = 0
+        with self._writing.transaction(), self._writing.cursor() as cursor, cursor.copy(self._copy_in) as copy:
+            copy.set_types(self._types)
+            for batch in replayed(self._reading, self._projection, self._resolver, chunk):
+                events += batch.events
+                versions += len(batch.versions)
+                for version in batch.versions:
+                    copy.write_row(_encoded(statements.values_of(version), self._json_places))
+        return Loaded(events, versions)
+
+    def __enter__(self) -> Self:
+        """The loader itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close both connections."""
+        self._reading.close()
+        self._writing.close()
+
+
+_loaders: list[Loader] = []
+"""The loader of a process of the pool; it ends with the process."""
+
+
+def _set_up(url: str, settings: Settings, table: str, schema: str) -> None:
+    _end_with_parent()
     projection = next((one for one in load_projections(settings.projections) if one.table == table), None)
     if projection is None:
         msg = f"setting projections: {settings.projections!r} defines no table {table!r}"
         raise ConfigurationError(msg)
-    return load_chunk(url, settings, projection, schema, chunk)
+    _loaders.append(Loader(url, settings, projection, schema))
 
 
-def load_chunk(url: str, settings: Settings, projection: Projection[Any], schema: str, chunk: Chunk) -> Loaded:
-    """Fold one range of streams and copy its versions into the table, in one transaction."""
-    events = versions = 0
-    with (
-        connect(url, settings, as_app=False, name="position-ledger rebuild") as reading,
-        connect(url, settings, as_app=False, name="position-ledger rebuild") as writing,
-        writing.transaction(),
-        writing.cursor() as cursor,
-    ):
-        for connection in (reading, writing):
-            connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        types, encoders = _binary(writing, schema, projection)
-        with cursor.copy(statements.copy_in(schema, projection)) as copy:
-            copy.set_types(types)
-            for batch in replayed(reading, projection, chunk):
-                events += batch.events
-                versions += len(batch.versions)
-                for version in batch.versions:
-                    copy.write_row(_encoded(statements.values_of(version), encoders))
-    return Loaded(events, versions)
+def _load_in_process(chunk: Chunk) -> Loaded:
+    return _loaders[0].load(chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +190,13 @@ class Replayed:
     versions: list[Version]
 
 
-def replayed(connection: psycopg.Connection[Any], projection: Projection[Any], chunk: Chunk) -> Iterator[Replayed]:
+def replayed(
+    connection: psycopg.Connection[Any], projection: Projection[Any], resolver: Resolver, chunk: Chunk
+) -> Iterator[Replayed]:
     """Fold a range of streams from their beginning, a bounded number of events at a time, each stream whole.
 
     The one way in which history becomes rows outside live projecting: load and verification both go through it.
     """
-    resolver = Resolver(Codec(EVENTS), projection.folds)
     current: dict[str, Version] = {}
     stream: UUID | None = None
     with connection.transaction(), connection.cursor(name="replay") as cursor:
@@ -203,24 +232,37 @@ def _superseded(
     return (version for version in (*before, *changes.inserted) if version.expires is not None)
 
 
+class RememberedDecimal(DecimalBinaryDumper):
+    """Writes amounts in binary, each distinct one once: most columns of a version repeat those of the one before."""
+
+    def dump(self, obj: Decimal) -> Buffer | None:
+        """The binary form of an amount."""
+        return _numeric(obj)
+
+
+@lru_cache(maxsize=NUMBERS_KEPT_MAX)
+def _numeric(number: Decimal) -> bytes:
+    return bytes(DecimalBinaryDumper(Decimal).dump(number) or b"")
+
+
 def _binary(
     connection: psycopg.Connection[Any], schema: str, projection: Projection[Any]
-) -> tuple[list[int], list[Encoder | None]]:
-    """For each column its type, and what a value needs before the driver can write it in binary."""
+) -> tuple[list[int], list[int]]:
+    """The type of each column, and the places of those that hold JSON."""
     name = statements.names([schema, projection.table]).as_string(connection).replace(", ", ".")
     found = {row[0]: (row[1], row[2]) for row in connection.execute(COLUMN_TYPES, (name,)).fetchall()}
     types = [found[column][0] for column in projection.columns]
-    encoders: list[Encoder | None] = [
-        _as_jsonb if found[column][1] in ("jsonb", "json") else None for column in projection.columns
-    ]
-    return types, encoders
+    json_places = [place for place, column in enumerate(projection.columns) if found[column][1] in ("jsonb", "json")]
+    return types, json_places
 
 
-def _encoded(values: Sequence[Any], encoders: Sequence[Encoder | None]) -> list[Any]:
-    return [
-        value if encoder is None or value is None else encoder(value)
-        for value, encoder in zip(values, encoders, strict=True)
-    ]
+def _encoded(values: Sequence[Any], json_places: Sequence[int]) -> list[Any]:
+    """The values as the driver can write them in binary."""
+    encoded = list(values)
+    for place in json_places:
+        if encoded[place] is not None:
+            encoded[place] = _as_jsonb(encoded[place])
+    return encoded
 
 
 def _as_jsonb(value: Any) -> Jsonb:

@@ -91,4 +91,5 @@ def _folded(projection: Projection[Any], fold: Any, row: Row | None, event: Reco
             f"not into a {projection.row.__name__}"
         )
         raise FoldFailed(msg)
-    return folded
+    row_after: Row = folded
+    return row_after

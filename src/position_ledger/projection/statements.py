@@ -8,20 +8,24 @@ from typing import Any
 
 import msgspec
 from psycopg import sql
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from position_ledger.projection.definition import SURROGATE, Projection
 from position_ledger.projection.scd2 import Version
 
+STATEMENTS_KEPT_MAX = 64
+"""Statements of the hot path kept as text: composing one costs as much as ten round trips of its batch."""
 
-def write(schema: str, projection: Projection[Any]) -> Composed:
+
+@lru_cache(maxsize=STATEMENTS_KEPT_MAX)
+def write(schema: str, projection: Projection[Any]) -> bytes:
     """Expire and insert in one statement: parameters ids, ats (of the expired) and rows (JSON array).
 
     Answers how many rows expired and how many were inserted. The insert reads the count of the expired, so that the
     unique index on current rows never sees two.
     """
     table, columns = Identifier(schema, projection.table), projection.columns
-    return SQL(
+    statement = SQL(
         "WITH ended AS ("
         " UPDATE {table} AS t SET row_current_ind = false, row_expiration_date = e.at"
         " FROM unnest(%(ids)s::bigint[], %(ats)s::timestamptz[]) AS e (id, at)"
@@ -32,22 +36,27 @@ def write(schema: str, projection: Projection[Any]) -> Composed:
         " RETURNING 1)"
         " SELECT (SELECT n FROM counted), (SELECT count(*) FROM made)"
     ).format(table=table, columns=names(columns), values=names(columns, of="r"))
+    return _text(statement)
 
 
-def load_current(schema: str, projection: Projection[Any]) -> Composed:
+@lru_cache(maxsize=STATEMENTS_KEPT_MAX)
+def load_current(schema: str, projection: Projection[Any]) -> bytes:
     """The current versions of some keys (parameter: the keys), as `version_of` reads them."""
-    return SQL("SELECT {columns} FROM {table} AS t WHERE t.{key} = ANY(%s) AND t.row_current_ind").format(
+    statement = SQL("SELECT {columns} FROM {table} AS t WHERE t.{key} = ANY(%s) AND t.row_current_ind").format(
         columns=names(version_columns(projection), of="t"),
         table=Identifier(schema, projection.table),
         key=Identifier(projection.key_column),
     )
+    return _text(statement)
 
 
-def load_by_id(schema: str, projection: Projection[Any]) -> Composed:
+@lru_cache(maxsize=STATEMENTS_KEPT_MAX)
+def load_by_id(schema: str, projection: Projection[Any]) -> bytes:
     """Versions by surrogate id (parameter: the ids), as `version_of` reads them."""
-    return SQL("SELECT {columns} FROM {table} AS t WHERE t.id = ANY(%s)").format(
+    statement = SQL("SELECT {columns} FROM {table} AS t WHERE t.id = ANY(%s)").format(
         columns=names(version_columns(projection), of="t"), table=Identifier(schema, projection.table)
     )
+    return _text(statement)
 
 
 def load_all_rows(schema: str, projection: Projection[Any]) -> Composed:
@@ -66,6 +75,11 @@ def copy_in(schema: str, projection: Projection[Any]) -> Composed:
     )
 
 
+def _text(statement: Composable) -> bytes:
+    """The statement as the driver sends it: composed once, not at each execution."""
+    return statement.as_bytes(None)
+
+
 def version_columns(projection: Projection[Any]) -> tuple[str, ...]:
     """The columns that make a `Version`, in the order in which `version_of` takes them."""
     return (
@@ -81,7 +95,8 @@ def version_columns(projection: Projection[Any]) -> tuple[str, ...]:
 
 def version_of(projection: Projection[Any], values: Sequence[Any]) -> Version:
     """A `Version` from the values of `version_columns`."""
-    return Version(*values[:6], projection.row(*values[6:]))
+    surrogate, key, effective, expires, version, effective_at = values[:6]
+    return Version(surrogate, key, effective, expires, version, effective_at, projection.row(*values[6:]))
 
 
 def names(columns: Sequence[str], *, of: str | None = None) -> Composed:

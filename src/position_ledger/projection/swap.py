@@ -34,6 +34,10 @@ BATCH_TIMEOUT_MS = 2_000
 QUIET_MS = 5
 """Transactions younger than this are let pass; older ones that hold the table are waited for, without asking for it."""
 
+QUIET_MAX_MS = 200
+LOCK_TIMEOUT_MAX_MS = 100
+"""On a machine that is short of time every transaction looks old: the longer the swap waits, the less choosy it is."""
+
 BUDGET_S = 60.0
 PAUSE_S = 0.01
 
@@ -55,6 +59,33 @@ SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), extract(epoch FROM 
 
 
 Statement = SQL | sql.Composed
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How choosy the swap is, by the share of its budget that is spent."""
+
+    started: float
+    budget_s: float
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return time.monotonic() > self.started + self.budget_s
+
+    @property
+    def quiet_ms(self) -> float:
+        """Transactions younger than this are let pass."""
+        return min(QUIET_MAX_MS, QUIET_MS * (1 + 10 * self._spent**2 * QUIET_MAX_MS / QUIET_MS))
+
+    @property
+    def lock_timeout_ms(self) -> int:
+        """How long readers may queue behind the swap."""
+        return round(min(LOCK_TIMEOUT_MAX_MS, max(LOCK_TIMEOUT_MS, LOCK_TIMEOUT_MAX_MS * 2 * self._spent)))
+
+    @property
+    def _spent(self) -> float:
+        return (time.monotonic() - self.started) / self.budget_s
 
 
 class _TryAgain(Exception):
@@ -135,17 +166,17 @@ def swap(
         SwapBlocked: something that cannot be moved hangs on the table, or no quiet moment came within the budget; names
             what is in the way. The live table is as before.
     """
-    deadline = time.monotonic() + budget_s
+    patience = _Patience(time.monotonic(), budget_s)
     attempts = 0
     while True:
         attempts += 1
         catch_up()
         attached = _movable(connection, plan, schema)
         try:
-            _wait_for_quiet(connection, _relations(connection, attached, schema), deadline)
-            lock_ms, tail = _attempt(connection, plan, codec, attached, schema)
+            _wait_for_quiet(connection, _relations(connection, attached, schema), patience)
+            lock_ms, tail = _attempt(connection, plan, codec, attached, schema, patience)
         except (_TryAgain, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-            if time.monotonic() > deadline:
+            if patience.is_over:
                 raise SwapBlocked(_who(connection, attached, schema, error)) from error
             time.sleep(PAUSE_S * random.uniform(0.5, 2.0))  # noqa: S311 - jitter
         except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
@@ -169,12 +200,12 @@ def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -
     return attached
 
 
-def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str], deadline: float) -> None:
+def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str], patience: _Patience) -> None:
     while True:
-        busy = connection.execute(BUSY, (list(relations), QUIET_MS / 1000)).fetchall()
+        busy = connection.execute(BUSY, (list(relations), patience.quiet_ms / 1000)).fetchall()
         if not busy:
             return
-        if time.monotonic() > deadline:
+        if patience.is_over:
             msg = "transactions hold the table"
             raise _TryAgain(msg)
         time.sleep(PAUSE_S / 2)
@@ -195,7 +226,12 @@ def _relations(connection: psycopg.Connection[Any], attached: Attached, schema: 
 
 
 def _attempt(
-    connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec, attached: Attached, schema: str
+    connection: psycopg.Connection[Any],
+    plan: SwapPlan,
+    codec: Codec,
+    attached: Attached,
+    schema: str,
+    patience: _Patience,
 ) -> tuple[float, int]:
     """One try. Order of locks: generations (stops projecting), the feed's tail, views, children, then the tables."""
     with connection.transaction(), connection.cursor() as cursor:
@@ -203,7 +239,7 @@ def _attempt(
         for generation in sorted((plan.live, plan.new), key=lambda one: one.generation_id):
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation.generation_id))
         tail = _project_tail(connection, plan, codec)
-        cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_MS}ms")))
+        cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{patience.lock_timeout_ms}ms")))
         _lock_views(cursor, attached)
         for relation in dict.fromkeys((fk.schema, fk.table) for fk in attached.foreign_keys):
             cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
@@ -334,14 +370,14 @@ def _triggers(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Attached) -
     name = Identifier(plan.new.schema, plan.new.projection).as_string(cursor)
     there = {row[0] for row in cursor.execute(TRIGGERS_OF, (name,))}
     wanted = [attached.live.triggers[one] for one in attached.extra_triggers if one not in there]
-    statements: list[Statement] = [SQL(one.definition) for one in wanted]
     live = Identifier(attached.live.name)
-    for one in wanted:
-        if one.enabled in ENABLED:
-            statements.append(
-                SQL("ALTER TABLE {} {} TRIGGER {}").format(live, SQL(ENABLED[one.enabled]), Identifier(one.name))
-            )
-    return statements
+    made: list[Statement] = [SQL(one.definition) for one in wanted]
+    switched = [
+        SQL("ALTER TABLE {} {} TRIGGER {}").format(live, SQL(ENABLED[one.enabled]), Identifier(one.name))
+        for one in wanted
+        if one.enabled in ENABLED
+    ]
+    return [*made, *switched]
 
 
 def _by_hand(plan: SwapPlan, attached: Attached, name: Identifier) -> list[Statement]:

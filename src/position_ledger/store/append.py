@@ -62,7 +62,7 @@ def append(
         ModeChanged: a table is projected inline; see `position_ledger.projection.inline`.
         LedgerError: called inside a transaction of the caller, whose rollback to a savepoint would drop the feed lock.
     """
-    if connection.info.transaction_status != TransactionStatus.IDLE:
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         msg = "append refused: the connection is inside a transaction, and only a transaction of its own keeps the feed whole"
         raise LedgerError(msg)
     return append_here(connection, events, keys)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from position_ledger.store.envelope import NO_HASH, chain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from uuid import UUID
 
     import psycopg
@@ -30,8 +30,14 @@ class BrokenLink:
     seq: int
     problem: str
 
+    def __str__(self) -> str:
+        """One sentence for people."""
+        return f"event {self.seq} (version {self.version} of stream {self.stream}): {self.problem}"
 
-def broken_links(connection: psycopg.Connection[Any]) -> Iterator[BrokenLink]:
+
+def broken_links(
+    connection: psycopg.Connection[Any], advance: Callable[[int], None] = lambda _events: None
+) -> Iterator[BrokenLink]:
     """Every event whose hash or version does not follow from its stream so far; none: the log is as it was written.
 
     Reads the whole log once, in one snapshot, with a bounded memory. Whoever can remove the fences of the database
@@ -49,3 +55,4 @@ def broken_links(connection: psycopg.Connection[Any]) -> Iterator[BrokenLink]:
             elif chain(previous, found, number, topic, bytes(state), metadata) != bytes(stored):
                 yield BrokenLink(found, number, seq, "topic, body or metadata is not what its hash was made of")
             version, previous = number, bytes(stored)
+            advance(1)

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -148,6 +149,7 @@ def _struct_decoder(cls: type[Event]) -> Callable[[bytes], Any]:
     return lambda state: msgspec.convert(_upcast(cls, state), struct)
 
 
+@lru_cache(maxsize=256)
 def struct_of(model: type[BaseModel]) -> type[msgspec.Struct]:
     """A frozen struct type with the fields, types and defaults of a pydantic model; nested models likewise."""
     required, optional = [], []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -18,8 +17,7 @@ NO_HASH = bytes(32)
 """What the first event of a stream is chained to."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(msgspec.Struct, frozen=True, gc=False):
     """An encoded event that is not in the log yet. Times are aware; ``effective_at`` None means: when recorded."""
 
     stream: UUID
@@ -32,8 +30,7 @@ class NewEvent:
     metadata: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """Where an event came to stand: its global sequence number and recorded time (database clock, UTC)."""
 
     stream: UUID

@@ -6,7 +6,6 @@ its Application, Repository, notification log, subscriptions and ProjectionRunne
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,23 +14,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
-from eventsourcing.application import Application
-from eventsourcing.persistence import (
-    ApplicationRecorder,
-    IntegrityError,
-    Mapper,
-    Notification,
-    StoredEvent,
-    Subscription,
-    Transcoder,
-)
-from eventsourcing.postgres import (
-    BasePostgresFactory,
-    PostgresApplicationRecorder,
-    PostgresDatastore,
-    PostgresFactory,
-)
-from eventsourcing.utils import Environment, EnvType
 from psycopg.rows import dict_row, tuple_row
 from psycopg_pool import ConnectionPool
 
@@ -39,21 +21,35 @@ from position_ledger.database import prepare
 from position_ledger.domain.book import Book
 from position_ledger.domain.decisions import Append, fold_append
 from position_ledger.domain.event import Event
+from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
 from position_ledger.domain.position import Position
-from position_ledger.settings import Settings
+from position_ledger.settings import Settings, load_settings
 from position_ledger.store import feed
 from position_ledger.store.append import Key, KeyTaken, VersionConflict, append
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NO_HASH, NewEvent, chain, new_event_id
+from position_ledger.store.upstream import (
+    Application,
+    ApplicationRecorder,
+    BasePostgresFactory,
+    Environment,
+    EnvType,
+    IntegrityError,
+    Mapper,
+    Notification,
+    PostgresApplicationRecorder,
+    PostgresDatastore,
+    PostgresFactory,
+    StoredEvent,
+    Subscription,
+    Transcoder,
+)
 
 SUBSCRIPTION_POLL_S = 0.05
 """A subscription looks for new events at least this often: it does not depend on being notified."""
 
 NOT_TOLD = datetime.min.replace(tzinfo=UTC)
 """The effective time of an event that came through a reader of the library that does not read it."""
-
-for _name in ("psycopg", "psycopg.pool"):  # importing the library sets both to ERROR for the whole process
-    logging.getLogger(_name).setLevel(logging.NOTSET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +76,12 @@ class LedgerAggregate:
     version: int
     state: Position | Book
     pending: tuple[LedgerEvent, ...] = ()
+
+    @classmethod
+    def begin(cls, stream: UUID, body: Event, effective_at: datetime) -> LedgerAggregate:
+        """A new aggregate with the first event of its stream, which `collect_events` will hand to the application."""
+        event = LedgerEvent(stream, 1, body, effective_at)
+        return replace(event.mutate(None), pending=(event,))
 
     def trigger(self, body: Event, effective_at: datetime) -> LedgerAggregate:
         """The aggregate after one more event, which `collect_events` will hand to the application."""
@@ -178,7 +180,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
 
     def select_events(self, originator_id: UUID | str, **kwargs: Any) -> Sequence[StoredEvent]:
         """As the library's, with the effective time of each event."""
-        events = super().select_events(originator_id, **kwargs)
+        events: Sequence[StoredEvent] = super().select_events(originator_id, **kwargs)
         if not events:
             return events
         with self.datastore.get_connection() as connection:
@@ -201,9 +203,10 @@ class LedgerRecorder(PostgresApplicationRecorder):
         upto = self.max_notification_id()
         if upto is None:
             return []
-        return super().select_notifications(
+        seen: Sequence[Notification] = super().select_notifications(
             start, limit, upto if stop is None else min(stop, upto), topics, inclusive_of_start=inclusive_of_start
         )
+        return seen
 
     def max_notification_id(self) -> int | None:
         """The horizon: every event up to it is visible or will never exist. None: nothing yet."""
@@ -290,10 +293,14 @@ class LedgerFactory(PostgresFactory):
 
 
 class LedgerApplication(Application[UUID]):
-    """The library's application on the ledger's log: ``save``, ``repository``, ``notification_log``, subscriptions."""
+    """The library's application on the ledger's log: ``save``, ``repository``, ``notification_log``, subscriptions.
+
+    ``LedgerApplication(library_environment(database_url))`` is all it takes. A team with events of its own sets
+    ``event_types`` in a subclass. It stores what it is given: rules and repeats are those of `position_ledger.Ledger`.
+    """
 
     name = "Ledger"
-    codec: ClassVar[Codec]
+    event_types: ClassVar[Sequence[type[Event]]] = (*POSITION_EVENTS, *BOOK_EVENTS)
 
     def construct_factory(self, env: Environment) -> Any:
         """The ledger's factory."""
@@ -305,11 +312,15 @@ class LedgerApplication(Application[UUID]):
 
     def construct_mapper(self) -> Mapper[UUID]:
         """The ledger's mapper."""
-        return LedgerMapper(self.codec)
+        return LedgerMapper(Codec(self.event_types))
 
 
-def library_environment(url: str, settings: Settings, *, as_app: bool = True) -> dict[str, str]:
-    """The environment that makes the library's classes run on the ledger: pass it as their ``env``."""
+def library_environment(url: str, settings: Settings | None = None, *, as_app: bool = True) -> dict[str, str]:
+    """The environment that makes the library's classes run on the ledger: pass it as their ``env``.
+
+    ``as_app`` False keeps the rights of the user in ``url``: for the library's own tables, such as those of a view.
+    """
+    settings = settings or load_settings()
     return {
         "PERSISTENCE_MODULE": f"{LedgerFactory.__module__}:{LedgerFactory.__name__}",
         "LEDGER_DATABASE_URL": url,

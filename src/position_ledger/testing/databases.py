@@ -7,8 +7,6 @@ import secrets
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -20,8 +18,9 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from position_ledger.database import connect
 from position_ledger.errors import ConfigurationError
-from position_ledger.projection.definition import load_projections
-from position_ledger.projection.generations import ensure_first, kept
+from position_ledger.operations import migrate_up
+from position_ledger.projection.generations import kept
+from position_ledger.setup import Reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +36,8 @@ QUEUE_KEYS = "dramatiq:*"
 NAME_PREFIX = "position_ledger_test"
 LEFT_OVER_AFTER = timedelta(days=1)
 LOCK_TIMEOUT_S = 10
+EMPTIED = ("events", "append_keys", "stream_snapshots")
+"""Tables that `reset` empties beside those of the projections."""
 
 
 class HandyRow(dict[str, Any]):
@@ -143,28 +144,8 @@ def address_of(server_url: str, name: str) -> str:
 
 
 def migrate(url: str, settings: Settings) -> None:
-    """Bring an empty database to what this release needs."""
-    schema = Identifier(settings.ledger_schema)
-    with closing(psycopg.connect(url, autocommit=True, connect_timeout=10)) as connection:
-        connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-        connection.execute(SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
-        for text in _migrations(settings):
-            with connection.transaction():
-                connection.execute(text.split("-- forward", 1)[1].split("-- verify", 1)[0].encode())
-        projections = load_projections(settings.projections)
-        ensure_first(connection, projections, schema=settings.ledger_schema, release=_release())
-
-
-def _migrations(settings: Settings) -> list[str]:
-    found = [file for file in files(settings.migrations).iterdir() if file.name.endswith(".sql")]
-    return [file.read_text(encoding="utf-8") for file in sorted(found, key=lambda file: file.name)]
-
-
-def _release() -> str:
-    try:
-        return version("position-ledger")
-    except PackageNotFoundError:
-        return "unreleased"
+    """Bring an empty database to what this release needs, as `position-ledger migrate up` does."""
+    migrate_up(settings, Reached(url, "", None), None, lambda _message: None)
 
 
 # Emptying
@@ -203,7 +184,7 @@ def reset(ledger: Ledger) -> None:
         _require_test_database(connection)
         connection.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_S}s")))
         tables = [Identifier(one.schema, one.projection) for one in kept(connection)]
-        fixed = [SQL("{}.{}").format(schema, Identifier(name)) for name in ("events", "append_keys")]
+        fixed = [SQL("{}.{}").format(schema, Identifier(name)) for name in EMPTIED]
         checkpoints = SQL("{}.projection_checkpoints").format(schema)
         fenced = [*fixed, *tables, checkpoints]
         for table in fenced:

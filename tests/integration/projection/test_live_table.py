@@ -111,7 +111,8 @@ class Counting:
         self.statements: Counter[str] = Counter()
 
     def execute(self, statement: Any, *arguments: Any, **options: Any) -> Any:
-        text = statement if isinstance(statement, str) else statement.as_string(self._connection)
+        text = statement.decode() if isinstance(statement, bytes) else statement
+        text = text if isinstance(text, str) else text.as_string(self._connection)
         self.statements[" ".join(text.split())[:60]] += 1
         return self._connection.execute(statement, *arguments, **options)
 

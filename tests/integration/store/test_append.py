@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
@@ -223,7 +224,7 @@ def test_of_writers_with_one_expected_version_exactly_one_wins(
     stream, previous = uuid4(), bytes(32)
     for round_ in range(5):
         batches = [mark_events(stream, size, after=round_ * size, previous=previous) for _ in range(WRITERS)]
-        answers = at_once(ledger_database, [lambda connection, one=one: append(connection, one) for one in batches])
+        answers = at_once(ledger_database, [partial(append, events=one) for one in batches])
         winners = [place for place, answer in enumerate(answers) if isinstance(answer, tuple)]
         assert len(winners) == 1
         assert all(isinstance(answer, VersionConflict) for answer in answers if not isinstance(answer, tuple))
@@ -257,6 +258,6 @@ def test_writers_on_the_same_streams_in_opposite_order_never_deadlock(ledger_dat
         return won
 
     orders = [streams, streams[::-1]] * (WRITERS // 2)
-    wins = at_once(ledger_database, [lambda connection, order=order: one(connection, order) for order in orders])
+    wins = at_once(ledger_database, [partial(one, order=order) for order in orders])
     assert sum(int(str(win)) for win in wins) == 10
     assert count(app) == 200

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from position_ledger.errors import ConfigurationError
 from position_ledger.importing import load_mapping, preset_names
 from position_ledger.importing.mapping import parse_mapping
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COMPLETE = """
 order = "oldest_first"
@@ -30,7 +33,7 @@ def test_every_preset_can_be_used() -> None:
 
 def test_a_mapping_of_the_necessary_keys_has_the_documented_defaults() -> None:
     mapping = parse_mapping("mine", COMPLETE)
-    assert (mapping.dust, mapping.on_excess.value, mapping.price.space, mapping.price.scale) == (0, "refuse", "own", 1)
+    assert (mapping.dust, mapping.on_excess.value, mapping.price.space) == (Decimal(0), "refuse", "own")
     assert (mapping.file.delimiter, mapping.file.encoding, mapping.time.formats) == (",", "utf-8", ("iso",))
     assert (mapping.amount.tolerance, mapping.quantity.sign) == (Decimal("0.01"), "refuse")
 
@@ -48,7 +51,7 @@ def test_fractions_in_toml_are_exact() -> None:
         (COMPLETE.replace('market = "ticker"', ""), "market is missing; name its column in [columns] or its value"),
         (COMPLETE.replace('price = "price"', ""), "columns.price is missing"),
         (COMPLETE.replace("account", "acount"), "columns.acount is no key of a mapping"),
-        ('dust = "-1"\n' + COMPLETE, "dust is -1 but must not be negative"),
+        ('dust = "-1"\n' + COMPLETE, "dust -1 is outside valid range"),
         ('dust = "much"\n' + COMPLETE, "dust is much, not a finite number"),
         ('on_excess = "ignore"\n' + COMPLETE, "on_excess cannot be ignore: "),
         (COMPLETE + "[constants]\naccount = 'me'\n", "account is both in [columns] and in [constants]"),

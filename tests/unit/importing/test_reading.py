@@ -107,9 +107,21 @@ TEXT = "%A, %B %d, %Y %H:%M:%S %Z"
             {"formats": [TEXT], "zone": "America/New_York"},
             "2026-07-27T00:03:48+00:00",
         ),
-        ("2026-11-01 01:30 EDT", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "2026-11-01T05:30:00Z"),
-        ("2026-11-01 01:30 EST", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "2026-11-01T06:30:00Z"),
-        ("2026-07-01 12:00 UTC", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "2026-07-01T12:00:00Z"),
+        (
+            "2026-11-01 01:30 EDT",
+            {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"},
+            "2026-11-01T05:30:00Z",
+        ),
+        (
+            "2026-11-01 01:30 EST",
+            {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"},
+            "2026-11-01T06:30:00Z",
+        ),
+        (
+            "2026-07-01 12:00 UTC",
+            {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"},
+            "2026-07-01T12:00:00Z",
+        ),
         (
             "2026-07-01 12:00 EST",
             {"formats": ["%Y-%m-%d %H:%M %Z"], "abbreviations": {"EST": "-05:00"}},
@@ -136,6 +148,12 @@ def test_times_of_every_usual_form(text: str, fields: dict[str, Any], moment: st
         ("2026-02-26T20:03:48", {}, "time_without_zone"),
         ("2026-07-01 12:00 EST", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "time_not_in_zone"),
         ("2026-07-01 12:00 PDT", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "America/New_York"}, "time_not_in_zone"),
+        ("2026-07-01 12:00", {"formats": ["%Y-%m-%d %H:%M %Z"], "zone": "UTC"}, "time_unreadable"),
+        (
+            "2026-07-01 12:00 PDT",
+            {"formats": ["%Y-%m-%d %H:%M %Z"], "abbreviations": {"EST": "-05:00"}},
+            "time_without_zone",
+        ),
         ("2026-03-08 02:30", {"zone": "America/New_York"}, "time_not_in_zone"),
         ("2026-11-01 01:30", {"zone": "America/New_York"}, "time_ambiguous"),
     ],

@@ -96,8 +96,11 @@ _PIECES = st.one_of(
 
 @given(st.lists(st.lists(_PIECES, min_size=1, max_size=6), min_size=1, max_size=5))
 def test_joining_and_splitting_gives_the_statements_back(statements: list[list[str]]) -> None:
-    """Whatever stands inside quotes and comments, only the semicolons between statements end one."""
-    sources = ["SELECT " + " ".join(pieces) for pieces in statements]
+    """Whatever stands inside quotes and comments, only the semicolons between statements end one.
+
+    A comma stands between the pieces, because a string goes on in a string on the next line, in the same notation.
+    """
+    sources = ["SELECT " + " , ".join(pieces) for pieces in statements]
     found = texts("\n;\n".join(sources))
     assert len(found) == len(sources)
     assert all(source.startswith(text) for source, text in zip(sources, found, strict=True))

@@ -1,0 +1,42 @@
+"""How long each part of a run takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes and durations of a run; times in seconds."""
+
+    rounds: int
+    warm_up_s: float
+    window_s: float
+    backlog_events: int
+    """What workers that stood still find when they go on, at least."""
+    stock_window_s: float
+    """How long the library's own runner projects in each round."""
+    paced_commands: int
+    """Commands of the lag measurement, over all rounds."""
+    rebuild_events: tuple[int, ...]
+    """Sizes of the log at which a rebuild is measured, the smallest first."""
+
+
+FULL = Plan(
+    rounds=5,
+    warm_up_s=0.5,
+    window_s=1.5,
+    backlog_events=10_000,
+    stock_window_s=1.5,
+    paced_commands=300,
+    rebuild_events=(100_000, 300_000, 1_000_000),
+)
+QUICK = Plan(
+    rounds=3,
+    warm_up_s=0.2,
+    window_s=0.5,
+    backlog_events=4_000,
+    stock_window_s=1.0,
+    paced_commands=90,
+    rebuild_events=(20_000, 60_000),
+)

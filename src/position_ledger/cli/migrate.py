@@ -1,0 +1,153 @@
+"""Migrations: what is applied, up, down, and whether the schema is what the files make."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from position_ledger.cli.opening import open_servers
+from position_ledger.cli.options import LedgerGroup, as_json
+from position_ledger.cli.output import Column, write_json, write_lines, write_table
+from position_ledger.cli.progress import Bar
+from position_ledger.cli.running import ANSWER_IS_NO
+from position_ledger.errors import MigrationError
+from position_ledger.operations import migrate_down, migrate_up, migrate_verify, migration_status
+
+if TYPE_CHECKING:
+    from position_ledger.migration.plan import StatusRow
+    from position_ledger.migration.runner import Outcome
+
+COLUMNS = (
+    Column("number", "number"),
+    Column("name", "name", is_long=True),
+    Column("state", "state"),
+    Column("applied_at", "applied (UTC)", 1),
+    Column("applied_by", "by", 2, is_long=True),
+    Column("duration_ms", "ms", 3, is_number=True),
+)
+NUMBER = click.IntRange(min=1, max=999)
+
+group = LedgerGroup(name="migrate", help="Bring the schema to where the code needs it, and back.")
+
+
+@group.command(
+    help="""Show every migration of folder and database: applied, pending, running, reverting, edited or unknown.
+
+    \b
+    Example:
+      position-ledger migrate status --json
+    """
+)
+@as_json
+def status(*, as_json: bool) -> None:
+    """Read and render."""
+    with open_servers(needs_schema=False) as (settings, reached):
+        found = migration_status(settings, reached)
+    rows = [_row(row) for row in found.rows]
+    if as_json:
+        write_json({"current": found.is_current, "migrations": rows})
+        return
+    write_table(COLUMNS, [{**row, "state": _state(row)} for row in rows])
+    write_lines(["up to date" if found.is_current else f"{len(found.pending)} pending: run position-ledger migrate up"])
+
+
+@group.command(
+    help="""Apply pending migrations, up to NNN or all. A table whose rows come from the log is rebuilt beside the live
+    one and swapped in, while everyone goes on.
+
+    \b
+    Examples:
+      position-ledger migrate up
+      position-ledger migrate up 004
+    """
+)
+@click.argument("number", type=NUMBER, required=False, metavar="[NNN]")
+@as_json
+def up(*, number: int | None, as_json: bool) -> None:
+    """Apply and say so."""
+    with open_servers(needs_schema=False) as (settings, reached):
+        with Bar() as bar:
+            outcome = migrate_up(settings, reached, number, _told(as_json=as_json), progress=bar)
+        _report(outcome, as_json=as_json)
+
+
+@group.command(
+    help="""Roll back NNN and every later migration, or only the latest. Events are never lost.
+
+    \b
+    Examples:
+      position-ledger migrate down
+      position-ledger migrate down 004
+    """
+)
+@click.argument("number", type=NUMBER, required=False, metavar="[NNN]")
+@as_json
+def down(*, number: int | None, as_json: bool) -> None:
+    """Roll back and say so."""
+    with open_servers(needs_schema=False) as (settings, reached):
+        chosen = number or _latest(migration_status(settings, reached).rows)
+        _report(migrate_down(settings, reached, chosen, _told(as_json=as_json)), as_json=as_json)
+
+
+@group.command(
+    help="""Is the schema what the applied migrations make, and are their files as they were when they were applied?
+
+    Replays the files in a scratch database and compares. Exit code 1 if something differs.
+    """
+)
+@as_json
+def verify(*, as_json: bool) -> int:
+    """Compare and say what differs."""
+    with open_servers(needs_schema=False) as (settings, reached):
+        differences = migrate_verify(settings, reached)
+    if as_json:
+        write_json({"holds": not differences, "differences": differences})
+    else:
+        write_lines(differences or ["the schema is what the migrations make"])
+    return ANSWER_IS_NO if differences else 0
+
+
+def _latest(rows: tuple[StatusRow, ...]) -> int:
+    applied = [row.number for row in rows if row.applied is not None]
+    if not applied:
+        raise MigrationError(
+            "no migration is applied, so there is nothing to roll back; see position-ledger migrate status"
+        )
+    return max(applied)
+
+
+def _row(row: StatusRow) -> dict[str, Any]:
+    applied = asdict(row.applied) if row.applied is not None else {}
+    return {
+        "number": f"{row.number:03}",
+        "name": row.name,
+        "state": row.state,
+        "edited": list(row.edited),
+        "applied_at": applied.get("applied_at"),
+        "applied_by": applied.get("applied_by"),
+        "duration_ms": applied.get("duration_ms"),
+    }
+
+
+def _state(row: dict[str, Any]) -> str:
+    return f"{row['state']} ({', '.join(row['edited'])})" if row["edited"] else str(row["state"])
+
+
+def _told(*, as_json: bool) -> Any:
+    return _nothing if as_json else _line
+
+
+def _line(message: str) -> None:
+    write_lines([message])
+
+
+def _nothing(message: str) -> None:
+    """The JSON document has the messages."""
+
+
+def _report(outcome: Outcome, *, as_json: bool) -> None:
+    """What was done, as a document; lines were written as it happened."""
+    if as_json:
+        write_json({"files": [file.filename for file in outcome.files], "messages": list(outcome.messages)})

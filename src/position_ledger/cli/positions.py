@@ -1,0 +1,188 @@
+"""Reading: positions, one of them, its versions, its events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from position_ledger.cli.opening import open_ledger
+from position_ledger.cli.options import REFERENCE, Moment, as_json, command
+from position_ledger.cli.output import Column, write_csv, write_json, write_lines, write_pairs, write_table
+from position_ledger.cli.running import note
+from position_ledger.domain.vocabulary import Environment, Side, Status
+from position_ledger.reading import ROWS_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from position_ledger.ledger import Ledger
+
+STALE_S = 5.0
+"""Rows that are further behind the log than this are no longer just on their way."""
+
+LISTING = (
+    Column("position_id", "position"),
+    Column("account_id", "account", 7, is_long=True),
+    Column("market_id", "market", is_long=True),
+    Column("side", "side"),
+    Column("status", "status", 4),
+    Column("quantity", "quantity", is_number=True),
+    Column("entry_price", "entry", 1, is_number=True),
+    Column("current_price", "current", 2, is_number=True),
+    Column("unrealized_pnl", "unrealized", 3, is_number=True),
+    Column("realized_pnl", "realized", 5, is_number=True),
+    Column("execution_environment", "env", 6),
+    Column("strategy_id", "strategy", 9, is_number=True),
+    Column("entry_time", "opened (UTC)", 8),
+    Column("mark_time", "marked (UTC)", 10),
+    Column("exit_time", "closed (UTC)", 11),
+    Column("currency", "currency", 12),
+)
+VERSIONS = (
+    Column("version", "version", is_number=True),
+    Column("id", "id", 3, is_number=True),
+    Column("row_effective_date", "recorded (UTC)", 1),
+    Column("effective_at", "happened (UTC)", 8),
+    Column("status", "status"),
+    Column("quantity", "quantity", is_number=True),
+    Column("average_entry_price", "average", 4, is_number=True),
+    Column("current_price", "current", 2, is_number=True),
+    Column("exit_price", "exit", 7, is_number=True),
+    Column("realized_pnl", "realized", 5, is_number=True),
+    Column("unrealized_pnl", "unrealized", 6, is_number=True),
+    Column("open_fees", "open fees", 9, is_number=True),
+    Column("close_fees", "close fees", 10, is_number=True),
+    Column("exit_reason", "reason", 11, is_long=True),
+)
+EVENTS = (
+    Column("version", "version", is_number=True),
+    Column("seq", "seq", is_number=True),
+    Column("topic", "event"),
+    Column("recorded_at", "recorded (UTC)", 1),
+    Column("effective_at", "happened (UTC)", 3),
+    Column("body", "body", 2, is_long=True),
+)
+
+
+@command(
+    """List positions: all of them, or those that pass every filter.
+
+    The table rounds to 6 decimals and shows as many columns as fit; --json and --format csv have all, exactly.
+
+    \b
+    Examples:
+      position-ledger positions --status open --account main
+      position-ledger positions --market KXNBA-CLE --known-at 2026-03-01T14:30:00Z
+      position-ledger positions --format csv > positions.csv
+    """
+)
+@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only these.")
+@click.option("--account", metavar="A", help="Only of this account.")
+@click.option("--market", metavar="M", help="Only in this market.")
+@click.option("--strategy", type=click.IntRange(min=1), metavar="S", help="Only of this strategy.")
+@click.option("--environment", type=click.Choice([one.value for one in Environment]), help="Only in this environment.")
+@click.option("--side", type=click.Choice([side.value for side in Side]), help="Only on this side.")
+@click.option("--known-at", type=Moment(), metavar="T", help="As the ledger knew them then; ISO 8601 with an offset.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@as_json
+def positions(*, form: str, as_json: bool, known_at: datetime | None, **filters: Any) -> None:
+    """Read and render."""
+    with open_ledger() as ledger:
+        _warn_if_stale(ledger)
+        rows = ledger.positions(known_at=known_at, **filters)
+        columns = _all_columns(ledger)
+    if len(rows) == ROWS_MAX:
+        note(f"only the newest {ROWS_MAX} positions are listed; narrow them by account, market or strategy")
+    if as_json or form == "json":
+        write_json(rows)
+    elif form == "csv":
+        write_csv(columns, rows)
+    else:
+        _write_listing(LISTING, rows, "position")
+
+
+@command(
+    """Show one position: every column of its current row, exactly.
+
+    POSITION is POS-n, or the id of any version it ever had.
+
+    \b
+    Examples:
+      position-ledger show POS-17
+      position-ledger show 4711 --json
+    """
+)
+@REFERENCE
+@as_json
+def show(*, reference: str, as_json: bool) -> None:
+    """Read and render."""
+    with open_ledger() as ledger:
+        _warn_if_stale(ledger)
+        row = ledger.position(reference)
+    if as_json:
+        write_json(row)
+    else:
+        write_pairs((name, value) for name, value in row.items() if value is not None)
+
+
+@command(
+    """All versions of one position, the oldest first: what the ledger knew of it, from when to when.
+
+    \b
+    Example:
+      position-ledger history POS-17
+    """
+)
+@REFERENCE
+@as_json
+def history(*, reference: str, as_json: bool) -> None:
+    """Read and render."""
+    with open_ledger() as ledger:
+        _warn_if_stale(ledger)
+        rows = ledger.history(reference)
+    if as_json:
+        write_json(rows)
+    else:
+        _write_listing(VERSIONS, rows, "version")
+
+
+@command(
+    """The events behind one position, the oldest first.
+
+    \b
+    Example:
+      position-ledger events POS-17 --json
+    """
+)
+@REFERENCE
+@as_json
+def events(*, reference: str, as_json: bool) -> None:
+    """Read and render."""
+    with open_ledger() as ledger:
+        rows = ledger.events(reference)
+    if as_json:
+        write_json(rows)
+    else:
+        _write_listing(EVENTS, rows, "event")
+
+
+def _write_listing(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], noun: str) -> None:
+    if rows:
+        write_table(columns, rows)
+    write_lines([f"{len(rows):,} {noun}{'' if len(rows) == 1 else 's'}"])
+
+
+def _all_columns(ledger: Ledger) -> Sequence[str]:
+    return next(one.columns for one in ledger.projections if one.table == "positions")
+
+
+def _warn_if_stale(ledger: Ledger) -> None:
+    """Say so when what is read is old: nobody should trade on rows that no worker keeps up to date."""
+    lag = ledger.lag("positions")
+    if lag.age_s > STALE_S:
+        note(
+            f"the tables are {lag.events:,} events ({lag.age_s:.0f} s) behind the log: start position-ledger worker, "
+            "or see position-ledger status"
+        )

@@ -1,0 +1,106 @@
+"""Rebuilding a table from the log."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from position_ledger.cli.opening import open_servers
+from position_ledger.cli.options import as_json, command
+from position_ledger.cli.output import write_json, write_lines
+from position_ledger.cli.progress import Bar
+from position_ledger.cli.running import ANSWER_IS_NO, note
+from position_ledger.cli.tables import known_table
+from position_ledger.operations import RebuildOptions, rebuild, roll_back
+from position_ledger.projection.definition import load_projections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from position_ledger.operations import RebuildReport
+
+PROCESSES_MAX = 64
+
+
+@command(
+    """Rebuild a table from the log beside the live one, verify it, and swap it in. Readers and writers go on.
+
+    Ids stay the same. The table before is kept, so that --rollback takes it back at once.
+
+    \b
+    Examples:
+      rebuild-projection positions
+      rebuild-projection positions --dry-run
+      rebuild-projection positions --rollback
+    """
+)
+@click.argument("table", required=False)
+@click.option("--all", "every", is_flag=True, help="Every table, one after the other.")
+@click.option("--rollback", is_flag=True, help="Swap the table before the last rebuild back in.")
+@click.option("--dry-run", is_flag=True, help="Build and verify, say what would differ, and throw it away.")
+@click.option("--processes", type=click.IntRange(1, PROCESSES_MAX), metavar="N", help="Processes that load.")
+@click.option("--no-swap", is_flag=True, help="Build, catch up and verify, and leave the swap for later.")
+@click.option("--accept-differences", is_flag=True, help="Swap even if columns differ that were not declared changed.")
+@click.option("--changed", multiple=True, metavar="COLUMN", help="A column whose values may change; may be repeated.")
+@as_json
+def rebuild_projection(  # noqa: PLR0913 - the options
+    *,
+    table: str | None,
+    every: bool,
+    rollback: bool,
+    dry_run: bool,
+    processes: int | None,
+    no_swap: bool,
+    accept_differences: bool,
+    changed: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Rebuild each table and say what happened."""
+    _refuse_contradictions(table, every=every, rollback=rollback, building=dry_run or no_swap or bool(changed))
+    options = RebuildOptions(
+        dry_run=dry_run,
+        swap=not no_swap,
+        processes=processes or 1,
+        accept_differences=accept_differences,
+        changed=changed,
+    )
+    reports = []
+    with open_servers() as (settings, reached), Bar() as bar:
+        known = [known_table(settings, table)] if table else [p.table for p in load_projections(settings.projections)]
+        for name in known:
+            if rollback:
+                report = roll_back(settings, reached, name, tell=note)
+            else:
+                report = rebuild(settings, reached, name, options=options, tell=note, progress=bar)
+            reports.append(report)
+    if as_json:
+        write_json([asdict(report) for report in reports] if every else asdict(reports[0]))
+    else:
+        write_lines(line for report in reports for line in _lines(report, rollback=rollback))
+    return ANSWER_IS_NO if any(report.differences and not accept_differences for report in reports) else 0
+
+
+def _refuse_contradictions(table: str | None, *, every: bool, rollback: bool, building: bool) -> None:
+    if (table is None) != every:
+        raise click.UsageError("name one table, or --all for every table")
+    if rollback and building:
+        raise click.UsageError("--rollback builds nothing, so it goes with no option of a rebuild")
+
+
+def _lines(report: RebuildReport, *, rollback: bool) -> Iterator[str]:
+    name = f"{report.table}: generation {report.generation_id}"
+    if rollback:
+        yield f"{name} is live again, swapped in {report.swap_lock_ms:.0f} ms"
+        return
+    yield (
+        f"{name} from {report.events:,} events, {report.versions:,} versions; loaded in {report.load_s:.1f} s, "
+        f"indexed in {report.index_s:.1f} s, caught up in {report.catch_up_rounds} rounds"
+    )
+    for difference in report.differences:
+        yield f"  {difference}"
+    if report.swapped:
+        yield f"swapped in: readers waited at most {report.swap_lock_ms:.0f} ms (try {report.swap_attempts})"
+    else:
+        yield "not swapped: the live table is as it was"

@@ -1,0 +1,81 @@
+"""A stream as far as it has been read, and the snapshots that keep reading long ones short.
+
+Whoever had to fold many events leaves the state behind, so the next process reads the rest only. A snapshot is an
+optimisation and nothing else: without it, or with one of another shape, the events are read from the beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from position_ledger.domain.book import Book
+from position_ledger.domain.position import Position, position_from_json, position_json
+from position_ledger.store.envelope import NO_HASH
+
+POSITION_SHAPE = "position.1"
+BOOK_SHAPE = "book.1"
+"""Raise the number whenever a field of the state changes its meaning; new or missing fields are noticed without."""
+
+READ = """
+SELECT s.originator_version, s.shape, s.state, s.stream_hash, s.opened_seq, s.last_seq
+  FROM stream_snapshots AS s WHERE s.originator_id = %s
+"""
+LEAVE = """
+INSERT INTO stream_snapshots AS s (originator_id, originator_version, shape, state, stream_hash, opened_seq, last_seq)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (originator_id) DO UPDATE
+   SET originator_version = excluded.originator_version, shape = excluded.shape, state = excluded.state,
+       stream_hash = excluded.stream_hash, opened_seq = excluded.opened_seq, last_seq = excluded.last_seq
+ WHERE s.originator_version < excluded.originator_version OR s.shape <> excluded.shape
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A stream as far as it has been read: state, version, hash of the last event, first and last global number."""
+
+    state: Position | Book | None = None
+    version: int = 0
+    stream_hash: bytes = NO_HASH
+    opened_seq: int = 0
+    last_seq: int = 0
+
+
+NOT_BEGUN = Loaded()
+
+
+def read_snapshot(connection: psycopg.Connection[Any], stream: UUID) -> Loaded | None:
+    """The state that somebody left for a stream, if this code can read it."""
+    row = connection.execute(READ, (stream,), binary=True).fetchone()
+    if row is None:
+        return None
+    version, shape, state, stream_hash, opened_seq, last_seq = row
+    try:
+        return Loaded(_state(shape, bytes(state)), version, bytes(stream_hash), opened_seq, last_seq)
+    except msgspec.DecodeError:
+        return None
+
+
+def leave_snapshot(connection: psycopg.Connection[Any], stream: UUID, loaded: Loaded) -> None:
+    """Keep a state for others. A later one of the same shape stays."""
+    if isinstance(loaded.state, Position):
+        shape, state = POSITION_SHAPE, position_json(loaded.state)
+    else:
+        shape, state = BOOK_SHAPE, msgspec.json.encode(loaded.state)
+    connection.execute(
+        LEAVE, (stream, loaded.version, shape, state, loaded.stream_hash, loaded.opened_seq, loaded.last_seq)
+    )
+
+
+def _state(shape: str, state: bytes) -> Position | Book:
+    if shape == POSITION_SHAPE:
+        return position_from_json(state)
+    if shape == BOOK_SHAPE:
+        return msgspec.json.decode(state, type=Book)
+    msg = f"shape {shape!r} is not one of this release"
+    raise msgspec.DecodeError(msg)

@@ -1,0 +1,221 @@
+"""What the ledger is doing now: servers, schema, how far behind each projection is, and who holds the feed back."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import redis
+from psycopg import sql
+
+from position_ledger.database import connect, first_line, translated
+from position_ledger.errors import LedgerError
+from position_ledger.operations import migration_status
+from position_ledger.projection.definition import load_projections
+from position_ledger.projection.fingerprint import fingerprint_of
+from position_ledger.projection.lag import Lag, lag_of
+from position_ledger.projection.leases import WORKER_FORGOTTEN_S
+from position_ledger.setup import masked
+from position_ledger.store import feed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from position_ledger.settings import Settings
+    from position_ledger.setup import Reached
+
+EVENTS_COUNTED_MAX = 1_000_000
+"""Beyond that the number of events is the estimate of the planner: status must stay cheap."""
+
+REDIS_TIMEOUT_S = 3.0
+
+GENERATIONS = """
+SELECT g.generation_id, g.projection, g.fingerprint, g.state, g.mode, g.release, g.schema_name, min(c.position),
+       count(c.shard), count(c.shard) FILTER (WHERE c.lease_until >= clock_timestamp())
+  FROM projection_generations AS g LEFT JOIN projection_checkpoints AS c USING (generation_id)
+ WHERE g.state <> 'dropped'
+ GROUP BY g.generation_id ORDER BY g.projection, g.generation_id
+"""
+
+WORKERS = """
+SELECT w.worker, w.started_at, extract(epoch FROM clock_timestamp() - w.seen_at)::float8, w.fingerprints
+  FROM projection_workers AS w WHERE w.seen_at > clock_timestamp() - make_interval(secs => %s) ORDER BY w.worker
+"""
+
+SERVER = "SELECT current_setting('server_version'), current_database(), session_user::text, pg_is_in_recovery()"
+ESTIMATE = "SELECT c.reltuples::bigint FROM pg_class AS c WHERE c.oid = 'events'::regclass"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server, or what is wrong with it."""
+
+    kind: str
+    address: str
+    version: str | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionStatus:
+    """One generation of one table."""
+
+    table: str
+    generation_id: int
+    fingerprint: str
+    is_ours: bool
+    """It belongs to the code that asks."""
+    state: str
+    mode: str
+    release: str
+    position: int | None
+    """Every event up to here is in the table; None while it is being loaded."""
+    lag_events: int
+    lag_s: float
+    lag_is_more: bool
+    shards: int
+    shards_held: int
+
+    @property
+    def shards_free(self) -> int:
+        """Shards that no worker holds."""
+        return self.shards - self.shards_held
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process that was seen lately."""
+
+    name: str
+    started_at: datetime
+    seen_s: float
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStatus:
+    """Everything at one moment, by the clock of the database."""
+
+    servers: tuple[Server, ...]
+    is_embedded: bool
+    database: str
+    user: str
+    is_standby: bool
+    schema: str
+    schema_version: str | None
+    migrations_pending: int
+    migrations_unknown: int
+    events: int
+    events_is_estimate: bool
+    mark: int
+    horizon: int
+    holders: tuple[feed.Holder, ...]
+    projections: tuple[ProjectionStatus, ...]
+    workers: tuple[Worker, ...]
+    queue_length: int | None
+
+
+def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
+    """Look at everything once; cheap enough to repeat every second.
+
+    Raises:
+        DatabaseUnavailable, SchemaMismatch: no database, or none with the schema. A missing Redis is in the answer.
+    """
+    versions = migration_status(settings, reached).rows
+    ours = {fingerprint_of(projection) for projection in load_projections(settings.projections)}
+    redis_server, queue_length = read_redis(reached.redis_url, settings.ledger_schema)
+    url, name = reached.database_url, "position-ledger status"
+    with translated(), closing(connect(url, settings, as_app=False, name=name)) as link:
+        version, database, user, is_standby = _one(link, SERVER)
+        applied = [row for row in versions if row.applied is not None]
+        mark = feed.mark(link)
+        events, is_estimate = count_events(link, mark)
+        return LedgerStatus(
+            servers=(Server("PostgreSQL", masked(reached.database_url), version.split()[0]), redis_server),
+            is_embedded=reached.servers is not None,
+            database=database,
+            user=user,
+            is_standby=is_standby,
+            schema=settings.ledger_schema,
+            schema_version=max(applied, key=lambda row: row.number).name if applied else None,
+            migrations_pending=sum(row.state in {"pending", "running"} for row in versions),
+            migrations_unknown=sum(row.state == "unknown" for row in versions),
+            events=events,
+            events_is_estimate=is_estimate,
+            mark=mark,
+            horizon=feed.horizon(link, known_mark=mark),
+            holders=tuple(feed.holders(link)),
+            projections=tuple(_projections(link, ours)),
+            workers=tuple(_workers(link, ours)),
+            queue_length=queue_length,
+        )
+
+
+def _one(connection: psycopg.Connection[Any], query: str) -> tuple[Any, ...]:
+    row = connection.execute(sql.SQL(query)).fetchone()
+    if row is None:
+        msg = f"the database answered nothing to: {query}"
+        raise LedgerError(msg)
+    return tuple(row)
+
+
+def count_events(connection: psycopg.Connection[Any], mark: int) -> tuple[int, bool]:
+    """How many events there are, and whether that is an estimate."""
+    if mark > EVENTS_COUNTED_MAX:
+        estimate = int(_one(connection, ESTIMATE)[0])
+        if estimate >= 0:
+            return estimate, True
+    return int(_one(connection, "SELECT count(e.notification_id) FROM events AS e")[0]), False
+
+
+def _projections(connection: psycopg.Connection[Any], ours: set[str]) -> list[ProjectionStatus]:
+    return [_projection(connection, row, ours) for row in connection.execute(GENERATIONS).fetchall()]
+
+
+def _projection(connection: psycopg.Connection[Any], row: Sequence[Any], ours: set[str]) -> ProjectionStatus:
+    generation_id, table, fingerprint, state, mode, release, _schema, position, shards, held = row
+    is_followed = mode == "worker" and position is not None
+    behind = lag_of(connection, generation_id, position) if is_followed else Lag(0, 0.0)
+    return ProjectionStatus(
+        table=table,
+        generation_id=generation_id,
+        fingerprint=fingerprint,
+        is_ours=fingerprint in ours,
+        state=state,
+        mode=mode,
+        release=release,
+        position=position,
+        lag_events=behind.events,
+        lag_s=behind.age_s,
+        lag_is_more=behind.is_more,
+        shards=shards,
+        shards_held=held,
+    )
+
+
+def _workers(connection: psycopg.Connection[Any], ours: set[str]) -> list[Worker]:
+    rows = connection.execute(WORKERS, (WORKER_FORGOTTEN_S,)).fetchall()
+    return [
+        Worker(name, started_at, round(seen_s, 3), bool(ours & set(fingerprints)))
+        for name, started_at, seen_s, fingerprints in rows
+    ]
+
+
+def read_redis(url: str, schema: str) -> tuple[Server, int | None]:
+    """The server of the queue and the messages in it; a server that does not answer is told, not raised."""
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S, decode_responses=True
+        ) as client:
+            facts: Any = client.info("server")
+            queue = f"dramatiq:position-ledger.{schema}"
+            length = sum(int(str(client.llen(name))) for name in (queue, f"{queue}.DQ"))
+    except (redis.RedisError, OSError, ValueError) as error:
+        return Server("Redis", masked(url), None, first_line(error)), None
+    kind, version = (
+        ("Valkey", facts["valkey_version"]) if "valkey_version" in facts else ("Redis", facts["redis_version"])
+    )
+    return Server(kind, masked(url), version), length

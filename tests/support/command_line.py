@@ -1,0 +1,82 @@
+"""The command line as users meet it: a process of its own, its exit code, and what it writes where."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.conninfo import make_conninfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LIMIT_S = 60.0
+MAIN = "from position_ledger.cli import main; main()"
+REBUILD = "from position_ledger.cli import rebuild_projection; rebuild_projection()"
+"""What the two console scripts run."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on standard output; fails if there is anything else."""
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """Runs commands with the settings of one environment."""
+
+    settings: Mapping[str, str]
+
+    def __call__(self, *arguments: str, entry: str = MAIN, **more: str) -> Answer:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", entry, *arguments],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            stdin=subprocess.DEVNULL,
+            env=self.environment(**more),
+            timeout=LIMIT_S,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command whose life the test decides about."""
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", MAIN, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+        )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Ours without its settings of the ledger, with those of the test."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("POSITION_LEDGER_")}
+        path = os.pathsep.join(entry for entry in sys.path if entry)
+        return {**kept, "PYTHONPATH": path, "PYTHONUTF8": "1", **self.settings, **more}
+
+
+def on(database_url: str, redis_url: str = "unix:///nowhere/valkey.sock") -> CommandLine:
+    """The command line for servers that a test has."""
+    return CommandLine({"POSITION_LEDGER_DATABASE_URL": database_url, "POSITION_LEDGER_REDIS_URL": redis_url})
+
+
+def as_role(database_url: str, role: str) -> str:
+    """The same database, entered as another role."""
+    return make_conninfo(database_url, user=role)
