@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -211,9 +211,11 @@ def test_lost_doubled_and_reordered_messages_change_nothing(
 
 def _send_many(settings: Settings, count: int) -> None:
     """Put messages for the actor into the queue, as a confused scheduler would."""
-    broker = RedisBroker(url=settings.redis_url)
+    broker = RedisBroker(url=settings.redis_url)  # type: ignore[no-untyped-call]
     broker.declare_queue(QUEUE)
-    messages = [Message(queue_name=QUEUE, actor_name="follow", args=(), kwargs={}, options={}) for _ in range(count)]
+    messages: list[Message[Any]] = [
+        Message(queue_name=QUEUE, actor_name="follow", args=(), kwargs={}, options={}) for _ in range(count)
+    ]
     for message in [*reversed(messages), *messages]:
         broker.enqueue(message)
     broker.close()
