@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
+from multiprocessing.connection import wait
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
@@ -98,8 +101,24 @@ def load(
         setting_up = (url, settings, projection.table, schema)
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=setting_up) as pool:
             running = [pool.submit(_load_in_process, chunk) for chunk in pending]
-            done = [_told(finished.result(), advance) for finished in as_completed(running)]
+            try:
+                done = [_told(finished.result(), advance) for finished in as_completed(running)]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed: it would wait for its next chunk for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), name="end with parent", daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _told(loaded: Loaded, advance: Callable[[int], None]) -> Loaded:
@@ -151,6 +170,7 @@ _loaders: list[Loader] = []
 
 
 def _set_up(url: str, settings: Settings, table: str, schema: str) -> None:
+    _end_with_parent()
     projection = next((one for one in load_projections(settings.projections) if one.table == table), None)
     if projection is None:
         msg = f"setting projections: {settings.projections!r} defines no table {table!r}"

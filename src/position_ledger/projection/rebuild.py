@@ -24,10 +24,11 @@ from position_ledger.migration.ddl import create_table, finish_table, shadow_pat
 from position_ledger.projection import foreign_keys, generations, leases, verification
 from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, catch_up, tail_events
 from position_ledger.projection.definition import Projection
+from position_ledger.projection.exchange import SwapPlan
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.loading import load
-from position_ledger.projection.swap import BUDGET_S, SwapPlan, make_schema, swap
+from position_ledger.projection.swap import BUDGET_S, make_schema, swap
 from position_ledger.projection.verification import Difference
 from position_ledger.settings import Settings
 from position_ledger.store import feed
