@@ -8,7 +8,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from position_ledger.database import Checkout, open_pool, translated
+from position_ledger.database import Connections, Lent, open_pool, translated
 from position_ledger.domain.commands import Command
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
@@ -37,13 +37,13 @@ class Ledger:
         self._reached = reached
         self.projections: tuple[Projection[Any], ...] = load_projections(settings.projections)
         self.codec = Codec(EVENTS)
-        self._pool = open_pool(reached.database_url, settings)
+        self._connections = Connections(open_pool(reached.database_url, settings))
         try:
             with translated(), self._connection() as connection:
                 feed.check_connection(connection)
                 check_start(connection, self.projections)
         except BaseException:
-            self._pool.close()
+            self._connections.close()
             raise
         positions = next((p for p in self.projections if p.table == "positions"), None)
         if positions is None:
@@ -191,7 +191,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close every connection and leave the embedded servers, if any. Closing twice is fine."""
-        self._pool.close()
+        self._connections.close()
         self._reached.close()
 
     def __enter__(self) -> Self:
@@ -204,5 +204,5 @@ class Ledger:
         """Close it."""
         self.close()
 
-    def _connection(self) -> Checkout:
-        return Checkout(self._pool)
+    def _connection(self) -> Lent:
+        return self._connections.lent()

@@ -146,7 +146,8 @@ def test_joining_running_servers_is_cheap(home: Path) -> None:
             durations_s.append(time.monotonic() - began_s)
 
         assert sorted(durations_s)[10] < 0.1
-        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+        # The process of the tests may open something meanwhile; 20 joins that each leave one would show.
+        assert len(list(Path("/proc/self/fd").iterdir())) < descriptors + 10
 
 
 def test_commands_in_a_row_find_the_servers_still_running(home: Path, layout: Layout) -> None:

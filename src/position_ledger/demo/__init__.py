@@ -105,7 +105,7 @@ def run(home: Path | None = None, *, commands: int = COMMANDS_MIN, console: Cons
             for accounts, seed in TRADERS
         ]
         _wait_for_trading(before, reached, commands // 4)
-        watched = _show_positions(before, reached, show)
+        watched = _show_positions(before, reached, commands // 4, show)
 
         watcher = start("watcher", ["-m", "position_ledger.demo.watcher"])
         after = _changed(before, logs / "migrations")
@@ -186,9 +186,10 @@ def _wait_for_trading(settings: Settings, reached: Reached, events: int) -> None
             time.sleep(0.05)
 
 
-def _show_positions(settings: Settings, reached: Reached, show: Console) -> str:
+def _show_positions(settings: Settings, reached: Reached, token: int, show: Console) -> str:
     """Print open positions and the history of the one with most versions; answers its id."""
     with Ledger(settings, reached) as ledger:
+        ledger.wait_for(token, PART_TIMEOUT_S)
         rows = ledger.positions(status="open")
         table = _table("position", "account", "market", "side", "quantity>", "entry>", "current>", "unrealized>")
         for row in rows[:POSITIONS_SHOWN]:

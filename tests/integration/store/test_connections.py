@@ -1,0 +1,82 @@
+"""Connections are lent and come back: after errors, beyond the size of the pool, and at the end (S34)."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from position_ledger.database import KEPT_USES_MAX, Connections, open_pool
+from position_ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZE = 2
+
+
+@pytest.fixture
+def connections(ledger_database: str) -> Iterator[Connections]:
+    made = Connections(open_pool(ledger_database, Settings(pool_size_max=SIZE, connect_timeout_s=10)))
+    yield made
+    made.close()
+
+
+def backend(connections: Connections) -> int:
+    with connections.lent() as connection:
+        return connection.info.backend_pid
+
+
+def test_one_after_the_other_gets_the_same_connection(connections: Connections) -> None:
+    assert len({backend(connections) for _ in range(20)}) == 1
+
+
+def test_more_threads_than_connections_all_get_one_in_turn(connections: Connections) -> None:
+    together = threading.Barrier(8)
+
+    def work(_: int) -> int:
+        together.wait(10)
+        for _ in range(50):
+            with connections.lent() as connection:
+                connection.execute("SELECT pg_sleep(0.001)")
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(8))) == 8
+
+
+def test_a_connection_that_failed_in_a_transaction_comes_back_clean(connections: Connections) -> None:
+    with pytest.raises(psycopg.errors.DivisionByZero), connections.lent() as connection:
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1/0")
+    for _ in range(SIZE + 1):
+        with connections.lent() as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_connection_that_the_server_ended_is_replaced(connections: Connections) -> None:
+    with pytest.raises(psycopg.OperationalError), connections.lent() as connection:
+        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    with connections.lent() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_the_pool_has_each_back_now_and_then(connections: Connections) -> None:
+    with connections.lent() as connection:
+        connections.give_back(connection, KEPT_USES_MAX)
+        taken, uses = connections.take()
+    assert uses == 0
+    assert taken.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_closing_twice_is_fine_and_leaves_no_connection(ledger_database: str) -> None:
+    made = Connections(open_pool(ledger_database, Settings(pool_size_max=SIZE)))
+    pid = backend(made)
+    made.close()
+    made.close()
+    with psycopg.connect(ledger_database) as other:
+        row = other.execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+    assert row == (0,)
