@@ -62,8 +62,11 @@ def _rebuild_once(arena: Arena, orders: Connection[Any, Any]) -> None:
         arena.settings, arena.reached, "positions", options=RebuildOptions(processes=PROCESSES), tell=lambda _: None
     )
     figures = {name: value for name, value in asdict(report).items() if isinstance(value, (int, float))}
-    children_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    orders.send({**figures, "took_s": time.perf_counter() - began, "memory_mb": max(_peak_mb(), children_mb)})
+    took_s = time.perf_counter() - began
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu_s = sum(one.ru_utime + one.ru_stime for one in (own, children))
+    memory_mb = max(_peak_mb(), children.ru_maxrss / 1024)
+    orders.send({**figures, "took_s": took_s, "cpu_us": cpu_s / report.events * 1e6, "memory_mb": memory_mb})
 
 
 def _peak_mb() -> float:
@@ -133,6 +136,7 @@ def _lines(runs: list[dict[str, Any]]) -> list[Line]:
     name = f"{last['events']:,} events"
     return [
         Line(f"rebuild of {name}, of proportional", [linear], f"load and indexes: {sizes}", "at most", LINEAR_MAX),
+        Line("rebuild, CPU time of its processes an event", [run["cpu_us"] for run in runs], "all sizes", unit="us"),
         Line(
             "rebuild, memory of the largest process", memory, f"{PROCESSES} processes", "at most", MEMORY_MB_MAX, "MB"
         ),

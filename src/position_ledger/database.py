@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -119,33 +117,56 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
             connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(APP_ROLE)))
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turns what the driver raises into the ledger's errors; the cause stays attached."""
-    try:
-        yield
-    except LedgerError:
-        raise
-    except PoolTimeout as error:
-        msg = f"no database connection became free: {error}; raise pool_size_max or look for long transactions"
-        raise DatabaseUnavailable(msg) from error
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-        msg = (
-            f"the database does not have what this release needs ({first_line(error)}): run position-ledger migrate up"
-        )
-        raise SchemaMismatch(msg) from error
-    except psycopg.errors.ReadOnlySqlTransaction as error:
-        msg = f"the database is read-only ({first_line(error)}): connect to the primary"
-        raise DatabaseUnavailable(msg) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        msg = f"the database user may not do this ({first_line(error)}): grant it the role {APP_ROLE}"
-        raise DatabaseUnavailable(msg) from error
-    except psycopg.errors.DiskFull as error:
-        msg = f"the database has no disk space left ({first_line(error)}): nothing was written, free space and repeat"
-        raise DatabaseUnavailable(msg) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        msg = f"the database did not answer ({first_line(error)}): nothing is half done, repeat when it is back"
-        raise DatabaseUnavailable(msg) from error
+# What the driver raises, in order of precedence: what it becomes, and the sentence around its first line.
+_TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[LedgerError], str], ...] = (
+    (
+        (PoolTimeout,),
+        DatabaseUnavailable,
+        "no database connection became free: {}; raise pool_size_max or look for long transactions",
+    ),
+    (
+        (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName),
+        SchemaMismatch,
+        "the database does not have what this release needs ({}): run position-ledger migrate up",
+    ),
+    (
+        (psycopg.errors.ReadOnlySqlTransaction,),
+        DatabaseUnavailable,
+        "the database is read-only ({}): connect to the primary",
+    ),
+    (
+        (psycopg.errors.InsufficientPrivilege,),
+        DatabaseUnavailable,
+        f"the database user may not do this ({{}}): grant it the role {APP_ROLE}",
+    ),
+    (
+        (psycopg.errors.DiskFull,),
+        DatabaseUnavailable,
+        "the database has no disk space left ({}): nothing was written, free space and repeat",
+    ),
+    (
+        (psycopg.OperationalError, psycopg.InterfaceError),
+        DatabaseUnavailable,
+        "the database did not answer ({}): nothing is half done, repeat when it is back",
+    ),
+)
+
+
+class translated:  # noqa: N801 - used as a word: with translated()
+    """Turns what the driver raises in its block into the ledger's errors; the cause stays attached."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Nothing to prepare: a generator here would cost more than the rest of a checkout."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raise the ledger's error for one of the driver's; let any other through."""
+        for theirs, ours, sentence in _TRANSLATIONS if error is not None else ():
+            if isinstance(error, theirs):
+                raise ours(sentence.format(first_line(error))) from error
 
 
 def first_line(error: BaseException) -> str:

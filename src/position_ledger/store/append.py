@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from position_ledger.database import only_row
 from position_ledger.domain.errors import LedgerError
+from position_ledger.store import direct
 from position_ledger.store.envelope import NewEvent, Receipt
 
 EVENTS_IN_APPEND_MAX = 10_000
@@ -20,11 +21,21 @@ EVENTS_IN_APPEND_MAX = 10_000
 MODE_CHANGED = "PL001"
 """What the database answers to an append that projects other generations inline than it must."""
 
-APPEND_ONE = """
-SELECT seq, recorded
-  FROM append_event(%s, %s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s::jsonb)
-"""
 APPEND_MANY = "SELECT stream, version, seq, recorded FROM append_events(%s::json, %s::json)"
+
+_UUID, _INT8, _TEXT, _BYTEA, _TIMESTAMPTZ, _JSON, _JSONB = 2950, 20, 25, 17, 1184, 114, 3802
+"""Types of PostgreSQL by their fixed numbers."""
+
+ONE_DIRECTLY = direct.statement(
+    "position_ledger_append_event",
+    "SELECT seq, recorded FROM append_event($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    (_UUID, _INT8, _TEXT, _BYTEA, _UUID, _TIMESTAMPTZ, _BYTEA, _JSONB, _TEXT, _BYTEA, _JSONB),
+)
+MANY_DIRECTLY = direct.statement(
+    "position_ledger_append_events",
+    "SELECT stream, version, seq, recorded FROM append_events($1, $2)",
+    (_JSON, _JSON),
+)
 
 
 class VersionConflict(LedgerError):
@@ -65,20 +76,31 @@ def append(
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         msg = "append refused: the connection is inside a transaction, and only a transaction of its own keeps the feed whole"
         raise LedgerError(msg)
-    return append_here(connection, events, keys)
+    return _append(connection, events, keys, _one_directly, _many_directly)
 
 
 def append_here(
     connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key] = ()
 ) -> tuple[Receipt, ...]:
     """As `append`, for the engine's own inline transactions, which take no savepoints."""
+    return _append(connection, events, keys, _one_by_cursor, _many_by_cursor)
+
+
+def _append(
+    connection: psycopg.Connection[Any],
+    events: Sequence[NewEvent],
+    keys: Sequence[Key],
+    append_one: Callable[[psycopg.Connection[Any], NewEvent, Key | None], Receipt],
+    append_many: Callable[[psycopg.Connection[Any], Sequence[NewEvent], Sequence[Key]], Iterable[Receipt]],
+) -> tuple[Receipt, ...]:
     if not 0 < len(events) <= EVENTS_IN_APPEND_MAX:
         msg = f"append refused: {len(events)} events, it takes 1 to {EVENTS_IN_APPEND_MAX}; split the batch"
         raise LedgerError(msg)
     try:
         if len(events) == 1 and len(keys) <= 1:
-            return (_append_one(connection, events[0], keys[0] if keys else None),)
-        return _append_many(connection, events, keys)
+            return (append_one(connection, events[0], keys[0] if keys else None),)
+        receipts = {(one.stream, one.version): one for one in append_many(connection, events, keys)}
+        return tuple(receipts[event.stream, event.version] for event in events)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.table_name == "append_keys":
             raise KeyTaken(error.diag.message_detail or "") from error
@@ -91,39 +113,54 @@ def append_here(
         raise
 
 
-def _append_one(connection: psycopg.Connection[Any], event: NewEvent, key: Key | None) -> Receipt:
-    row = only_row(
-        connection.execute(
-            APPEND_ONE,
-            (
-                event.stream,
-                event.version,
-                event.topic,
-                event.state,
-                event.event_id,
-                event.effective_at,
-                event.stream_hash,
-                _json(event.metadata) if event.metadata else "{}",
-                key and key.key,
-                key and key.digest,
-                key and _json(key.appended),
-            ),
-            prepare=True,
-        )
+def _one_directly(connection: psycopg.Connection[Any], event: NewEvent, key: Key | None) -> Receipt:
+    result = direct.run(
+        connection,
+        ONE_DIRECTLY,
+        (
+            event.stream.bytes,
+            direct.int8(event.version),
+            event.topic.encode(),
+            event.state,
+            event.event_id.bytes,
+            direct.timestamptz(event.effective_at) if event.effective_at else None,
+            event.stream_hash,
+            direct.JSONB_VERSION + (msgspec.json.encode(event.metadata) if event.metadata else b"{}"),
+            key.key.encode() if key else None,
+            key.digest if key else None,
+            direct.JSONB_VERSION + msgspec.json.encode(key.appended) if key else None,
+        ),
     )
-    return Receipt(event.stream, event.version, row[0], row[1])
+    seq, recorded = result.get_value(0, 0), result.get_value(0, 1)
+    return Receipt(event.stream, event.version, direct.read_int8(seq), direct.read_timestamptz(recorded))
 
 
-def _append_many(
+def _many_directly(
     connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key]
-) -> tuple[Receipt, ...]:
-    rows = connection.execute(
-        APPEND_MANY,
-        (_json([_as_json(event) for event in events]), _json([_key_json(key) for key in keys]) if keys else None),
-        prepare=True,
-    ).fetchall()
-    receipts = {(stream, version): Receipt(stream, version, seq, recorded) for stream, version, seq, recorded in rows}
-    return tuple(receipts[event.stream, event.version] for event in events)
+) -> Iterator[Receipt]:
+    result = direct.run(
+        connection, MANY_DIRECTLY, [one.encode() if one else None for one in _as_parameters(events, keys)]
+    )
+    for row in range(result.ntuples):
+        stream, version, seq, recorded = (result.get_value(row, column) for column in range(4))
+        yield Receipt(
+            UUID(bytes=stream), direct.read_int8(version), direct.read_int8(seq), direct.read_timestamptz(recorded)
+        )
+
+
+def _one_by_cursor(connection: psycopg.Connection[Any], event: NewEvent, key: Key | None) -> Receipt:
+    return next(iter(_many_by_cursor(connection, [event], [key] if key else [])))
+
+
+def _many_by_cursor(
+    connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key]
+) -> Iterator[Receipt]:
+    for row in connection.execute(APPEND_MANY, _as_parameters(events, keys), prepare=True).fetchall():
+        yield Receipt(*row)
+
+
+def _as_parameters(events: Sequence[NewEvent], keys: Sequence[Key]) -> tuple[str, str | None]:
+    return _json([_as_json(event) for event in events]), _json([_key_json(key) for key in keys]) if keys else None
 
 
 def _as_json(event: NewEvent) -> dict[str, Any]:
