@@ -22,6 +22,9 @@ POLL_MAX_S = 0.01
 HELP_AFTER_S = 0.05
 """A waiting caller looks for free shards after this time: with live workers it never gets any."""
 
+HELP_AGAIN_S = 0.2
+"""How long it lets others work before it looks again: many callers that wait must not keep the database busy."""
+
 
 def wait_for(
     connect: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
@@ -38,14 +41,15 @@ def wait_for(
     definitions = tuple(projections)
     tables = [projection.table for projection in definitions]
     started = time.monotonic()
-    poll_s = POLL_FIRST_S
+    poll_s, help_due_s = POLL_FIRST_S, HELP_AFTER_S
     with connect() as connection:
         while visible_up_to(connection, tables) < token:
             waited_s = time.monotonic() - started
             if waited_s >= timeout_s:
                 raise NotYetVisible(token, timeout_s)
-            if waited_s >= HELP_AFTER_S:
+            if waited_s >= help_due_s:
                 _help(connection, definitions, codec, token, started + timeout_s)
+                help_due_s = time.monotonic() - started + HELP_AGAIN_S
             time.sleep(poll_s)
             poll_s = min(2 * poll_s, POLL_MAX_S)
 
