@@ -79,6 +79,9 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def run(home: Path | None = None, *, commands: int = COMMANDS_MIN, console: Console | None = None) -> bool:

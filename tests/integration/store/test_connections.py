@@ -57,9 +57,14 @@ def test_a_connection_that_failed_in_a_transaction_comes_back_clean(connections:
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_a_connection_that_the_server_ended_is_replaced(connections: Connections) -> None:
-    with pytest.raises(psycopg.OperationalError), connections.lent() as connection:
-        connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+def test_a_connection_that_the_server_ended_is_replaced(connections: Connections, ledger_database: str) -> None:
+    with (
+        pytest.raises(psycopg.OperationalError),
+        connections.lent() as connection,
+        psycopg.connect(ledger_database, autocommit=True) as admin,
+    ):
+        admin.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
+        connection.execute("SELECT 1")
     with connections.lent() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
