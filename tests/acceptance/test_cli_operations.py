@@ -113,6 +113,21 @@ def test_the_rebuild_keeps_every_id(run: CommandLine, importing: list[str]) -> N
     assert run("verify").code == 0
 
 
+def test_a_table_is_projected_inline_and_by_workers_again(run: CommandLine, importing: list[str]) -> None:
+    """Given a ledger without workers, when a table is switched, then each step is told and rows stay those of the log."""
+    run(*importing)
+    there = run("mode", "positions", "inline")
+    again = run("mode", "positions", "inline")
+    back = run("mode", "positions", "worker")
+
+    assert (there.code, again.code, back.code) == (0, 0, 0)
+    assert "inline from now on" in there.err
+    assert "inline already" in again.err
+    assert "by workers from now on" in back.err
+    assert run("verify").code == 0
+    assert run("mode", "positions", "both").code == 2
+
+
 def test_migrations_go_down_and_up_again(run: CommandLine, importing: list[str]) -> None:
     """Given an empty ledger, when the latest migration is taken back and applied, then each step is told."""
     down = run("migrate", "down", "--json")

@@ -69,6 +69,7 @@ COMMANDS = {
     "check": Entry("checks:check", "Do code, projections, queries and schema agree?"),
     "verify": Entry("checks:verify", "Do the tables equal the event log, and do the laws hold?"),
     "worker": Entry("worker:worker", "Project new events as they arrive."),
+    "mode": Entry("mode:mode", "Project a table inline or by workers."),
     "rebuild-projection": Entry("rebuild:rebuild_projection", "Rebuild a table from the log beside the live one."),
 }
 

@@ -41,7 +41,7 @@ PROCESSES_MAX = 64
 @click.option("--rollback", is_flag=True, help="Swap the table before the last rebuild back in.")
 @click.option("--dry-run", is_flag=True, help="Build and verify, say what would differ, and throw it away.")
 @click.option("--processes", type=click.IntRange(1, PROCESSES_MAX), metavar="N", help="Processes that load.")
-@click.option("--no-swap", is_flag=True, help="Build, catch up and verify, and leave the swap for later.")
+@click.option("--no-swap", is_flag=True, help="Build, catch up and verify; the next rebuild swaps it.")
 @click.option("--accept-differences", is_flag=True, help="Swap even if columns differ that were not declared changed.")
 @click.option("--changed", multiple=True, metavar="COLUMN", help="A column whose values may change; may be repeated.")
 @as_json

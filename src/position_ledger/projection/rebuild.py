@@ -21,6 +21,7 @@ from position_ledger.errors import GenerationNotOurs, MigrationError, SchemaMism
 from position_ledger.migration.attached import attached_to
 from position_ledger.migration.catalogue import Catalogue, Table
 from position_ledger.migration.ddl import create_table, finish_table, shadow_path
+from position_ledger.migration.introspect import read_table
 from position_ledger.projection import foreign_keys, generations, leases, verification
 from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, catch_up, tail_events
 from position_ledger.projection.definition import Projection
@@ -57,6 +58,8 @@ class Progress(Protocol):
 class RebuildOptions:
     """What a rebuild is to do.
 
+    ``dry_run`` builds and verifies, reports the differences, and drops what it built. Without ``swap`` the shadow stays,
+    kept current by workers with its code, and the next rebuild goes on from there.
     ``changed`` names columns whose values the new code means to change; ``accept_differences`` accepts any.
     """
 
@@ -173,26 +176,40 @@ class Rebuild:
         table = self._target_table(target)
         with alone(self._connection, self._projection.table):
             live = self._live()
-            self._drop_leftovers()
+            waiting = self._waiting_shadow(table)
+            self._drop_leftovers(waiting)
             foreign_keys.validate_pending(self._connection, self._projection.table)
             upto = feed.horizon(self._connection)
-            self._report.verified_up_to = upto
-            if options.dry_run:
-                self._tell(f"would rebuild {self._projection.table} from the log up to event {upto}, and swap it")
-                return self._report
-            new = self._begin(table, live)
+            new = waiting or self._begin(table, live)
             try:
-                self._load(table, new, upto, options)
+                if waiting is None:
+                    self._load(table, new, upto, options)
                 self._catch_up(new)
                 self._prove(live, new, target, options)
-                if options.swap:
+                if options.swap and not options.dry_run:
                     self._swap(live, new, target, options)
             except BaseException:
                 self._drop(new)
                 raise
-            if options.swap:
+            if options.dry_run and waiting is None:
+                self._drop(new)
+            if self._report.swapped:
                 self._drop_older_than(live)
         return self._report
+
+    def _waiting_shadow(self, table: Table) -> Generation | None:
+        """A shadow that was built by this code, for this table, and not swapped yet: it only has to catch up."""
+        for generation in generations.followed(self._connection, [self._projection]):
+            if generation.state != "building":
+                continue
+            made = read_table(self._connection, generation.schema, table.name, beside=self._settings.ledger_schema)
+            if (made.columns, made.constraints, made.indexes) == (table.columns, table.constraints, table.indexes):
+                self._report.generation_id = generation.generation_id
+                self._tell(
+                    f"generation {generation.generation_id} of {table.name} is built already and goes on from there"
+                )
+                return generation
+        return None
 
     def _target_table(self, target: Target) -> Table:
         table = target.after.tables.get(self._projection.table)
@@ -218,10 +235,10 @@ class Rebuild:
         require_worker_mode(live)
         return live
 
-    def _drop_leftovers(self) -> None:
-        """The shadow of a rebuild that was killed."""
+    def _drop_leftovers(self, waiting: Generation | None) -> None:
+        """The shadow of a rebuild that was killed, unless it is the one that is waited for."""
         for generation in generations.kept(self._connection, self._projection.table):
-            if generation.state == "building":
+            if generation.state == "building" and generation != waiting:
                 self._tell(f"dropping what a killed rebuild left (generation {generation.generation_id})")
                 self._drop(generation)
 
@@ -301,7 +318,7 @@ class Rebuild:
         )
         self._report.verified_up_to, self._report.differences = upto, differences
         self._report.verify_s = time.perf_counter() - started
-        if differences and not options.accept_differences:
+        if differences and not options.accept_differences and not options.dry_run:
             names = sorted({difference.column for difference in differences})
             msg = (
                 f"the rebuilt table differs from the live one, first at {differences[0]}; if the new code means to change "

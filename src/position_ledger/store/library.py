@@ -23,6 +23,7 @@ from position_ledger.domain.decisions import Append, fold_append
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
 from position_ledger.domain.position import Position
+from position_ledger.errors import SchemaMismatch
 from position_ledger.settings import Settings, load_settings
 from position_ledger.store import feed
 from position_ledger.store.append import Key, KeyTaken, VersionConflict, append
@@ -132,7 +133,7 @@ class LedgerRecorder(PostgresApplicationRecorder):
     def create_table(self) -> None:
         """Refuse: the migrations own the schema."""
         msg = "the schema belongs to the migrations: run position-ledger migrate up"
-        raise NotImplementedError(msg)
+        raise SchemaMismatch(msg)
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
         """Append; ``keys`` (a sequence of `Key`) goes into the same transaction.

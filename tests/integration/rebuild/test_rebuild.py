@@ -122,14 +122,31 @@ def test_a_rollback_beside_writers_ends_and_loses_nothing(settings: Settings, hi
 
 
 def test_nothing_is_done_in_a_dry_run_or_without_a_swap(settings: Settings, history: Traffic) -> None:
-    rebuild(settings, dry_run=True)
-    assert states(settings) == [(1, "active", "ledger")]
+    dry = rebuild(settings, dry_run=True)
+    assert (dry.swapped, dry.differences) == (False, [])
+    assert dry.events > 0
+    assert [state for _, state, _ in states(settings)] == ["active", "dropped"]
+    assert left_over(settings) == []
     report = rebuild(settings, swap=False)
     assert not report.swapped
-    assert [state for _, state, _ in states(settings)] == ["active", "building"]
-    # and the next one makes it anew
-    assert rebuild(settings).swapped
+    assert [state for _, state, _ in states(settings)] == ["active", "dropped", "building"]
+    # and the next one goes on from there
+    history.run(5)
+    swapped = rebuild(settings)
+    assert (swapped.swapped, swapped.generation_id, swapped.events) == (True, report.generation_id, 0)
     assert left_over(settings) == []
+    engine.project_all(settings)
+    engine.proven(settings)
+
+
+def test_a_dry_run_says_what_would_differ_and_leaves_it(settings: Settings, history: Traffic) -> None:
+    with engine.connected(settings, as_app=False) as owner:
+        owner.execute("ALTER TABLE positions DISABLE TRIGGER USER")
+        owner.execute("UPDATE positions SET peak_quantity = peak_quantity + 1 WHERE row_current_ind")
+        owner.execute("ALTER TABLE positions ENABLE TRIGGER USER")
+    dry = rebuild(settings, dry_run=True)
+    assert {one.column for one in dry.differences} == {"peak_quantity"}
+    assert [state for _, state, _ in states(settings)] == ["active", "dropped"]
 
 
 def test_an_empty_log_is_rebuilt_as_well(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from psycopg.sql import SQL, Identifier
 
 from position_ledger import MarkPosition
 from position_ledger.database import connect
+from position_ledger.errors import SchemaMismatch
 from position_ledger.events import PositionMarked, PositionOpened
 from position_ledger.settings import Settings
 from position_ledger.store.append import Key, append
@@ -109,7 +110,7 @@ def test_commands_and_the_library_share_one_log(ledger: Ledger, owner: Connectio
 
 
 def test_the_schema_belongs_to_the_migrations(application: LedgerApplication) -> None:
-    with pytest.raises(NotImplementedError, match="position-ledger migrate up"):
+    with pytest.raises(SchemaMismatch, match="position-ledger migrate up"):
         application.recorder.create_table()  # type: ignore[attr-defined]
 
 
