@@ -1,0 +1,87 @@
+"""The doctor: what is wrong, in words, with what to do, whatever the installation lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from rich.console import Console
+
+from position_ledger import doctor
+from position_ledger.cli.status import _seen
+from position_ledger.doctor import Finding, Verdict
+from position_ledger.settings import load_settings
+from position_ledger.setup import Reached
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOWHERE = "postgresql:///nowhere?host=/nonexistent"
+NO_REDIS = "unix:///nonexistent/redis.sock"
+
+
+def examined(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> dict[str, Finding]:
+    monkeypatch.setenv("POSITION_LEDGER_DATABASE_URL", database_url)
+    monkeypatch.setenv("POSITION_LEDGER_REDIS_URL", redis_url)
+    return {finding.check: finding for finding in doctor.examine()}
+
+
+def verdicts(found: dict[str, Finding], *names: str) -> list[Verdict]:
+    return [found[name].verdict for name in names]
+
+
+@pytest.fixture
+def poor_url(ledger_database: str) -> Iterator[str]:
+    """The database as a user knows it who was given nothing but the schema."""
+    with psycopg.connect(ledger_database, autocommit=True) as admin:
+        admin.execute("CREATE ROLE doctor_poor LOGIN")
+        admin.execute("GRANT USAGE ON SCHEMA ledger TO doctor_poor")
+        admin.execute("GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO doctor_poor")
+    parts = {**conninfo_to_dict(ledger_database), "user": "doctor_poor"}
+    yield make_conninfo("", **parts)
+    with psycopg.connect(ledger_database, autocommit=True) as admin:
+        admin.execute("DROP OWNED BY doctor_poor; DROP ROLE doctor_poor")
+
+
+def test_servers_that_do_not_answer_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examined(monkeypatch, NOWHERE, NO_REDIS)
+    assert verdicts(found, "python", "dependencies") == [Verdict.OK, Verdict.OK]
+    assert verdicts(found, "database", "redis") == [Verdict.WRONG, Verdict.WRONG]
+    assert "POSITION_LEDGER_REDIS_URL" in found["redis"].remedy
+
+
+def test_a_user_without_rights_is_told_which_and_how(
+    monkeypatch: pytest.MonkeyPatch, poor_url: str, ledger_redis_url: str
+) -> None:
+    found = examined(monkeypatch, poor_url, ledger_redis_url)
+    rights = ("right to write", "right to try migrations", "right to see sessions")
+    assert verdicts(found, *rights) == [Verdict.NOTE] * 3
+    assert all("GRANT" in found[name].remedy or "ALTER ROLE" in found[name].remedy for name in rights)
+
+
+def test_an_empty_database_is_told_the_command(
+    monkeypatch: pytest.MonkeyPatch, ledger_database: str, ledger_redis_url: str
+) -> None:
+    with psycopg.connect(ledger_database, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA ledger CASCADE")
+    found = examined(monkeypatch, ledger_database, ledger_redis_url)
+    assert verdicts(found, "migrations", "projections") == [Verdict.WRONG, Verdict.WRONG]
+    assert "position-ledger migrate up" in found["migrations"].remedy
+
+
+def test_a_good_ledger_has_nothing_wrong(
+    monkeypatch: pytest.MonkeyPatch, ledger_database: str, ledger_redis_url: str
+) -> None:
+    found = examined(monkeypatch, ledger_database, ledger_redis_url)
+    assert [name for name, one in found.items() if one.verdict is Verdict.WRONG] == []
+    assert found["migrations"].verdict is Verdict.OK
+
+
+def test_the_state_of_a_server_that_is_away_is_shown_and_not_the_end_of_it() -> None:
+    settings = load_settings(database_url=NOWHERE, redis_url=NO_REDIS)
+    console = Console(width=200, record=True)
+    with console.capture() as shown:
+        console.print(_seen(settings, Reached(NOWHERE, NO_REDIS, None), console))
+    assert "did not answer" in shown.get()
