@@ -70,11 +70,14 @@ def test_a_connection_that_the_server_ended_is_replaced(connections: Connections
 
 
 def test_the_pool_has_each_back_now_and_then(connections: Connections) -> None:
-    with connections.lent() as connection:
-        connections.give_back(connection, KEPT_USES_MAX)
-        taken, uses = connections.take()
+    connection, _ = connections.take()
+    connections.give_back(connection, KEPT_USES_MAX)
+
+    taken, uses = connections.take()
+
     assert uses == 0
     assert taken.execute("SELECT 1").fetchone() == (1,)
+    connections.give_back(taken, uses)
 
 
 def test_closing_twice_is_fine_and_leaves_no_connection(ledger_database: str) -> None:
