@@ -40,15 +40,25 @@ def connect(url: str, settings: Settings, *, as_app: bool, name: str = "position
         DatabaseUnavailable: no answer, or the server refused; names where.
     """
     with translated():
-        connection = psycopg.connect(
-            url, autocommit=True, connect_timeout=max(2, round(settings.connect_timeout_s)), application_name=name
-        )
+        connection = psycopg.connect(url, autocommit=True, **_limits(settings, name))
         try:
             prepare(connection, settings, as_app=as_app)
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+def _limits(settings: Settings, name: str) -> dict[str, Any]:
+    """What libpq is told: a server that is gone without a word is noticed in seconds, not in hours."""
+    return {
+        "application_name": name,
+        "connect_timeout": max(2, round(settings.connect_timeout_s)),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 20_000,
+    }
 
 
 def open_pool(url: str, settings: Settings, *, name: str = "position-ledger") -> ConnectionPool[Connection]:
@@ -61,11 +71,7 @@ def open_pool(url: str, settings: Settings, *, name: str = "position-ledger") ->
     return ConnectionPool(
         url,
         connection_class=psycopg.Connection,
-        kwargs={
-            "autocommit": True,
-            "connect_timeout": max(2, round(settings.connect_timeout_s)),
-            "application_name": name,
-        },
+        kwargs={"autocommit": True, **_limits(settings, name)},
         configure=configure,
         check=None,
         min_size=1,
