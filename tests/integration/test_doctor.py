@@ -85,3 +85,17 @@ def test_the_state_of_a_server_that_is_away_is_shown_and_not_the_end_of_it() -> 
     with console.capture() as shown:
         console.print(_seen(settings, Reached(NOWHERE, NO_REDIS, None), console))
     assert "did not answer" in shown.get()
+
+
+def test_a_package_that_cannot_be_imported_is_named() -> None:
+    assert "no_such_package" in doctor._import_problem("no_such_package")
+    assert doctor._import_problem("psycopg") == ""
+
+
+def test_a_check_that_fails_is_a_finding_itself() -> None:
+    def failing() -> Iterator[Finding]:
+        yield Finding("never seen", Verdict.OK, "")
+        raise psycopg.OperationalError("the server\nwent away")
+
+    (found,) = doctor._guarded("clock", failing)
+    assert (found.check, found.verdict, found.sentence) == ("clock", Verdict.WRONG, "the server went away")
