@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -10,10 +11,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from rich.console import Console
 
 from position_ledger import doctor
-from position_ledger.cli.status import _seen
+from position_ledger.cli.app import app
+from position_ledger.cli.running import run
+from position_ledger.cli.status import _lines, _seen
 from position_ledger.doctor import Finding, Verdict
 from position_ledger.settings import load_settings
 from position_ledger.setup import Reached
+from position_ledger.status import read_status
+from position_ledger.store.feed import Holder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,3 +104,25 @@ def test_a_check_that_fails_is_a_finding_itself() -> None:
 
     (found,) = doctor._guarded("clock", failing)
     assert (found.check, found.verdict, found.sentence) == ("clock", Verdict.WRONG, "the server went away")
+
+
+def test_the_state_is_shown_in_lines_and_a_table(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ledger_database: str,
+    ledger_redis_url: str,
+) -> None:
+    monkeypatch.setenv("POSITION_LEDGER_DATABASE_URL", ledger_database)
+    monkeypatch.setenv("POSITION_LEDGER_REDIS_URL", ledger_redis_url)
+    assert run(app, "position-ledger", ["status"]) == 0
+    said = capsys.readouterr().out
+    assert "positions" in said
+    assert "none is alive" in said
+
+
+def test_who_holds_the_feed_back_is_named(ledger_database: str, ledger_redis_url: str) -> None:
+    settings = load_settings(database_url=ledger_database, redis_url=ledger_redis_url)
+    found = read_status(settings, Reached(ledger_database, ledger_redis_url, None))
+    held = replace(found, holders=[Holder(4711, "", 12.4, "idle in transaction", "SELECT   1")])
+    said = "\n".join(_lines(held))
+    assert "held back for 12 s by server process 4711 (unnamed, idle in transaction): SELECT 1" in said
