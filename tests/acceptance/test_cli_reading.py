@@ -47,6 +47,13 @@ def run(database: str) -> CommandLine:
     return on(database)
 
 
+def first_of(run: CommandLine) -> str:
+    """The id of the first position: its number is that of its event, beside which its book's may come first."""
+    return next(
+        str(row["position_id"]) for row in run("positions", "--json").document if row["market_id"] == "KXNBA-CLE"
+    )
+
+
 def _open(account: str, market: str, side: str, quantity: int, price: str) -> OpenPosition:
     return OpenPosition(
         account=account,
@@ -78,19 +85,19 @@ def test_positions_as_json_are_every_column_exactly(run: CommandLine, database: 
 
 def test_show_takes_any_id_that_a_position_ever_had(run: CommandLine) -> None:
     """Given three versions of a position, when shown by POS-n and by the id of an old one, then it is the same row."""
-    versions = run("history", "POS-1", "--json").document
-    by_name = run("show", "POS-1", "--json")
+    versions = run("history", first_of(run), "--json").document
+    by_name = run("show", first_of(run), "--json")
     by_old_id = run("show", str(versions[1]["id"]), "--json")
 
     assert [row["version"] for row in versions] == [1, 2, 3]
     assert by_name.document == by_old_id.document == versions[-1]
-    assert "average_entry_price    0.42" in run("show", "POS-1").out
+    assert "average_entry_price    0.42" in run("show", first_of(run)).out
 
 
 def test_events_are_the_story_of_the_versions(run: CommandLine) -> None:
     """Given a position, when its events are read, then each has made the version of its number."""
-    events = run("events", "POS-1", "--json").document
-    versions = run("history", "POS-1", "--json").document
+    events = run("events", first_of(run), "--json").document
+    versions = run("history", first_of(run), "--json").document
 
     assert [event["topic"] for event in events] == ["position.opened", "position.marked", "position.reduced"]
     assert [event["seq"] for event in events] == [row["id"] for row in versions]
@@ -103,17 +110,17 @@ def test_filters_narrow_the_list(run: CommandLine) -> None:
     closed = run("positions", "--status", "closed", "--side", "NO", "--strategy", "1", "--format", "json").document
     other = run("positions", "--environment", "live", "--json").document
 
-    assert [row["position_id"] for row in opened] == ["POS-1"]
+    assert [row["position_id"] for row in opened] == [first_of(run)]
     assert [row["exit_reason"] for row in closed] == ["profit_target"]
     assert other == []
 
 
 def test_known_at_is_what_the_ledger_knew(run: CommandLine) -> None:
     """Given a position that was marked later, when asked as known before the mark, then the old price is told."""
-    versions = run("history", "POS-1", "--json").document
+    versions = run("history", first_of(run), "--json").document
     before = run("positions", "--known-at", versions[0]["row_effective_date"], "--json").document
 
-    assert [(row["position_id"], row["current_price"]) for row in before] == [("POS-1", "0.42")]
+    assert [(row["position_id"], row["current_price"]) for row in before] == [(first_of(run), "0.42")]
     assert run("positions", "--known-at", "2000-01-01T00:00:00+05:30", "--json").document == []
 
 
@@ -140,7 +147,7 @@ def test_tables_fit_the_terminal_and_cut_no_number(run: CommandLine, width: int)
     assert "\x1b" not in answer.out
     assert "\x07" not in answer.out
     assert "[bold]" in answer.out
-    assert "999.5" in next(line for line in lines if line.startswith("POS-1 ")).split()
+    assert "999.5" in next(line for line in lines if line.startswith(f"{first_of(run)} ")).split()
     assert any("0.123457" in line.split() for line in lines)
     assert ("opened (UTC)" in lines[0]) == (width == 200)
 
@@ -150,12 +157,12 @@ def test_stale_rows_are_called_stale(ledger_template: Template) -> None:
     with ledger_template.clone() as url:
         with Ledger.open(database_url=url, redis_url="unix:///nowhere/valkey.sock") as ledger:
             ledger.wait_for(ledger.execute(_open("main", "KXNBA-CLE", "YES", 5, "0.42")).token)
-            ledger.execute(MarkPosition(position_id="POS-1", price=Decimal("0.9")))
+            ledger.execute(MarkPosition(position_id=first_of(on(url)), price=Decimal("0.9")))
         with psycopg.connect(url, autocommit=True) as owner:
             owner.execute("ALTER TABLE ledger.events DISABLE TRIGGER append_only")
             owner.execute("UPDATE ledger.events SET recorded_at = recorded_at - interval '1 minute'")
 
-        answer = on(url)("show", "POS-1", "--json")
+        answer = on(url)("show", first_of(on(url)), "--json")
 
     assert answer.document["current_price"] == "0.42"
     assert "1 events (6" in answer.err
@@ -231,6 +238,6 @@ def test_status_tells_lag_workers_and_servers(run: CommandLine) -> None:
 
 def test_times_of_a_far_zone_are_understood(run: CommandLine) -> None:
     """Given a time with an offset, when asked as known then, then it is the moment that it means."""
-    versions = run("history", "POS-1", "--json").document
+    versions = run("history", first_of(run), "--json").document
     moment = datetime.fromisoformat(versions[0]["row_effective_date"]).astimezone(UTC)
     assert run("positions", "--known-at", moment.isoformat(), "--json").document[0]["version"] == 1
