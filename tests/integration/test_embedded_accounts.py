@@ -53,7 +53,7 @@ def _socket_folder(url: str) -> Path:
 
 @pytest.fixture
 def closed_home(tmp_path: Path) -> Iterator[Path]:
-    """Give a data folder below a folder that only its owner can enter, like /root; what root has elsewhere goes too."""
+    """Give a data folder below a folder that only its owner can enter, like that of root; what root has elsewhere goes too."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     home = closed / 'a home\'s 100%25 "ü"'

