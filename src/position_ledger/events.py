@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
-    BOOK_EVENTS,
-    POSITION_EVENTS,
     BookPositionClosed,
     BookPositionOpened,
     ExitsSet,
     ExitTriggered,
     Figures,
     Fill,
+    Holder,
     PositionClosed,
     PositionIncreased,
     PositionMarked,
@@ -22,6 +19,7 @@ from position_ledger.domain.events import (
     PositionSettled,
     StreamRef,
 )
+from position_ledger.domain.families import EVENTS
 
 __all__ = [
     "EVENTS",
@@ -32,6 +30,7 @@ __all__ = [
     "ExitsSet",
     "Figures",
     "Fill",
+    "Holder",
     "PositionClosed",
     "PositionIncreased",
     "PositionMarked",
@@ -40,5 +39,3 @@ __all__ = [
     "PositionSettled",
     "StreamRef",
 ]
-
-EVENTS: Final[tuple[type[Event], ...]] = (*POSITION_EVENTS, *BOOK_EVENTS)

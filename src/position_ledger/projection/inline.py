@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
+from uuid import UUID
 
 import psycopg
 from psycopg.sql import SQL
@@ -66,7 +67,12 @@ class Appender:
         self._inline: tuple[Generation, ...] | None = None
         """The inline generations as last seen; None: not looked up yet. The database refuses what is out of date."""
 
-    def append(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
+    def append(
+        self,
+        events: Sequence[NewEvent],
+        keys: Sequence[Key],
+        reads: Sequence[tuple[UUID, int]] = (),  # noqa: ARG002 - checked from migration 004 on
+    ) -> Sequence[Receipt]:
         """Append, and project what is inline; one round trip when nothing is.
 
         Raises:

@@ -21,7 +21,8 @@ from position_ledger.domain.commands import Command, Handle
 from position_ledger.domain.decisions import Append, Located, decide, fold_append, unknown_position
 from position_ledger.domain.draft import Draft
 from position_ledger.domain.event import Event
-from position_ledger.domain.events import BOOK_EVENTS, PositionOpened
+from position_ledger.domain.events import BOOK_EVENTS, PositionMarked, PositionOpened
+from position_ledger.domain.family import Family
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.events import EVENTS
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When the first command or event is recorded; each next one a second later."""
 
-State = Position | Book | None
+State = Any
 Step = Event | Command | Callable[[], Command]
 """What happened or is asked. A function makes its command when it is due, so that refusing to make it is an outcome."""
 
@@ -298,6 +299,30 @@ class _World:
 
     def _stream_of(self, number: int) -> UUID | None:
         return self.appends[number - 1][1].stream if 0 < number <= len(self.appends) else None
+
+    def state(self, stream: UUID) -> Any | None:
+        """The state of a stream whose id follows from its key."""
+        return self.states.get(stream)
+
+    def located(self, ref: str | int, family: Family) -> tuple[UUID, Any]:
+        """Find a stream by any number that its events had. Raises ``LookupError``."""
+        stream = self._stream_of(number_of(ref, family.prefix or ""))
+        state = self.states.get(stream) if stream else None
+        if stream is None or not isinstance(state, family.state):
+            raise LookupError(ref)
+        return stream, state
+
+    def journal(self, stream: UUID) -> tuple[Append, ...]:
+        """The events of a position by version, without marks."""
+        mine = (append for _, append in self.appends if append.stream == stream)
+        return tuple(append for append in mine if not isinstance(append.event, PositionMarked))
+
+    def event_place(self, number: int) -> tuple[UUID, int] | None:
+        """Where the event of a number stands: numbers count the appends from 1."""
+        if not 0 < number <= len(self.appends):
+            return None
+        append = self.appends[number - 1][1]
+        return append.stream, append.version
 
     def position_stream(self, stream: UUID) -> Position:
         """The position of a stream that a book names."""
