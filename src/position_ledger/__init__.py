@@ -10,8 +10,12 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AdjustFee,
+        AmendSettlement,
+        BustTrade,
         ClosePosition,
         Command,
+        CorrectTrade,
         Deposit,
         Handle,
         IncreasePosition,
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
         SetOpeningBalance,
         SettlePosition,
         TrailingStop,
+        VoidPosition,
         Withdraw,
     )
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
@@ -62,6 +67,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands that correct what was recorded
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
+    "CorrectTrade",
+    "VoidPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
@@ -94,8 +105,9 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
-        "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
+        "AdjustCash AdjustFee AmendSettlement BustTrade ClosePosition Command CorrectTrade Deposit Handle "
+        "IncreasePosition MarkPosition OpenPosition RecordCash RecordFill ReducePosition SetExits SetOpeningBalance "
+        "SettlePosition TrailingStop VoidPosition Withdraw"
     ),
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (

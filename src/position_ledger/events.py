@@ -7,6 +7,7 @@ from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
     BookPositionClosed,
     BookPositionOpened,
+    BookPositionReopened,
     ExitsSet,
     ExitTriggered,
     Figures,
@@ -21,18 +22,30 @@ from position_ledger.domain.events import (
     StreamRef,
 )
 from position_ledger.domain.families import EVENTS
+from position_ledger.domain.parts import Restated, TradeNow
+from position_ledger.domain.restatements import (
+    FeeAdjusted,
+    LateFillRecorded,
+    PositionVoided,
+    SettlementAmended,
+    TradeBusted,
+    TradeCorrected,
+)
 
 __all__ = [
     "EVENTS",
     "BookPositionClosed",
     "BookPositionOpened",
+    "BookPositionReopened",
     "CashMoved",
     "Event",
     "ExitTriggered",
     "ExitsSet",
+    "FeeAdjusted",
     "Figures",
     "Fill",
     "Holder",
+    "LateFillRecorded",
     "PositionBooked",
     "PositionClosed",
     "PositionIncreased",
@@ -40,6 +53,12 @@ __all__ = [
     "PositionOpened",
     "PositionReduced",
     "PositionSettled",
+    "PositionVoided",
     "Postings",
+    "Restated",
+    "SettlementAmended",
     "StreamRef",
+    "TradeBusted",
+    "TradeCorrected",
+    "TradeNow",
 ]

@@ -11,7 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from position_ledger import (
+    AdjustFee,
+    AmendSettlement,
+    BustTrade,
     ClosePosition,
+    CorrectTrade,
     Deposit,
     Handle,
     MarkPosition,
@@ -20,6 +24,7 @@ from position_ledger import (
     SetExits,
     SettlePosition,
     TrailingStop,
+    VoidPosition,
 )
 from position_ledger.domain.event import Event
 from position_ledger.errors import ConfigurationError, SchemaMismatch
@@ -29,6 +34,10 @@ from position_ledger.testing import given
 from tests.support.commands import opening
 
 CODEC = Codec(EVENTS)
+
+
+OPENED = opening(fee="0.02")
+SAID: dict[str, Any] = {"reason": "venue", "actor": "desk"}
 
 
 def every_event() -> list[Event]:
@@ -56,7 +65,24 @@ def every_event() -> list[Event]:
     )  # fmt: skip
     if outcome.rejection:
         raise outcome.rejection
-    return [*outcome.events]
+    corrected = given(OPENED).when(
+        ReducePosition(position_id="POS-1", quantity=5, price="0.60"),
+        RecordFill(position_id="POS-1", action="buy", quantity=5, price="0.50", effective_at=long_ago),
+        CorrectTrade(**SAID, trade="TRD-1", correction_id="C", price="0.41", execution_time=long_ago),
+        AdjustFee(**SAID, trade="TRD-1", adjustment_id="A", fee="-0.02", effective_at=long_ago),
+        SettlePosition(position_id="POS-1", value=1, settlement_revision=1),
+        AmendSettlement(position_id="POS-1", value="0.5", fee="0.01", settlement_revision=2),
+        VoidPosition(position_id="POS-1", refund_fees=True, settlement_revision=3),
+        BustTrade(**SAID, trade="TRD-1", bust_id="B", quantity="0.5"),
+        ReducePosition(position_id="POS-1", quantity=1, price="0.60", effective_at=long_ago + timedelta(1)),
+    )
+    reopened = given(OPENED, ClosePosition(position_id="POS-1", price=1, reason="manual")).when(
+        BustTrade(**SAID, trade="TRD-4", bust_id="B")
+    )
+    for one in (corrected, reopened):
+        if one.rejection:
+            raise one.rejection
+    return [*outcome.events, *corrected.events, *reopened.events]
 
 
 EXAMPLES = every_event()

@@ -12,6 +12,14 @@ from pydantic import BaseModel, model_validator
 
 from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
 from position_ledger.domain.command import Command
+from position_ledger.domain.corrections import (
+    AdjustFee,
+    AmendSettlement,
+    BustTrade,
+    CorrectTrade,
+    SettlePosition,
+    VoidPosition,
+)
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
@@ -22,8 +30,12 @@ from position_ledger.domain.vocabulary import Action, Environment, Liquidity, On
 __all__ = [
     "COMMANDS",
     "AdjustCash",
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
     "ClosePosition",
     "Command",
+    "CorrectTrade",
     "Deposit",
     "Handle",
     "IncreasePosition",
@@ -36,6 +48,7 @@ __all__ = [
     "SetOpeningBalance",
     "SettlePosition",
     "TrailingStop",
+    "VoidPosition",
     "Withdraw",
 ]
 
@@ -115,14 +128,6 @@ class ClosePosition(_OnPosition, _Execution):
     metadata: Metadata | None = None
 
 
-class SettlePosition(_OnPosition):
-    """Pay out an open position: ``value`` per YES and ``1 - value`` per NO; elsewhere the settlement price."""
-
-    value: Price
-    fee: Money = ZERO
-    fee_currency: Text | None = None
-
-
 class MarkPosition(_OnPosition):
     """Value an open position at the own-side price of one contract; a mark older than the last changes nothing."""
 
@@ -187,6 +192,11 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         MarkPosition,
         SetExits,
         RecordFill,
+        BustTrade,
+        CorrectTrade,
+        AdjustFee,
+        AmendSettlement,
+        VoidPosition,
         Deposit,
         Withdraw,
         SetOpeningBalance,

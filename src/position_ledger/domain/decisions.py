@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain import commands as c
-from position_ledger.domain import orders
+from position_ledger.domain import correcting, orders
 from position_ledger.domain.accounts.account import AccountKey, account_stream
 from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
 from position_ledger.domain.book import BookKey, book_stream
+from position_ledger.domain.correcting import correction_key
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
 from position_ledger.domain.families import family_of
 from position_ledger.domain.fills import record_fill
@@ -28,6 +29,7 @@ __all__ = [
     "Decision",
     "Located",
     "Streams",
+    "correction_key",
     "decide",
     "fill_key",
     "fold_append",
@@ -44,6 +46,11 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.MarkPosition: orders.mark,
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
+    c.BustTrade: correcting.bust_trade,
+    c.CorrectTrade: correcting.correct_trade,
+    c.AdjustFee: correcting.adjust_fee,
+    c.AmendSettlement: correcting.amend_settlement,
+    c.VoidPosition: correcting.void_position,
     **ACCOUNT_DECIDERS,
 }
 _INTENTIONS: Final = (c.OpenPosition,)
