@@ -16,14 +16,19 @@ if TYPE_CHECKING:
         Handle,
         IncreasePosition,
         MarkPosition,
+        MergePair,
         OpenPosition,
         RecordCash,
         RecordFill,
+        RecordOpeningPosition,
         ReducePosition,
         SetExits,
         SetOpeningBalance,
         SettlePosition,
+        SplitPair,
+        SplitShares,
         TrailingStop,
+        TransferPosition,
         Withdraw,
     )
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
@@ -62,6 +67,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands beside executions
+    "MergePair",
+    "RecordOpeningPosition",
+    "SplitPair",
+    "SplitShares",
+    "TransferPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
@@ -94,6 +105,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
+        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
         "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
         "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
     ),

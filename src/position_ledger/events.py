@@ -21,6 +21,7 @@ from position_ledger.domain.events import (
     StreamRef,
 )
 from position_ledger.domain.families import EVENTS
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
 __all__ = [
     "EVENTS",
@@ -38,8 +39,11 @@ __all__ = [
     "PositionIncreased",
     "PositionMarked",
     "PositionOpened",
+    "PositionReceived",
     "PositionReduced",
     "PositionSettled",
+    "PositionTransferred",
     "Postings",
+    "SharesSplit",
     "StreamRef",
 ]

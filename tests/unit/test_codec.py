@@ -19,7 +19,9 @@ from position_ledger import (
     ReducePosition,
     SetExits,
     SettlePosition,
+    SplitShares,
     TrailingStop,
+    TransferPosition,
 )
 from position_ledger.domain.event import Event
 from position_ledger.errors import ConfigurationError, SchemaMismatch
@@ -45,6 +47,9 @@ def every_event() -> list[Event]:
         ClosePosition(position_id="POS-2", price=1, reason="profit_target", metadata={"by": "hand"}),
         opening(strategy=3, handle="second"),
         SettlePosition(position_id=Handle("second"), value="0.5"),
+        opening(side="LONG", handle="third"),
+        SplitShares(position_id=Handle("third"), ratio=4),
+        TransferPosition(position_id=Handle("third"), to_account="other", quantity=1),
         *(
             RecordFill(
                 environment="paper", account="main", market="M", side="YES", action=action, quantity=quantity,

@@ -17,6 +17,13 @@ from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, 
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.commands import (
+    MergePair,
+    RecordOpeningPosition,
+    SplitPair,
+    SplitShares,
+    TransferPosition,
+)
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
@@ -28,14 +35,19 @@ __all__ = [
     "Handle",
     "IncreasePosition",
     "MarkPosition",
+    "MergePair",
     "OpenPosition",
     "RecordCash",
     "RecordFill",
+    "RecordOpeningPosition",
     "ReducePosition",
     "SetExits",
     "SetOpeningBalance",
     "SettlePosition",
+    "SplitPair",
+    "SplitShares",
     "TrailingStop",
+    "TransferPosition",
     "Withdraw",
 ]
 
@@ -192,6 +204,11 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         SetOpeningBalance,
         AdjustCash,
         RecordCash,
+        MergePair,
+        RecordOpeningPosition,
+        SplitPair,
+        SplitShares,
+        TransferPosition,
     )
 }
 """Every command by its name."""

@@ -17,6 +17,7 @@ from position_ledger.domain.draft import Append, Decision, Located, Streams, unk
 from position_ledger.domain.families import family_of
 from position_ledger.domain.fills import record_fill
 from position_ledger.domain.identity import fill_key_of
+from position_ledger.domain.transfers.decisions import TRANSFER_DECIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +46,9 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
     **ACCOUNT_DECIDERS,
+    **TRANSFER_DECIDERS,
 }
-_INTENTIONS: Final = (c.OpenPosition,)
+_INTENTIONS: Final = (c.OpenPosition, c.TransferPosition)
 """What may be refused for lack of money, beside commands on accounts; everything else is a fact."""
 
 

@@ -14,6 +14,7 @@ from position_ledger.domain.event import Event
 from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
 from position_ledger.domain.family import Family
 from position_ledger.domain.position import Position, evolve
+from position_ledger.domain.transfers.events import TRANSFER_EVENTS
 
 __all__ = [
     "ACCOUNT",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 
-POSITION: Final = Family("position", "POS-", Position, 2, POSITION_EVENTS, evolve)
+POSITION: Final = Family("position", "POS-", Position, 2, (*POSITION_EVENTS, *TRANSFER_EVENTS), evolve)
 BOOK: Final = Family("book", None, Book, 1, BOOK_EVENTS, evolve_book)
 
 ACCOUNT: Final = Family("account", "BAL-", Account, 1, ACCOUNT_EVENTS, evolve_account)

@@ -130,6 +130,21 @@ class Reason(Enum):
         _FINAL,
         "account {value} has its opening balance or a deposit already; use Deposit, Withdraw or AdjustCash",
     )
+    TRANSFER_TO_ITSELF = (
+        "transfer_to_itself",
+        _FINAL,
+        "{field} {value} holds the position already; name another account or another strategy",
+    )
+    SIDE_CANNOT_SPLIT = (
+        "side_cannot_split",
+        _FINAL,
+        "{field} is {value}: a binary contract pays 1 and cannot be split; use SplitPair to make pairs of YES and NO",
+    )
+    NOT_A_PAIR = (
+        "not_a_pair",
+        _FINAL,
+        "{field} is {value} where {held} is needed; a pair is YES and NO of one market in one account",
+    )
     INSUFFICIENT_FUNDS = (
         "insufficient_funds",
         _TRANSIENT,

@@ -35,6 +35,9 @@ TOPICS = {
     "position.exits_set",
     "book.position_opened",
     "book.position_closed",
+    "position.received",
+    "position.transferred",
+    "position.shares_split",
     "account.cash_moved",
     "account.position_booked",
 }

@@ -16,6 +16,7 @@ from position_ledger.domain.commands import (
     Handle,
     IncreasePosition,
     MarkPosition,
+    MergePair,
     OpenPosition,
     RecordCash,
     RecordFill,
@@ -23,7 +24,9 @@ from position_ledger.domain.commands import (
     SetExits,
     SetOpeningBalance,
     SettlePosition,
+    SplitShares,
     TrailingStop,
+    TransferPosition,
     Withdraw,
 )
 from position_ledger.domain.errors import LedgerError
@@ -165,6 +168,17 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         Reason.BALANCE_ALREADY_SET,
         funded(SetOpeningBalance, amount=100),
         "account main has its opening balance or a deposit already",
+    ),
+    (
+        Reason.TRANSFER_TO_ITSELF,
+        on_position(TransferPosition, to_account="main"),
+        "to_account main holds the position already",
+    ),
+    (Reason.SIDE_CANNOT_SPLIT, on_position(SplitShares, ratio=2), "side is YES: a binary contract pays 1"),
+    (
+        Reason.NOT_A_PAIR,
+        lambda world: world.do(MergePair(yes_position_id="POS-1", no_position_id="POS-1", quantity=1)),
+        "no_position_id is YES where NO is needed",
     ),
     (
         Reason.INSUFFICIENT_FUNDS,
