@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from position_ledger.domain.accounts.events import CashMoved, PositionBooked, Postings
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
-    BOOK_EVENTS,
-    POSITION_EVENTS,
     BookPositionClosed,
     BookPositionOpened,
     ExitsSet,
     ExitTriggered,
     Figures,
     Fill,
+    Holder,
     PositionClosed,
     PositionIncreased,
     PositionMarked,
@@ -22,23 +20,26 @@ from position_ledger.domain.events import (
     PositionSettled,
     StreamRef,
 )
+from position_ledger.domain.families import EVENTS
 
 __all__ = [
     "EVENTS",
     "BookPositionClosed",
     "BookPositionOpened",
+    "CashMoved",
     "Event",
     "ExitTriggered",
     "ExitsSet",
     "Figures",
     "Fill",
+    "Holder",
+    "PositionBooked",
     "PositionClosed",
     "PositionIncreased",
     "PositionMarked",
     "PositionOpened",
     "PositionReduced",
     "PositionSettled",
+    "Postings",
     "StreamRef",
 ]
-
-EVENTS: Final[tuple[type[Event], ...]] = (*POSITION_EVENTS, *BOOK_EVENTS)

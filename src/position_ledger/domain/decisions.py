@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain import commands as c
 from position_ledger.domain import orders
-from position_ledger.domain.book import Book, evolve_book
+from position_ledger.domain.accounts.account import AccountKey, account_stream
+from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
+from position_ledger.domain.book import BookKey, book_stream
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
-from position_ledger.domain.events import BOOK_EVENTS
+from position_ledger.domain.families import family_of
 from position_ledger.domain.fills import record_fill
 from position_ledger.domain.identity import fill_key_of
-from position_ledger.domain.position import Position, evolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
+    from uuid import UUID
 
 __all__ = [
     "Append",
@@ -29,6 +31,7 @@ __all__ = [
     "decide",
     "fill_key",
     "fold_append",
+    "streams_of",
     "unknown_position",
 ]
 
@@ -41,7 +44,10 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.MarkPosition: orders.mark,
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
+    **ACCOUNT_DECIDERS,
 }
+_INTENTIONS: Final = (c.OpenPosition,)
+"""What may be refused for lack of money, beside commands on accounts; everything else is a fact."""
 
 
 def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
@@ -50,18 +56,32 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
     and then nothing has changed.
     """
-    return _DECIDERS[type(command)](command, streams, now)
+    decision = _DECIDERS[type(command)](command, streams, now)
+    return booked(command, decision, streams, is_intention=isinstance(command, _INTENTIONS))
 
 
-def fold_append(state: Position | Book | None, append: Append) -> Position | Book:
-    """Fold one append into the state of its stream (None: the stream has not begun)."""
-    if type(append.event) in BOOK_EVENTS:
-        if isinstance(state, Position):
-            raise TypeError("a book event cannot be folded into a position; the log is damaged")
-        return evolve_book(state, append.event, append.effective_at)
-    if isinstance(state, Book):
-        raise TypeError("a position event cannot be folded into a book; the log is damaged")
-    return evolve(state, append.event, append.effective_at)
+def fold_append(state: Any | None, append: Append) -> Any:
+    """Fold one append into the state of its stream (None: the stream has not begun).
+
+    Raises ``TypeError`` for an event that does not fit: the log is damaged.
+    """
+    family = family_of(append.event)
+    if state is not None and not isinstance(state, family.state):
+        raise TypeError(f"a {family.name} event cannot be folded into {type(state).__name__}; the log is damaged")
+    return family.evolve(state, append.event, append.effective_at)
+
+
+def streams_of(command: c.Command) -> set[UUID]:
+    """Streams that deciding a command will surely read and whose ids follow from the command alone."""
+    if not isinstance(command, c.OpenPosition | c.RecordFill):
+        return set()
+    environment, account, market = command.environment, command.account, command.market
+    if environment is None or account is None or market is None:
+        return set()
+    return {
+        book_stream(BookKey(environment, account, market, command.strategy)),
+        account_stream(AccountKey(environment, account, command.currency or "USD")),
+    }
 
 
 def fill_key(command: c.Command, streams: Streams) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.events import BookPositionClosed, BookPositionOpened, PositionOpened
@@ -16,11 +16,22 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import Command
     from position_ledger.domain.event import Event
+    from position_ledger.domain.family import Family
     from position_ledger.domain.fields import Handle
     from position_ledger.domain.position import Position
     from position_ledger.domain.vocabulary import ExitKind
 
-__all__ = ["Append", "Decision", "Draft", "Located", "Streams", "effective_time", "open_position", "unknown_position"]
+__all__ = [
+    "Append",
+    "Decision",
+    "Draft",
+    "Located",
+    "Streams",
+    "Subject",
+    "effective_time",
+    "open_position",
+    "unknown_position",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,24 @@ class Streams(Protocol):
     def book(self, key: BookKey) -> Book:
         """Return the book of a key; an empty ``Book()`` if its stream has not begun."""
 
+    def state(self, stream: UUID) -> Any | None:
+        """Return the state of a stream whose id follows from its key (a market, an account …); None: not begun.
+
+        What a decision reads this way is guarded: the append is refused if the stream has moved on meanwhile.
+        """
+
+    def located(self, ref: str | int, family: Family) -> tuple[UUID, Any]:
+        """Find a stream by a business id of its family (EDGE-7) or any number of its events.
+
+        Raises ``LookupError`` if there is none.
+        """
+
+    def journal(self, stream: UUID) -> tuple[Append, ...]:
+        """Return the events of a position's stream by version, without marks, those of this batch included."""
+
+    def event_place(self, number: int) -> tuple[UUID, int] | None:
+        """Say at which (stream, version) the event of a sequence number stands; None: there is no such event."""
+
     def new_stream(self) -> UUID:
         """Mint the id of a new stream (uuid4)."""
 
@@ -59,12 +88,22 @@ class Append:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """What a command that is not about a position is about."""
+
+    family: Family
+    stream: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What a command makes of the ledger; no appends: it changes nothing and that is no error."""
 
     appends: tuple[Append, ...] = ()
     positions: tuple[UUID, ...] = ()
     """Streams of the positions that the command addressed, opened or changed, the main one first."""
+    subject: Subject | None = None
+    """The row that the command is about; None: that of the first position."""
     opened: UUID | None = None
     """Stream of the position that the command opened; what its ``handle`` stands for."""
     triggered: tuple[ExitKind, ...] = ()

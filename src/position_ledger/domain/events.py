@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, JsonV
 
 from position_ledger.domain.event import Event
 from position_ledger.domain.exits import TrailingState
-from position_ledger.domain.numbers import ZERO, Figure
+from position_ledger.domain.numbers import ONE, ZERO, Figure
 from position_ledger.domain.vocabulary import Action, Environment, ExitKind, Liquidity, Side
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "ExitsSet",
     "Figures",
     "Fill",
+    "Holder",
     "PositionClosed",
     "PositionIncreased",
     "PositionMarked",
@@ -55,6 +56,18 @@ class StreamRef(_Part):
 
     stream: UUID
     version: int
+
+
+class Holder(_Part):
+    """Whose execution it was, repeated beside each fill, so that a trade is told whole by one event."""
+
+    environment: Environment
+    account: str
+    market: str
+    platform: str | None = None
+    strategy: int | None = None
+    currency: str
+    side: Side
 
 
 class Fill(_Part):
@@ -130,6 +143,10 @@ class PositionOpened(Event):
     model: int | None = None
     edge: int | None = None
     currency: str
+    multiplier: Figure = ONE
+    """Units of the price's currency that one contract moves when its price moves by 1."""
+    margin_rate: Figure = ZERO
+    """Share of the entry amount that a SHORT locks beside its proceeds."""
     side: Side
     entry_time: UtcTime
     """When the cycle began; a transfer keeps that of the giver."""
@@ -148,6 +165,7 @@ class PositionIncreased(Event):
 
     TOPIC = "position.increased"
 
+    holder: Holder
     fill: Fill
     figures: Figures
 
@@ -157,6 +175,7 @@ class PositionReduced(Event):
 
     TOPIC = "position.reduced"
 
+    holder: Holder
     fill: Fill
     figures: Figures
 
@@ -167,6 +186,7 @@ class PositionClosed(Event):
     TOPIC = "position.closed"
 
     exit_reason: str
+    holder: Holder
     fill: Fill
     figures: Figures
 

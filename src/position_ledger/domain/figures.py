@@ -14,6 +14,7 @@ from position_ledger.domain.events import Figures
 from position_ledger.domain.numbers import (
     CONTEXT,
     LIMIT,
+    ONE,
     ZERO,
     amount_of,
     fits,
@@ -43,10 +44,10 @@ class Booking(NamedTuple):
     fee: Decimal
 
 
-def opened(side: Side, booking: Booking) -> Figures:
+def opened(side: Side, booking: Booking, multiplier: Decimal = ONE) -> Figures:
     """Figures of a new position; its current price is its entry price."""
     quantity, price, amount, fee = booking
-    profit, fraction = unrealized(side, quantity, amount, price)
+    profit, fraction = unrealized(side, quantity, amount, price, multiplier)
     return _checked(
         Figures(
             quantity=quantity,
@@ -56,7 +57,7 @@ def opened(side: Side, booking: Booking) -> Figures:
             cost=amount,
             open_fees=fee,
             entry_price=price,
-            average_entry_price=mean_of(amount, quantity),
+            average_entry_price=mean_of(amount, quantity, multiplier),
             current_price=price,
             realized_pnl=minus(ZERO, fee),
             unrealized_pnl=profit,
@@ -71,7 +72,7 @@ def entered(before: Position, booking: Booking) -> Figures:
     cost = plus(before.cost, booking.amount)
     entry_quantity = plus(before.entry_quantity, booking.quantity)
     entry_amount = plus(before.entry_amount, booking.amount)
-    profit, fraction = unrealized(before.side, quantity, cost, before.current_price)
+    profit, fraction = unrealized(before.side, quantity, cost, before.current_price, before.multiplier)
     return _checked(
         Figures(
             quantity=quantity,
@@ -85,8 +86,8 @@ def entered(before: Position, booking: Booking) -> Figures:
             open_fees=plus(before.open_fees, booking.fee),
             close_fees=before.close_fees,
             open_fees_released=before.open_fees_released,
-            entry_price=mean_of(entry_amount, entry_quantity) or ZERO,
-            average_entry_price=mean_of(cost, quantity),
+            entry_price=mean_of(entry_amount, entry_quantity, before.multiplier) or ZERO,
+            average_entry_price=mean_of(cost, quantity, before.multiplier),
             exit_price=before.exit_price,
             current_price=before.current_price,
             realized_pnl=minus(before.realized_pnl, booking.fee),
@@ -115,7 +116,9 @@ def exited(before: Position, booking: Booking) -> tuple[Figures, Decimal]:
     realized_gross = plus(before.realized_gross, gain)
     close_fees = plus(before.close_fees, booking.fee)
     open_fees_released = plus(before.open_fees_released, pro_rata(open_fees_left, booking.quantity, held))
-    profit, fraction = unrealized(before.side, quantity, cost, current_price) if quantity else (None, None)
+    profit = fraction = None
+    if quantity:
+        profit, fraction = unrealized(before.side, quantity, cost, current_price, before.multiplier)
     after = Figures(
         quantity=quantity,
         entry_quantity=before.entry_quantity,
@@ -129,7 +132,7 @@ def exited(before: Position, booking: Booking) -> tuple[Figures, Decimal]:
         close_fees=close_fees,
         open_fees_released=open_fees_released,
         entry_price=before.entry_price,
-        average_entry_price=mean_of(cost, quantity),
+        average_entry_price=mean_of(cost, quantity, before.multiplier),
         exit_price=exit_price,
         current_price=current_price,
         realized_pnl=minus(minus(realized_gross, before.open_fees), close_fees),
@@ -143,16 +146,18 @@ def exited(before: Position, booking: Booking) -> tuple[Figures, Decimal]:
 
 def _mean_exit(before: Position, booking: Booking, exit_amount: Decimal, exit_quantity: Decimal) -> Decimal:
     """Mean of all exits; of a single one it is its price, which the rounding of its amount must not change."""
-    mean = mean_of(exit_amount, exit_quantity) if before.exit_quantity else None
+    mean = mean_of(exit_amount, exit_quantity, before.multiplier) if before.exit_quantity else None
     return booking.price if mean is None else mean
 
 
-def unrealized(side: Side, quantity: Decimal, cost: Decimal, price: Decimal) -> tuple[Decimal, Decimal | None]:
+def unrealized(
+    side: Side, quantity: Decimal, cost: Decimal, price: Decimal, multiplier: Decimal = ONE
+) -> tuple[Decimal, Decimal | None]:
     """P&L of what is held at ``price``, and the same as a fraction of its cost.
 
     The fraction is None at cost 0, and when its column cannot hold it: a fact is not refused for a ratio.
     """
-    profit = _signed(side, minus(amount_of(quantity, price), cost))
+    profit = _signed(side, minus(amount_of(quantity, price, multiplier), cost))
     require_fits("unrealized_pnl", profit)
     fraction = round18(CONTEXT.divide(profit, cost)) if cost else None
     return profit, fraction if fraction is None or fits(fraction) else None

@@ -23,7 +23,7 @@ from position_ledger.domain.legs import (
     require_prices,
     require_same_currency,
 )
-from position_ledger.domain.numbers import ZERO, allocate, amount_of, minus, plus
+from position_ledger.domain.numbers import ONE, ZERO, allocate, amount_of, minus, plus
 from position_ledger.domain.orders import opening_attributes, require_exit_prices
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import OnExcess, Side
@@ -196,11 +196,16 @@ def _price(command: RecordFill, target: _Target, share: _Share) -> Decimal:
 
 def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal]) -> list[Decimal]:
     """Amount of each leg: legs at one price are parts of one amount and sum to it exactly."""
+    rates = [(price, _multiplier(share)) for share, price in zip(shares, prices, strict=True)]
     amounts: list[Decimal] = []
-    for price in dict.fromkeys(prices):
-        quantities = [share.quantity for share, at in zip(shares, prices, strict=True) if at == price]
-        amounts += allocate(amount_of(reduce(plus, quantities), price), quantities)
+    for price, multiplier in dict.fromkeys(rates):
+        quantities = [share.quantity for share, rate in zip(shares, rates, strict=True) if rate == (price, multiplier)]
+        amounts += allocate(amount_of(reduce(plus, quantities), price, multiplier), quantities)
     return amounts
+
+
+def _multiplier(share: _Share) -> Decimal:
+    return share.located.position.multiplier if share.located else ONE
 
 
 def _is_dust_left(share: _Share, dust: Decimal) -> bool:

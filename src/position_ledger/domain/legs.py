@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.events import (
     Fill,
+    Holder,
     PositionClosed,
     PositionIncreased,
     PositionOpened,
@@ -35,6 +36,7 @@ __all__ = [
     "Opening",
     "book_legs",
     "described",
+    "holder_of",
     "require_in_order",
     "require_prices",
     "require_same_currency",
@@ -47,7 +49,8 @@ class Opening:
 
     key: BookKey
     attributes: dict[str, Any]
-    """platform, model, edge, currency, target_price, stop_loss_price, metadata: as in `PositionOpened`."""
+    """platform, model, edge, currency, multiplier, margin_rate, target_price, stop_loss_price, metadata: as in
+    `PositionOpened`."""
     trailing_stop: TrailingTerms | None
     previous: UUID | None
 
@@ -74,6 +77,19 @@ class Leg:
         return StreamRef(stream=self.stream, version=self.position.version + 1 if self.position else 1)
 
 
+def holder_of(position: Position) -> Holder:
+    """Say whose executions those of a position are."""
+    return Holder(
+        environment=position.environment,
+        account=position.account,
+        market=position.market,
+        platform=position.platform,
+        strategy=position.strategy,
+        currency=position.currency,
+        side=position.side,
+    )
+
+
 def described(command: Command) -> dict[str, Any]:
     """Take what a command says about its execution beside the numbers, as fields of a `Fill`."""
     return {name: value for name in _DESCRIPTION if (value := getattr(command, name, None)) is not None}
@@ -92,7 +108,9 @@ def book_legs(draft: Draft, legs: Sequence[Leg], description: dict[str, Any]) ->
             _book_opening(draft, leg, shared)
         elif leg.is_entry:
             figures = entered(leg.position, leg.booking)
-            draft.append(leg.stream, leg.position.version, PositionIncreased(fill=_fill(leg, shared), figures=figures))
+            holder = holder_of(leg.position)
+            event = PositionIncreased(holder=holder, fill=_fill(leg, shared), figures=figures)
+            draft.append(leg.stream, leg.position.version, event)
         else:
             _book_exit(draft, leg, leg.position, shared)
 
@@ -127,7 +145,7 @@ def _book_opening(draft: Draft, leg: Leg, shared: dict[str, Any]) -> None:
         trailing_stop=arm(terms, leg.side, leg.booking.price) if terms else None,
         previous=StreamRef(stream=opening.previous, version=1) if opening.previous else None,
         fill=_fill(leg, shared),
-        figures=opened(leg.side, leg.booking),
+        figures=opened(leg.side, leg.booking, opening.attributes.get("multiplier", ONE)),
         **opening.attributes,
     )
     draft.append(leg.stream, 0, event)
@@ -137,10 +155,12 @@ def _book_opening(draft: Draft, leg: Leg, shared: dict[str, Any]) -> None:
 def _book_exit(draft: Draft, leg: Leg, position: Position, shared: dict[str, Any]) -> None:
     figures, gain = exited(position, leg.booking)
     fill = _fill(leg, shared, gain)
+    holder = holder_of(position)
     if figures.quantity:
-        draft.append(leg.stream, position.version, PositionReduced(fill=fill, figures=figures))
+        draft.append(leg.stream, position.version, PositionReduced(holder=holder, fill=fill, figures=figures))
         return
-    draft.append(leg.stream, position.version, PositionClosed(exit_reason=leg.exit_reason, fill=fill, figures=figures))
+    event = PositionClosed(exit_reason=leg.exit_reason, holder=holder, fill=fill, figures=figures)
+    draft.append(leg.stream, position.version, event)
     draft.note_ended(leg.stream, position)
 
 

@@ -67,9 +67,9 @@ def fits(value: Decimal) -> bool:
     return -LIMIT < value < LIMIT
 
 
-def amount_of(quantity: Decimal, price: Decimal) -> Decimal:
-    """``round18(quantity * price)``: fixed once per fill, for cost and cash alike."""
-    return round18(CONTEXT.multiply(quantity, price))
+def amount_of(quantity: Decimal, price: Decimal, multiplier: Decimal = ONE) -> Decimal:
+    """``round18(quantity * price * multiplier)``: fixed once per fill, for cost and cash alike."""
+    return round18(CONTEXT.multiply(CONTEXT.multiply(quantity, price), multiplier))
 
 
 def plus(left: Decimal, right: Decimal) -> Decimal:
@@ -89,9 +89,9 @@ def pro_rata(total: Decimal, part: Decimal, whole: Decimal) -> Decimal:
     return round18(CONTEXT.divide(CONTEXT.multiply(total, part), whole))
 
 
-def mean_of(amount: Decimal, quantity: Decimal) -> Decimal | None:
-    """``round18(amount / quantity)``; None for no quantity."""
-    return round18(CONTEXT.divide(amount, quantity)) if quantity else None
+def mean_of(amount: Decimal, quantity: Decimal, multiplier: Decimal = ONE) -> Decimal | None:
+    """Price per contract: ``round18(amount / (quantity * multiplier))``; None for no quantity."""
+    return round18(CONTEXT.divide(amount, CONTEXT.multiply(quantity, multiplier))) if quantity else None
 
 
 def allocate(total: Decimal, weights: Iterable[Decimal]) -> tuple[Decimal, ...]:

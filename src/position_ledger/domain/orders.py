@@ -96,7 +96,7 @@ def _trade(
     quantity: Decimal = getattr(command, "quantity", position.quantity)
     if not is_entry and quantity > position.quantity:
         raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=position.quantity)
-    booking = Booking(quantity, command.price, amount_of(quantity, command.price), command.fee)
+    booking = Booking(quantity, command.price, amount_of(quantity, command.price, position.multiplier), command.fee)
     leg = Leg(
         located.stream, position.side, is_entry, booking, position, exit_reason=getattr(command, "reason", "manual")
     )
@@ -112,7 +112,7 @@ def settle(command: SettlePosition, streams: Streams, now: datetime) -> Decision
     require_same_currency(command, command.fee_currency, position.currency)
     require_prices(command, position.side, value=command.value)
     draft = _draft_in_order(command, position, streams, now)
-    price, amount = payout(position.side, position.quantity, command.value)
+    price, amount = payout(position, command.value)
     figures, gain = exited(position, Booking(position.quantity, price, amount, command.fee))
     event = PositionSettled(
         settlement_value=command.value,
@@ -128,14 +128,16 @@ def settle(command: SettlePosition, streams: Streams, now: datetime) -> Decision
     return Decision(tuple(draft.appends), (stream,))
 
 
-def payout(side: Side, quantity: Decimal, value: Decimal) -> tuple[Decimal, Decimal]:
+def payout(position: Position, value: Decimal) -> tuple[Decimal, Decimal]:
     """Say what one contract and all of them receive when a market settles at ``value`` per YES (or at that price).
 
     NO gets what YES leaves, so that a pair receives exactly 1 whatever the rounding.
     """
-    if side is Side.NO:
-        return minus(ONE, value), minus(quantity, amount_of(quantity, value))
-    return value, amount_of(quantity, value)
+    quantity, multiplier = position.quantity, position.multiplier
+    amount = amount_of(quantity, value, multiplier)
+    if position.side is Side.NO:
+        return minus(ONE, value), minus(amount_of(quantity, ONE, multiplier), amount)
+    return value, amount
 
 
 def mark(command: MarkPosition, streams: Streams, now: datetime) -> Decision:
@@ -147,7 +149,7 @@ def mark(command: MarkPosition, streams: Streams, now: datetime) -> Decision:
     if at < (position.mark_time or position.entry_time):
         return Decision(positions=(located.stream,))
     trailing = trail(position.trailing_stop, side, price) if position.trailing_stop else None
-    profit, fraction = unrealized(side, position.quantity, position.cost, price)
+    profit, fraction = unrealized(side, position.quantity, position.cost, price, position.multiplier)
     event = PositionMarked(
         price=price,
         source=command.source,

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any, Final, cast
 
 import msgspec
-from pydantic import BaseModel
 
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
@@ -23,9 +22,10 @@ from position_ledger.domain.events import (
     StreamRef,
 )
 from position_ledger.domain.exits import TrailingState
+from position_ledger.domain.numbers import ONE, ZERO
 from position_ledger.domain.vocabulary import Environment, ExitKind, Side, Status
 
-__all__ = ["Position", "evolve", "position_from_json", "position_json"]
+__all__ = ["Position", "evolve"]
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +42,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     model: int | None = None
     edge: int | None = None
     currency: str
+    multiplier: Decimal = ONE
+    margin_rate: Decimal = ZERO
     side: Side
     entry_time: datetime
     exit_time: datetime | None = None
@@ -107,24 +109,6 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
         last_effective_at=max(position.last_effective_at, effective_at),
         **changes,
     )
-
-
-def position_json(position: Position) -> bytes:
-    """Write a snapshot of the state; `position_from_json` reads it back exactly."""
-    return msgspec.json.encode(position, enc_hook=_written)
-
-
-def position_from_json(snapshot: bytes) -> Position:
-    """Read a snapshot; ``msgspec.ValidationError`` if it is of another shape."""
-    return msgspec.json.decode(snapshot, type=Position, dec_hook=_read)
-
-
-def _written(part: BaseModel) -> dict[str, Any]:
-    return part.model_dump(mode="json", exclude_defaults=True)
-
-
-def _read(kind: type[BaseModel], part: object) -> BaseModel:
-    return kind.model_validate(part)
 
 
 _OPENED_AS_THEY_ARE: Final = tuple(name for name in PositionOpened.model_fields if name not in {"fill", "figures"})

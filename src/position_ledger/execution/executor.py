@@ -12,9 +12,8 @@ from uuid import UUID
 
 import psycopg
 
-from position_ledger.domain.book import BookKey
-from position_ledger.domain.commands import Command, OpenPosition, RecordFill
-from position_ledger.domain.decisions import Append, Decision, decide, fill_key
+from position_ledger.domain.commands import Command
+from position_ledger.domain.decisions import Append, Decision, decide, fill_key, streams_of
 from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
@@ -23,7 +22,7 @@ from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
 
-Append_ = Callable[[Sequence[NewEvent], Sequence[Key]], Sequence[Receipt]]
+Append_ = Callable[[Sequence[NewEvent], Sequence[Key], Sequence[tuple[UUID, int]]], Sequence[Receipt]]
 Known = dict[str, tuple[bytes, dict[str, Any]]]
 """Keys that are in the log already: digest of the content, and what was appended under it."""
 BACKOFF_FIRST_S = 0.001
@@ -57,6 +56,10 @@ class Executed:
     """Events that it appended; 0: it changed nothing, which is no error."""
     triggered: tuple[str, ...] = ()
     """Exits that a mark touched, in order of precedence."""
+    id: str | None = None
+    """Business id of the row that the command is about: POS-, BAL-, MKT-, EDGE- or GS-."""
+    trades: tuple[str, ...] = ()
+    """TRD-n of every fill that it recorded."""
     is_repeat: bool = False
     """The same command or fill had been recorded before; this is its first result, and nothing was appended."""
 
@@ -182,8 +185,7 @@ class Executor:
         refuses_each: bool,
     ) -> _Plan:
         """Decide every command on what those before it leave. Raises the first refusal, unless each is refused alone."""
-        if refuses_each:
-            streams.preload({key for command in commands if (key := _book_key(command))})
+        streams.preload({stream for command in commands for stream in streams_of(command)})
         plan = _Plan(streams, known, self._numbers_of(known), self._clock(), admit)
         for place, command in enumerate(commands):
             try:
@@ -219,7 +221,8 @@ class Executor:
         receipts: Sequence[Receipt] = ()
         if appends:
             events = self._encoded(appends, streams)
-            receipts = self._append_surely(events, [key for one in plan.planned.values() for key in one.keys])
+            keys = [key for one in plan.planned.values() for key in one.keys]
+            receipts = self._append_surely(events, keys, streams.reads({event.stream for event in events}))
             streams.keep(zip(events, receipts, strict=True))
         elif plan.planned:
             self._recheck(commands, streams, plan.known)
@@ -267,6 +270,8 @@ class Executor:
             "positions": decision.positions,
             "triggered": [str(kind) for kind in decision.triggered],
             "opened": decision.opened,
+            "subject": _subject(decision),
+            "trades": [[append.stream, append.version] for append in decision.appends if _is_trade(append)],
         }
         names = []
         if command.command_id is not None:
@@ -299,12 +304,14 @@ class Executor:
 
     # A lost answer
 
-    def _append_surely(self, events: Sequence[NewEvent], keys: Sequence[Key]) -> Sequence[Receipt]:
+    def _append_surely(
+        self, events: Sequence[NewEvent], keys: Sequence[Key], reads: Sequence[tuple[UUID, int]]
+    ) -> Sequence[Receipt]:
         """Append; when the connection broke, find out whether it was committed, and append again only if it was not."""
         lost: Exception | None = None
         for tries in range(LOST_ANSWER_TRIES_MAX):
             try:
-                return self._append(events, keys)
+                return self._append(events, keys, reads)
             except (KeyTaken, VersionConflict):
                 receipts = self._receipts_of_ours(events) if tries else None
                 if receipts is not None:
@@ -335,19 +342,40 @@ class _Stale(Exception):
     """A refusal was decided on states from memory; they must be read again before it may be told."""
 
 
+def _is_trade(append: Append) -> bool:
+    return getattr(append.event, "fill", None) is not None
+
+
+def _subject(decision: Decision) -> list[Any] | None:
+    """Prefix of the business id and stream of what a command is about, as its key keeps it."""
+    if decision.subject is not None:
+        return [decision.subject.family.prefix, decision.subject.stream]
+    return [POSITION_PREFIX, decision.positions[0]] if decision.positions else None
+
+
 def _pairs(appended: dict[str, Any]) -> list[tuple[UUID, int]]:
     return [(UUID(stream), int(version)) for stream, version in appended["events"]]
 
 
 def _openings(appended: dict[str, Any]) -> list[tuple[UUID, int]]:
-    return [(UUID(stream), 1) for stream in appended["positions"]]
+    subject = appended.get("subject")
+    return [(UUID(stream), 1) for stream in (*appended["positions"], *([subject[1]] if subject else []))]
 
 
 def _first_result(appended: dict[str, Any], numbers: Numbers) -> Executed:
-    positions = tuple(f"{POSITION_PREFIX}{numbers[opening]}" for opening in _openings(appended))
-    pairs, triggered = _pairs(appended), tuple(appended["triggered"])
-    token = max(numbers[pair] for pair in pairs)
-    return Executed(positions[0] if positions else None, positions, token, len(pairs), triggered, is_repeat=True)
+    positions = tuple(f"{POSITION_PREFIX}{numbers[UUID(stream), 1]}" for stream in appended["positions"])
+    pairs = _pairs(appended)
+    subject = appended.get("subject")
+    return Executed(
+        positions[0] if positions else None,
+        positions,
+        token=max(numbers[pair] for pair in pairs),
+        events=len(pairs),
+        triggered=tuple(appended["triggered"]),
+        id=f"{subject[0]}{numbers[UUID(subject[1]), 1]}" if subject else None,
+        trades=tuple(f"TRD-{numbers[UUID(stream), version]}" for stream, version in appended.get("trades", ())),
+        is_repeat=True,
+    )
 
 
 def _require_same(name: str, command: Command, digest: bytes) -> None:
@@ -397,33 +425,28 @@ def _key_names(command: Command, streams: WorkingStreams) -> list[str]:
     return names
 
 
-def _book_key(command: Command) -> BookKey | None:
-    """The book that a command addresses by its key; None for one that names a position."""
-    if not isinstance(command, OpenPosition | RecordFill):
-        return None
-    environment, account, market = command.environment, command.account, command.market
-    if environment is None or account is None or market is None:
-        return None
-    return BookKey(environment, account, market, command.strategy)
-
-
 def _done(planned: _Planned, receipts: Sequence[Receipt], streams: WorkingStreams) -> Executed:
-    """The result of a command, given the receipts of its own events."""
+    """The result of a command, given the receipts of its own events: none, if it changed nothing.
+
+    The token of a command that changed nothing is the last number of what it addressed.
+    """
     decision = planned.decision
-    if not receipts:
-        return _unchanged(planned, streams)
-    positions = tuple([f"{POSITION_PREFIX}{streams.loaded(stream).opened_seq}" for stream in decision.positions])
-    token = max([receipt.seq for receipt in receipts])
-    triggered = tuple([str(kind) for kind in decision.triggered])
-    return Executed(positions[0] if positions else None, positions, token, len(receipts), triggered)
-
-
-def _unchanged(plan: _Planned, streams: WorkingStreams) -> Executed:
-    """The result of a command that changed nothing: its token is the last number of its position."""
-    loaded = [streams.loaded(stream) for stream in plan.decision.positions]
-    positions = tuple(f"{POSITION_PREFIX}{one.opened_seq}" for one in loaded)
-    token = max((one.last_seq for one in loaded), default=0)
-    return Executed(positions[0] if positions else None, positions, token, 0)
+    named = [streams.loaded(stream) for stream in decision.positions]
+    positions = tuple([f"{POSITION_PREFIX}{one.opened_seq}" for one in named])
+    subject = decision.subject
+    of_subject = streams.loaded(subject.stream) if subject else None
+    seen = [receipt.seq for receipt in receipts] or [one.last_seq for one in (*named, of_subject) if one]
+    return Executed(
+        positions[0] if positions else None,
+        positions,
+        token=max(seen, default=0),
+        events=len(receipts),
+        triggered=tuple([str(kind) for kind in decision.triggered]),
+        id=f"{subject.family.prefix}{of_subject.opened_seq}" if subject and of_subject else next(iter(positions), None),
+        trades=tuple(
+            [f"TRD-{r.seq}" for append, r in zip(decision.appends, receipts, strict=False) if _is_trade(append)]
+        ),
+    )
 
 
 def _metadata(command: Command) -> dict[str, str]:

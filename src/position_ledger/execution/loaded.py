@@ -13,13 +13,8 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from position_ledger.domain.book import Book
-from position_ledger.domain.position import Position, position_from_json, position_json
+from position_ledger.domain.families import family_of_state, state_from_json, state_json
 from position_ledger.store.envelope import NO_HASH
-
-POSITION_SHAPE = "position.1"
-BOOK_SHAPE = "book.1"
-"""Raise the number whenever a field of the state changes its meaning; new or missing fields are noticed without."""
 
 READ = """
 SELECT s.originator_version, s.shape, s.state, s.stream_hash, s.opened_seq, s.last_seq
@@ -39,7 +34,7 @@ ON CONFLICT (originator_id) DO UPDATE
 class Loaded:
     """A stream as far as it has been read: state, version, hash of the last event, first and last global number."""
 
-    state: Position | Book | None = None
+    state: Any | None = None
     version: int = 0
     stream_hash: bytes = NO_HASH
     opened_seq: int = 0
@@ -56,26 +51,14 @@ def read_snapshot(connection: psycopg.Connection[Any], stream: UUID) -> Loaded |
         return None
     version, shape, state, stream_hash, opened_seq, last_seq = row
     try:
-        return Loaded(_state(shape, bytes(state)), version, bytes(stream_hash), opened_seq, last_seq)
+        return Loaded(state_from_json(shape, bytes(state)), version, bytes(stream_hash), opened_seq, last_seq)
     except msgspec.DecodeError:
         return None
 
 
 def leave_snapshot(connection: psycopg.Connection[Any], stream: UUID, loaded: Loaded) -> None:
     """Keep a state for others. A later one of the same shape stays."""
-    if isinstance(loaded.state, Position):
-        shape, state = POSITION_SHAPE, position_json(loaded.state)
-    else:
-        shape, state = BOOK_SHAPE, msgspec.json.encode(loaded.state)
+    shape, state = family_of_state(loaded.state).shape_name, state_json(loaded.state)
     connection.execute(
         LEAVE, (stream, loaded.version, shape, state, loaded.stream_hash, loaded.opened_seq, loaded.last_seq)
     )
-
-
-def _state(shape: str, state: bytes) -> Position | Book:
-    if shape == POSITION_SHAPE:
-        return position_from_json(state)
-    if shape == BOOK_SHAPE:
-        return msgspec.json.decode(state, type=Book)
-    msg = f"shape {shape!r} is not one of this release"
-    raise msgspec.DecodeError(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,9 @@ from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
 from position_ledger.domain.errors import LedgerError
-from position_ledger.domain.events import Fill
+from position_ledger.domain.events import Fill, PositionMarked
+from position_ledger.domain.families import POSITION
+from position_ledger.domain.family import Family
 from position_ledger.domain.fields import Handle
 from position_ledger.domain.position import Position
 from position_ledger.execution.loaded import NOT_BEGUN, Loaded, leave_snapshot, read_snapshot
@@ -35,19 +37,30 @@ SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.
  ORDER BY e.originator_version LIMIT %s
 """
 MANY_STREAMS_EVENTS = """
-SELECT e.originator_id, e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
+SELECT w.stream, e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
   FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
-  JOIN events AS e ON e.originator_id = w.stream AND e.originator_version > w.version
- ORDER BY e.originator_id, e.originator_version
+ CROSS JOIN LATERAL (SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
+                       FROM events AS e WHERE e.originator_id = w.stream AND e.originator_version > w.version
+                      ORDER BY e.originator_version LIMIT %s) AS e
+ ORDER BY w.stream, e.originator_version
+"""
+JOURNAL = """
+SELECT e.originator_version, e.topic, e.state, e.effective_at
+  FROM events AS e WHERE e.originator_id = %s AND e.topic <> ALL(%s) ORDER BY e.originator_version
 """
 FILLS_AT = """
 SELECT e.topic, e.state FROM events AS e
  WHERE e.originator_id = %s AND e.effective_at = %s ORDER BY e.originator_version
 """
-STREAM_OF_NUMBER = "SELECT e.originator_id, e.topic FROM events AS e WHERE e.notification_id = %s"
+PLACE_OF_NUMBER = """
+SELECT e.originator_id, e.originator_version, e.topic FROM events AS e WHERE e.notification_id = %s
+"""
 
 PAGE_EVENTS = 500
 """Events of one stream that are read at a time; who had to read more leaves a snapshot."""
+
+NOT_IN_JOURNAL = [PositionMarked.TOPIC]
+"""Marks change no money, and there may be millions of them."""
 
 POSITION_PREFIX = "POS-"
 DIGITS_MAX = 18
@@ -63,7 +76,7 @@ class _Working:
     """A stream within one batch: as the log has it, and the state with what the batch adds folded in."""
 
     loaded: Loaded
-    state: Position | Book | None
+    state: Any | None
 
 
 class StreamCache:
@@ -96,7 +109,7 @@ class StreamCache:
                 self._note_stream(number, stream)
 
     def stream_of(self, number: int) -> UUID | None:
-        """The position stream that the event of this number belongs to, if it is known."""
+        """The stream that the event of this number belongs to, if it is known."""
         with self._lock:
             return self._stream_of.get(number)
 
@@ -131,16 +144,63 @@ class WorkingStreams:
         self._streams: dict[UUID, _Working] = {}
         self._handles: dict[str, UUID] = {}
         self._fills_at: dict[tuple[UUID, datetime], tuple[Fill, ...]] = {}
+        self._journals: dict[UUID, tuple[Append, ...]] = {}
+        self._folded_here: list[Append] = []
+        self._guarded: set[UUID] = set()
         self.from_cache = False
         """Whether any state was taken from memory without asking the database: a refusal must then be checked."""
 
     def position(self, ref: str | int | Handle) -> Located:
         """A position by «POS-n», any surrogate id, or a handle of this batch."""
-        stream = self._handles.get(ref.name) if isinstance(ref, Handle) else self._stream_of(ref)
+        if isinstance(ref, Handle):
+            stream = self._handles.get(ref.name)
+            if stream is None:
+                raise unknown_position(ref)
+            return Located(stream, cast("Position", self._working(stream).state))
+        try:
+            return Located(*self.located(ref, POSITION))
+        except LookupError:
+            raise unknown_position(ref) from None
+
+    def located(self, ref: str | int, family: Family) -> tuple[UUID, Any]:
+        """A stream of a family and its state, by business id or by the number of any of its events.
+
+        Raises:
+            LookupError: there is none.
+        """
+        stream = self._stream_of(ref, family)
         state = self._working(stream).state if stream is not None else None
-        if stream is None or not isinstance(state, Position):
-            raise unknown_position(ref)
-        return Located(stream, state)
+        if stream is None or not isinstance(state, family.state):
+            msg = f"{ref} is not known"
+            raise LookupError(msg)
+        return stream, state
+
+    def state(self, stream: UUID) -> Any | None:
+        """The state of a stream whose id follows from its key; the append is refused if it has moved on meanwhile."""
+        self._guarded.add(stream)
+        return self._working(stream).state
+
+    def reads(self, appended: Iterable[UUID]) -> list[tuple[UUID, int]]:
+        """(stream, version) of what was read and is not appended to: what the append must find unchanged."""
+        return [(stream, self._streams[stream].loaded.version) for stream in self._guarded.difference(appended)]
+
+    def journal(self, stream: UUID) -> tuple[Append, ...]:
+        """The events of a position without its marks, by version: those of the log, then those of this batch."""
+        if stream not in self._journals:
+            version = self._working(stream).loaded.version
+            with self._connect() as connection:
+                rows = connection.execute(JOURNAL, (stream, NOT_IN_JOURNAL), binary=True).fetchall()
+            # Later events than were folded belong to another writer: the append will find out.
+            self._journals[stream] = tuple(
+                Append(stream, row[0], self._codec.decode(row[1], row[2]), row[3]) for row in rows if row[0] <= version
+            )
+        return (*self._journals[stream], *(append for append in self._folded_here if append.stream == stream))
+
+    def event_place(self, number: int) -> tuple[UUID, int] | None:
+        """(stream, version) of the event with a sequence number."""
+        with self._connect() as connection:
+            row = connection.execute(PLACE_OF_NUMBER, (number,), prepare=True).fetchone()
+        return None if row is None else (row[0], row[1])
 
     def position_stream(self, stream: UUID) -> Position:
         """The open position of a stream that a book names.
@@ -169,12 +229,16 @@ class WorkingStreams:
         """The stream as the log has it, without what this batch adds."""
         return self._working(stream).loaded
 
-    def preload(self, keys: Iterable[BookKey]) -> None:
-        """Read the books of the keys and the positions open in them afresh: two round trips, whatever their number."""
-        books = {book_stream(key) for key in keys}
-        self._read_many(books)
-        states = [cast("Book | None", self._streams[stream].state) for stream in books]
-        self._read_many({entry.stream for state in states if state is not None for entry in state.open})
+    def preload(self, streams: Iterable[UUID]) -> None:
+        """Read some streams, and the positions open in those that are books, in two round trips at most.
+
+        With refresh all are read on from where memory has them, else those only that memory lacks.
+        """
+        wanted = {stream for stream in streams if self._refresh or self._cache.get(stream) is None}
+        self._read_many(wanted)
+        books = [state for stream in wanted if isinstance(state := self._streams[stream].state, Book)]
+        if self._refresh:
+            self._read_many({entry.stream for book in books for entry in book.open})
 
     def fills_at(self, stream: UUID, at: datetime) -> tuple[Fill, ...]:
         """Fills of a position with exactly this effective time, as the log has them, without what this batch adds."""
@@ -197,6 +261,7 @@ class WorkingStreams:
                 working.state = fold_append(working.state, append)
             except TypeError as error:
                 raise ReadApart(str(error)) from error
+            self._folded_here.append(append)
 
     def note_handle(self, command: Command, opened: UUID | None) -> None:
         """Let later commands of the batch address the position that this one opened by its handle, if it has one."""
@@ -217,6 +282,15 @@ class WorkingStreams:
             opened_seq = working.loaded.opened_seq or opened[stream]
             working.loaded = Loaded(working.state, event.version, event.stream_hash, opened_seq, receipt.seq)
             self._cache.put(stream, working.loaded, opened_seq if isinstance(working.state, Position) else None)
+        self._leave_due(ends)
+
+    def _leave_due(self, ends: Mapping[UUID, tuple[NewEvent, Receipt]]) -> None:
+        """Leave a snapshot of a stream that grows by single appends, each time it has grown by a page."""
+        due = [stream for stream, (event, _) in ends.items() if event.version % PAGE_EVENTS == 0]
+        if due:
+            with self._connect() as connection:
+                for stream in due:
+                    leave_snapshot(connection, stream, self._streams[stream].loaded)
 
     def _working(self, stream: UUID) -> _Working:
         working = self._streams.get(stream)
@@ -231,8 +305,7 @@ class WorkingStreams:
             self.from_cache = True
             return kept
         loaded = self._read_on(stream, kept or NOT_BEGUN)
-        if loaded.version:
-            self._cache.put(stream, loaded)
+        self._cache.put(stream, loaded)
         return loaded
 
     def _read_on(self, stream: UUID, loaded: Loaded) -> Loaded:
@@ -261,13 +334,16 @@ class WorkingStreams:
             return
         versions = [loaded.version for loaded in kept.values()]
         with self._connect() as connection:
-            rows = connection.execute(MANY_STREAMS_EVENTS, (list(kept), versions), prepare=True, binary=True).fetchall()
+            rows = connection.execute(
+                MANY_STREAMS_EVENTS, (list(kept), versions, PAGE_EVENTS), prepare=True, binary=True
+            ).fetchall()
         found = {stream: [row[1:] for row in group] for stream, group in groupby(rows, key=itemgetter(0))}
         for stream, loaded in kept.items():
-            read = self._folded(stream, loaded, found.get(stream, ()))
+            page = found.get(stream, ())
+            is_long = len(page) == PAGE_EVENTS
+            read = self._read_on(stream, loaded) if is_long else self._folded(stream, loaded, page)
             self._streams[stream] = _Working(read, read.state)
-            if read.version:
-                self._cache.put(stream, read)
+            self._cache.put(stream, read)
 
     def _folded(self, stream: UUID, loaded: Loaded, rows: Sequence[tuple[Any, ...]]) -> Loaded:
         """Fold rows of the log that follow what is loaded."""
@@ -279,20 +355,20 @@ class WorkingStreams:
             return loaded
         return Loaded(state, rows[-1][0], bytes(rows[-1][4]), opened_seq, rows[-1][5])
 
-    def _stream_of(self, ref: str | int) -> UUID | None:
-        number = number_of(ref)
+    def _stream_of(self, ref: str | int, family: Family) -> UUID | None:
+        number = number_of(ref, family.prefix or "")
         stream = self._cache.stream_of(number)
         if stream is not None:
             return stream
         with self._connect() as connection:
-            row = connection.execute(STREAM_OF_NUMBER, (number,), prepare=True).fetchone()
-        if row is None or not str(row[1]).startswith("position."):
+            row = connection.execute(PLACE_OF_NUMBER, (number,), prepare=True).fetchone()
+        if row is None or not str(row[2]).startswith(f"{family.name}."):
             return None
         self._cache.note_stream(number, row[0])
         return cast("UUID", row[0])
 
 
-def number_of(ref: str | int) -> int:
-    """The sequence number in a position reference: 17 for 17, «17» and «POS-17»; 0 for anything else."""
-    text = str(ref).removeprefix(POSITION_PREFIX)
+def number_of(ref: str | int, prefix: str = POSITION_PREFIX) -> int:
+    """The sequence number in a reference: 17 for 17, «17» and «POS-17» with its prefix; 0 for anything else."""
+    text = str(ref).removeprefix(prefix)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else 0

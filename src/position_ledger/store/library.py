@@ -21,7 +21,7 @@ from position_ledger.database import prepare
 from position_ledger.domain.book import Book
 from position_ledger.domain.decisions import Append, fold_append
 from position_ledger.domain.event import Event
-from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
+from position_ledger.domain.families import EVENTS
 from position_ledger.domain.position import Position
 from position_ledger.errors import SchemaMismatch
 from position_ledger.settings import Settings, load_settings
@@ -301,7 +301,7 @@ class LedgerApplication(Application[UUID]):
     """
 
     name = "Ledger"
-    event_types: ClassVar[Sequence[type[Event]]] = (*POSITION_EVENTS, *BOOK_EVENTS)
+    event_types: ClassVar[Sequence[type[Event]]] = EVENTS
 
     def construct_factory(self, env: Environment) -> Any:
         """The ledger's factory."""

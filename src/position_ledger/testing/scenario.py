@@ -11,17 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 import msgspec
 
+from position_ledger.domain.accounts.decisions import with_accounts
+from position_ledger.domain.accounts.events import PositionBooked
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command, Handle
 from position_ledger.domain.decisions import Append, Located, decide, fold_append, unknown_position
 from position_ledger.domain.draft import Draft
 from position_ledger.domain.event import Event
-from position_ledger.domain.events import BOOK_EVENTS, PositionOpened
+from position_ledger.domain.events import BOOK_EVENTS, PositionMarked, PositionOpened
+from position_ledger.domain.family import Family
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.events import EVENTS
@@ -35,7 +38,10 @@ if TYPE_CHECKING:
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When the first command or event is recorded; each next one a second later."""
 
-State = Position | Book | None
+DERIVED: Final = (BOOK_EVENTS, (PositionBooked,))
+"""What follows from the events of a position; each group is left out of what is compared unless it is asked for."""
+
+State = Any
 Step = Event | Command | Callable[[], Command]
 """What happened or is asked. A function makes its command when it is due, so that refusing to make it is an outcome."""
 
@@ -173,8 +179,8 @@ class Outcome:
     def _check_events(self, wanted: list[Expected]) -> None:
         if self.rejection is not None:
             raise AssertionError(f"expected {_names(wanted)}, but it was refused: {self.rejection}") from self.rejection
-        with_books = any(_is_of_book(one) for one in wanted)
-        events = [event for event in self.events if with_books or not isinstance(event, BOOK_EVENTS)]
+        hidden = [kinds for kinds in DERIVED if not any(issubclass(_kind(one), kinds) for one in wanted)]
+        events = [event for event in self.events if not any(isinstance(event, kinds) for kinds in hidden)]
         if len(events) != len(wanted):
             raise AssertionError(f"expected {_names(wanted)}, but there were {_names(events)}")
         for place, (event, expectation) in enumerate(zip(events, wanted, strict=True), 1):
@@ -208,9 +214,8 @@ def _is_refused_as(rejection: CommandRejected, expected: Expected) -> bool:
     return rejection.reason is reason
 
 
-def _is_of_book(one: Expected) -> bool:
-    kind = one.event if isinstance(one, Like) else one if isinstance(one, type) else type(one)
-    return issubclass(kind, BOOK_EVENTS)
+def _kind(one: Expected) -> type[Any]:
+    return one.event if isinstance(one, Like) else one if isinstance(one, type) else type(one)
 
 
 def _name(one: Any) -> str:
@@ -218,8 +223,7 @@ def _name(one: Any) -> str:
         return one.code
     if isinstance(one, CommandRejected):
         return one.reason.code
-    kind = one.event if isinstance(one, Like) else one if isinstance(one, type) else type(one)
-    return kind.__name__
+    return _kind(one).__name__
 
 
 def _names(many: Iterable[Any]) -> str:
@@ -263,8 +267,8 @@ class _World:
             self.handles[handle] = decision.opened
 
     def _happened(self, event: Event, now: datetime) -> None:
-        if isinstance(event, BOOK_EVENTS):
-            return  # derived from the position's own events
+        if any(isinstance(event, kinds) for kinds in DERIVED):
+            return
         stream = self.new_stream() if isinstance(event, PositionOpened) else self.latest
         if stream is None:
             raise AssertionError(f"given {type(event).__name__}, but no position was opened before it")
@@ -277,7 +281,7 @@ class _World:
             draft.note_opened(stream, event)
         elif was_open and not after.is_open:
             draft.note_ended(stream, after)
-        for append in draft.appends:
+        for append in with_accounts(tuple(draft.appends), self):
             self._append(append, now)
 
     def _append(self, append: Append, now: datetime) -> None:
@@ -298,6 +302,30 @@ class _World:
 
     def _stream_of(self, number: int) -> UUID | None:
         return self.appends[number - 1][1].stream if 0 < number <= len(self.appends) else None
+
+    def state(self, stream: UUID) -> Any | None:
+        """The state of a stream whose id follows from its key."""
+        return self.states.get(stream)
+
+    def located(self, ref: str | int, family: Family) -> tuple[UUID, Any]:
+        """Find a stream by any number that its events had. Raises ``LookupError``."""
+        stream = self._stream_of(number_of(ref, family.prefix or ""))
+        state = self.states.get(stream) if stream else None
+        if stream is None or not isinstance(state, family.state):
+            raise LookupError(ref)
+        return stream, state
+
+    def journal(self, stream: UUID) -> tuple[Append, ...]:
+        """The events of a position by version, without marks."""
+        mine = (append for _, append in self.appends if append.stream == stream)
+        return tuple(append for append in mine if not isinstance(append.event, PositionMarked))
+
+    def event_place(self, number: int) -> tuple[UUID, int] | None:
+        """Where the event of a number stands: numbers count the appends from 1."""
+        if not 0 < number <= len(self.appends):
+            return None
+        append = self.appends[number - 1][1]
+        return append.stream, append.version
 
     def position_stream(self, stream: UUID) -> Position:
         """The position of a stream that a book names."""

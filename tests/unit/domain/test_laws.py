@@ -26,7 +26,8 @@ from position_ledger.domain.commands import (
 )
 from position_ledger.domain.decisions import fold_append
 from position_ledger.domain.events import PositionSettled
-from position_ledger.domain.position import Position, position_from_json, position_json
+from position_ledger.domain.families import POSITION, state_from_json, state_json
+from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import Environment, Side
 from tests.unit.domain.oracle import NaiveLedger, Part, Refused, r18
@@ -329,7 +330,7 @@ def check_snapshots(world: World) -> None:
         for cut, append in enumerate(appends, start=1):
             state = fold_append(state, append)
             if isinstance(state, Position) and (cut == len(appends) // 2 or LONG):
-                snapshot = position_from_json(position_json(state))
+                snapshot = state_from_json(POSITION.shape_name, state_json(state))
                 assert snapshot == state
                 state = snapshot
         assert state == world.states[stream]

@@ -13,9 +13,10 @@ from position_ledger.domain.commands import ClosePosition, MarkPosition, SetExit
 from position_ledger.domain.decisions import fold_append
 from position_ledger.domain.draft import Draft
 from position_ledger.domain.events import BookPositionClosed, BookPositionOpened, PositionMarked
+from position_ledger.domain.families import POSITION, state_from_json, state_json
 from position_ledger.domain.figures import Booking
 from position_ledger.domain.legs import Leg, book_legs
-from position_ledger.domain.position import evolve, position_from_json, position_json
+from position_ledger.domain.position import evolve
 from position_ledger.domain.vocabulary import Side
 from tests.unit.domain.world import NOON, D, World
 
@@ -38,10 +39,10 @@ def test_a_position_begins_with_its_opening() -> None:
 
 
 def test_books_and_positions_do_not_mix(world: World) -> None:
-    position_event, book_event = world.log
-    with pytest.raises(TypeError, match="a book event cannot be folded into a position"):
+    position_event, book_event, _ = world.log
+    with pytest.raises(TypeError, match="a book event cannot be folded into Position"):
         fold_append(world.at("POS-1"), book_event)
-    with pytest.raises(TypeError, match="a position event cannot be folded into a book"):
+    with pytest.raises(TypeError, match="a position event cannot be folded into Book"):
         fold_append(Book(), position_event)
     with pytest.raises(TypeError, match="BookPositionOpened cannot be folded into Position"):
         evolve(world.at("POS-1"), book_event.event, NOON)
@@ -81,9 +82,9 @@ def test_a_snapshot_keeps_everything(world: World) -> None:
     assert third.previous is not None
 
     for position in (world.at("POS-1"), world.at("POS-2"), third):
-        assert position_from_json(position_json(position)) == position
+        assert state_from_json(POSITION.shape_name, state_json(position)) == position
     with pytest.raises(msgspec.ValidationError):
-        position_from_json(b"{}")
+        state_from_json(POSITION.shape_name, b"{}")
 
 
 def test_a_leg_without_a_position_says_what_it_opens(world: World) -> None:

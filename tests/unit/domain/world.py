@@ -14,18 +14,20 @@ from hypothesis import settings
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command, Handle, OpenPosition, RecordFill
 from position_ledger.domain.decisions import Decision, Located, decide, fold_append, unknown_position
-from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS, body_json
+from position_ledger.domain.events import PositionMarked, body_json
+from position_ledger.domain.families import EVENTS, POSITION
 from position_ledger.domain.position import Position
 
 if TYPE_CHECKING:
     from position_ledger.domain.decisions import Append
     from position_ledger.domain.event import Event
+    from position_ledger.domain.family import Family
 
 D = Decimal
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LONG = os.environ.get("POSITION_LEDGER_TEST_PROFILE") == "long"
 """Search for hours instead of seconds, and elsewhere each time."""
-TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in (*POSITION_EVENTS, *BOOK_EVENTS)}
+TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in EVENTS}
 
 
 def examples(count: int, *, steps: int = 50) -> settings:
@@ -45,7 +47,7 @@ class World:
     """Decides commands and keeps what follows, as an executor would."""
 
     now: datetime = NOON
-    states: dict[UUID, Position | Book] = field(default_factory=dict)
+    states: dict[UUID, Any] = field(default_factory=dict)
     log: list[Append] = field(default_factory=list)
     names: dict[str | int, UUID] = field(default_factory=dict)
     minted: int = 0
@@ -55,6 +57,25 @@ class World:
         if stream is None:
             raise unknown_position(ref)
         return Located(stream, self.position_stream(stream))
+
+    def state(self, stream: UUID) -> Any | None:
+        return self.states.get(stream)
+
+    def located(self, ref: str | int, family: Family) -> tuple[UUID, Any]:
+        stream = self.position(ref).stream if family is POSITION else self.names[ref]
+        state = self.states[stream]
+        if not isinstance(state, family.state):
+            raise LookupError(ref)  # noqa: TRY004 - as the store answers
+        return stream, state
+
+    def journal(self, stream: UUID) -> tuple[Append, ...]:
+        return tuple(one for one in self.log if one.stream == stream and not isinstance(one.event, PositionMarked))
+
+    def event_place(self, number: int) -> tuple[UUID, int] | None:
+        """The number of an event is its place in the log, from 1."""
+        if not 0 < number <= len(self.log):
+            return None
+        return self.log[number - 1].stream, self.log[number - 1].version
 
     def position_stream(self, stream: UUID) -> Position:
         position = self.states[stream]
@@ -110,9 +131,9 @@ class World:
     def positions(self) -> dict[UUID, Position]:
         return {stream: state for stream, state in self.states.items() if isinstance(state, Position)}
 
-    def replayed(self, appends: list[Append] | None = None) -> dict[UUID, Position | Book]:
+    def replayed(self, appends: list[Append] | None = None) -> dict[UUID, Any]:
         """Fold the log again, through the JSON of each event, from nothing."""
-        states: dict[UUID, Position | Book] = {}
+        states: dict[UUID, Any] = {}
         for append in self.log if appends is None else appends:
             states[append.stream] = fold_append(states.get(append.stream), through_json(append))
         return states
