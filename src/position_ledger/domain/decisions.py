@@ -15,6 +15,10 @@ from position_ledger.domain.draft import Append, Decision, Located, Streams, unk
 from position_ledger.domain.families import family_of
 from position_ledger.domain.fills import record_fill
 from position_ledger.domain.identity import fill_key_of
+from position_ledger.domain.markets.commands import MarketCommand
+from position_ledger.domain.markets.decisions import MARKET_DECIDERS
+from position_ledger.domain.markets.market import MarketKey, market_stream
+from position_ledger.domain.markets.terms import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +46,7 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.MarkPosition: orders.mark,
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
+    **MARKET_DECIDERS,
 }
 
 
@@ -51,7 +56,7 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
     and then nothing has changed.
     """
-    return _DECIDERS[type(command)](command, streams, now)
+    return _DECIDERS[type(command)](named(command, streams), streams, now)
 
 
 def fold_append(state: Any | None, append: Append) -> Any:
@@ -67,12 +72,17 @@ def fold_append(state: Any | None, append: Append) -> Any:
 
 def streams_of(command: c.Command) -> set[UUID]:
     """Streams that deciding a command will surely read and whose ids follow from the command alone."""
+    if isinstance(command, MarketCommand):
+        return {market_stream(MarketKey(command.environment, command.market))}
     if not isinstance(command, c.OpenPosition | c.RecordFill):
         return set()
     environment, account, market = command.environment, command.account, command.market
     if environment is None or account is None or market is None:
         return set()
-    return {book_stream(BookKey(environment, account, market, command.strategy))}
+    return {
+        book_stream(BookKey(environment, account, market, command.strategy)),
+        market_stream(MarketKey(environment, market)),
+    }
 
 
 def fill_key(command: c.Command, streams: Streams) -> str | None:
