@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from pydantic import BaseModel, model_validator
 
+from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
 from position_ledger.domain.command import Command
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
@@ -31,10 +32,12 @@ from position_ledger.domain.vocabulary import Action, Environment, Liquidity, On
 
 __all__ = [
     "COMMANDS",
+    "AdjustCash",
     "AmendMarket",
     "ChangeMarket",
     "ClosePosition",
     "Command",
+    "Deposit",
     "DetermineMarket",
     "DisputeMarket",
     "Handle",
@@ -42,15 +45,18 @@ __all__ = [
     "MarkPosition",
     "OpenPosition",
     "QuoteMarket",
+    "RecordCash",
     "RecordFill",
     "ReducePosition",
     "RegisterMarket",
     "SetExits",
     "SetMarketStatus",
+    "SetOpeningBalance",
     "SettleMarket",
     "SettlePosition",
     "TrailingStop",
     "VoidMarket",
+    "Withdraw",
 ]
 
 
@@ -210,6 +216,11 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         AmendMarket,
         SettleMarket,
         VoidMarket,
+        Deposit,
+        Withdraw,
+        SetOpeningBalance,
+        AdjustCash,
+        RecordCash,
     )
 }
 """Every command by its name."""

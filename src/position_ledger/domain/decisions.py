@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain import commands as c
 from position_ledger.domain import orders
+from position_ledger.domain.accounts.account import AccountKey, account_stream
+from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
 from position_ledger.domain.book import BookKey, book_stream
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
 from position_ledger.domain.families import family_of
@@ -47,7 +49,10 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
     **MARKET_DECIDERS,
+    **ACCOUNT_DECIDERS,
 }
+_INTENTIONS: Final = (c.OpenPosition,)
+"""What may be refused for lack of money, beside commands on accounts; everything else is a fact."""
 
 
 def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
@@ -56,7 +61,9 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
     and then nothing has changed.
     """
-    return _DECIDERS[type(command)](named(command, streams), streams, now)
+    command = named(command, streams)
+    decision = _DECIDERS[type(command)](command, streams, now)
+    return booked(command, decision, streams, is_intention=isinstance(command, _INTENTIONS))
 
 
 def fold_append(state: Any | None, append: Append) -> Any:
@@ -82,6 +89,7 @@ def streams_of(command: c.Command) -> set[UUID]:
     return {
         book_stream(BookKey(environment, account, market, command.strategy)),
         market_stream(MarketKey(environment, market)),
+        account_stream(AccountKey(environment, account, command.currency or "USD")),
     }
 
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
+from position_ledger.domain.accounts.account import Account, evolve_account
+from position_ledger.domain.accounts.events import ACCOUNT_EVENTS
 from position_ledger.domain.book import Book, evolve_book
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
@@ -16,6 +18,7 @@ from position_ledger.domain.markets.market import Market, evolve_market
 from position_ledger.domain.position import Position, evolve
 
 __all__ = [
+    "ACCOUNT",
     "BOOK",
     "EVENTS",
     "FAMILIES",
@@ -31,9 +34,10 @@ __all__ = [
 
 POSITION: Final = Family("position", "POS-", Position, 2, POSITION_EVENTS, evolve)
 BOOK: Final = Family("book", None, Book, 1, BOOK_EVENTS, evolve_book)
+ACCOUNT: Final = Family("account", "BAL-", Account, 1, ACCOUNT_EVENTS, evolve_account)
 MARKET: Final = Family("market", "MKT-", Market, 1, MARKET_EVENTS, evolve_market)
 
-FAMILIES: Final = (POSITION, BOOK, MARKET)
+FAMILIES: Final = (POSITION, BOOK, ACCOUNT, MARKET)
 
 EVENTS: Final[tuple[type[Event], ...]] = tuple(event for family in FAMILIES for event in family.events)
 """Every event of the ledger."""
