@@ -10,20 +10,29 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AmendMarket,
+        ChangeMarket,
         ClosePosition,
         Command,
         Deposit,
+        DetermineMarket,
+        DisputeMarket,
         Handle,
         IncreasePosition,
         MarkPosition,
         OpenPosition,
+        QuoteMarket,
         RecordCash,
         RecordFill,
         ReducePosition,
+        RegisterMarket,
         SetExits,
+        SetMarketStatus,
         SetOpeningBalance,
+        SettleMarket,
         SettlePosition,
         TrailingStop,
+        VoidMarket,
         Withdraw,
     )
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
@@ -68,6 +77,16 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "RecordCash",
     "SetOpeningBalance",
     "Withdraw",
+    # commands about markets
+    "AmendMarket",
+    "ChangeMarket",
+    "DetermineMarket",
+    "DisputeMarket",
+    "QuoteMarket",
+    "RegisterMarket",
+    "SetMarketStatus",
+    "SettleMarket",
+    "VoidMarket",
     # projected tables
     "Projection",
     "Recorded",
@@ -94,6 +113,8 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
+        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
+        "SettleMarket VoidMarket "
         "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
         "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
     ),
