@@ -21,6 +21,17 @@ from position_ledger.domain.events import (
     StreamRef,
 )
 from position_ledger.domain.families import EVENTS
+from position_ledger.domain.markets.events import (
+    MarketAmended,
+    MarketChanged,
+    MarketDetermined,
+    MarketDisputed,
+    MarketQuoted,
+    MarketRegistered,
+    MarketSettled,
+    MarketStatusSet,
+    MarketVoided,
+)
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
 __all__ = [
@@ -34,6 +45,15 @@ __all__ = [
     "Figures",
     "Fill",
     "Holder",
+    "MarketAmended",
+    "MarketChanged",
+    "MarketDetermined",
+    "MarketDisputed",
+    "MarketQuoted",
+    "MarketRegistered",
+    "MarketSettled",
+    "MarketStatusSet",
+    "MarketVoided",
     "PositionBooked",
     "PositionClosed",
     "PositionIncreased",
