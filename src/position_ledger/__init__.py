@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         SettlePosition,
         TrailingStop,
     )
+    from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
+    from position_ledger.domain.games.commands import RecordGameState
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
         ConcurrencyError,
@@ -57,6 +59,11 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # edges and games
+    "ChangeEdgeStatus",
+    "DetectEdge",
+    "RecordGameState",
+    "ReviseEdge",
     # projected tables
     "Projection",
     "Recorded",
@@ -86,6 +93,8 @@ _HOMES = {
         "ClosePosition Command Handle IncreasePosition MarkPosition OpenPosition RecordFill "
         "ReducePosition SetExits SettlePosition TrailingStop"
     ),
+    "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
+    "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "

@@ -6,7 +6,7 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -18,7 +18,6 @@ from position_ledger.domain.rejections import Reason
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
-    "COMMANDS",
     "ClosePosition",
     "Command",
     "Handle",
@@ -189,19 +188,3 @@ class RecordFill(_Exits, _Execution):
                 if getattr(self, name) is None:
                     raise refusal(Reason.FIELD_MISSING, name)
         return self
-
-
-COMMANDS: Final[dict[str, type[Command]]] = {
-    command.__name__: command
-    for command in (
-        OpenPosition,
-        IncreasePosition,
-        ReducePosition,
-        ClosePosition,
-        SettlePosition,
-        MarkPosition,
-        SetExits,
-        RecordFill,
-    )
-}
-"""Every command by its name."""

@@ -12,16 +12,26 @@ from position_ledger.domain import commands as c
 from position_ledger.domain import orders
 from position_ledger.domain.book import BookKey, book_stream
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
+from position_ledger.domain.edges import commands as edge_commands
+from position_ledger.domain.edges import decisions as edges
+from position_ledger.domain.edges.state import edge_stream
 from position_ledger.domain.families import family_of
 from position_ledger.domain.fills import record_fill
+from position_ledger.domain.games.commands import RecordGameState
+from position_ledger.domain.games.decisions import record_state
+from position_ledger.domain.games.state import game_stream
 from position_ledger.domain.identity import fill_key_of
+from position_ledger.domain.references import require_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
     from uuid import UUID
 
+    from position_ledger.domain.vocabulary import Environment
+
 __all__ = [
+    "COMMANDS",
     "Append",
     "Decision",
     "Located",
@@ -42,7 +52,14 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.MarkPosition: orders.mark,
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
+    edge_commands.DetectEdge: edges.detect,
+    edge_commands.ReviseEdge: edges.revise,
+    edge_commands.ChangeEdgeStatus: edges.change_status,
+    RecordGameState: record_state,
 }
+
+COMMANDS: Final[dict[str, type[c.Command]]] = {command.__name__: command for command in _DECIDERS}
+"""Every command by its name."""
 
 
 def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
@@ -51,6 +68,7 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
     and then nothing has changed.
     """
+    require_references(command, streams)
     return _DECIDERS[type(command)](command, streams, now)
 
 
@@ -67,12 +85,23 @@ def fold_append(state: Any | None, append: Append) -> Any:
 
 def streams_of(command: c.Command) -> set[UUID]:
     """Streams that deciding a command will surely read and whose ids follow from the command alone."""
+    if isinstance(command, RecordGameState):
+        return {game_stream(command.environment, command.game_id)}
+    if isinstance(command, _OF_EDGES):
+        return _named_edge(command.environment, command.name)
     if not isinstance(command, c.OpenPosition | c.RecordFill):
         return set()
     environment, account, market = command.environment, command.account, command.market
     if environment is None or account is None or market is None:
         return set()
     return {book_stream(BookKey(environment, account, market, command.strategy))}
+
+
+_OF_EDGES: Final = (edge_commands.DetectEdge, edge_commands.ReviseEdge, edge_commands.ChangeEdgeStatus)
+
+
+def _named_edge(environment: Environment | None, name: str | None) -> set[UUID]:
+    return set() if environment is None or name is None else {edge_stream(environment, name)}
 
 
 def fill_key(command: c.Command, streams: Streams) -> str | None:

@@ -8,15 +8,21 @@ import msgspec
 from pydantic import BaseModel
 
 from position_ledger.domain.book import Book, evolve_book
+from position_ledger.domain.edges.events import EDGE_EVENTS
+from position_ledger.domain.edges.state import Edge, evolve_edge
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
 from position_ledger.domain.family import Family
+from position_ledger.domain.games.events import GAME_EVENTS
+from position_ledger.domain.games.state import GameState, evolve_game
 from position_ledger.domain.position import Position, evolve
 
 __all__ = [
     "BOOK",
+    "EDGE",
     "EVENTS",
     "FAMILIES",
+    "GAME_STATE",
     "POSITION",
     "Family",
     "family_of",
@@ -28,8 +34,10 @@ __all__ = [
 
 POSITION: Final = Family("position", "POS-", Position, 2, POSITION_EVENTS, evolve)
 BOOK: Final = Family("book", None, Book, 1, BOOK_EVENTS, evolve_book)
+EDGE: Final = Family("edge", "EDGE-", Edge, 1, EDGE_EVENTS, evolve_edge)
+GAME_STATE: Final = Family("game_state", "GS-", GameState, 1, GAME_EVENTS, evolve_game)
 
-FAMILIES: Final = (POSITION, BOOK)
+FAMILIES: Final = (POSITION, BOOK, EDGE, GAME_STATE)
 
 EVENTS: Final[tuple[type[Event], ...]] = tuple(event for family in FAMILIES for event in family.events)
 """Every event of the ledger."""

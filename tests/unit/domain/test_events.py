@@ -35,6 +35,10 @@ TOPICS = {
     "position.exits_set",
     "book.position_opened",
     "book.position_closed",
+    "edge.detected",
+    "edge.revised",
+    "edge.status_changed",
+    "game_state.recorded",
 }
 
 

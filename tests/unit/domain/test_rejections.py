@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from position_ledger.domain.commands import (
-    COMMANDS,
     ClosePosition,
     Command,
     Handle,
@@ -22,7 +21,10 @@ from position_ledger.domain.commands import (
     SettlePosition,
     TrailingStop,
 )
+from position_ledger.domain.decisions import COMMANDS
+from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge
 from position_ledger.domain.errors import LedgerError
+from position_ledger.domain.games.commands import RecordGameState
 from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
 from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason, shown
 from tests.unit.domain.world import NOON, D, World
@@ -65,6 +67,37 @@ def repeated(check: Callable[[Command, bytes], None]) -> Callable[[World], objec
     return lambda _: check(other, content_digest(first))
 
 
+def edge(**fields: Any) -> Callable[[World], object]:
+    told = {"environment": "paper", "name": "e", "market": "M", "true_win_probability": "0.6"} | fields
+    return lambda world: world.do(DetectEdge(**told))
+
+
+def after_edge(act: Callable[[World], object], *, ended: bool = False) -> Callable[[World], object]:
+    def both(world: World) -> object:
+        edge()(world)
+        if ended:
+            world.do(ChangeEdgeStatus(environment="paper", name="e", status="void"))
+        return act(world)
+
+    return both
+
+
+def with_references(act: Callable[[World], object], **known: set[str | int]) -> Callable[[World], object]:
+    def both(world: World) -> object:
+        world.references |= known
+        return act(world)
+
+    return both
+
+
+BEGUN = {
+    Reason.POSITION_NOT_OPEN: 2,
+    Reason.EDGE_IS_OTHER: 1,
+    Reason.EDGE_NOT_LIVE: 2,
+    Reason.EDGE_STATUS_INVALID: 1,
+    Reason.OUT_OF_ORDER: 1,
+}
+"""Events of what came before the refused command."""
 NAN_IN_METADATA = {"edge": float("nan")}
 
 TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
@@ -83,6 +116,12 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         opening(entry_price="-0.4"),
         "entry_price -0.4 is outside valid range: it must not be negative",
     ),
+    (Reason.PROBABILITY_OUT_OF_RANGE, edge(true_win_probability="1.01"), "true_win_probability 1.01 is outside valid range"),
+    (
+        Reason.COUNT_INVALID,
+        lambda world: world.do(RecordGameState(environment="paper", game_id="G", home_score=-1)),
+        "home_score is -1; it must be a whole number from 0 to 2147483647",
+    ),
     (Reason.SIDE_UNKNOWN, opening(side="yes"), "side is yes; it must be exactly YES, NO, LONG or SHORT"),
     (Reason.ACTION_UNKNOWN, fill(action="hold"), "action is hold; it must be buy or sell"),
     (Reason.ENVIRONMENT_UNKNOWN, opening(environment="prod"), "environment is prod; it must be live, paper or"),
@@ -98,6 +137,28 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     (Reason.FIELD_INVALID, opening(strategy=0), "strategy is 0: it must be the positive whole number of a row"),
     (Reason.COMMAND_ID_REUSED, repeated(require_same_command), "command_id c-1 was used before with other content"),
     (Reason.FILL_ID_REUSED, repeated(require_same_fill), "venue_fill_id f-1 was recorded before with other content"),
+    (
+        Reason.REFERENCE_UNKNOWN,
+        with_references(opening(strategy=2), strategy={1}),
+        "strategy is 2, which has no row in strategies; see: position-ledger reference list strategies",
+    ),
+    (Reason.EDGE_UNKNOWN, opening(edge=99), "edge 99 not found; name one that was detected"),
+    (Reason.EDGE_IS_OTHER, after_edge(edge(market="N")), "market is N but the edge has M"),
+    (Reason.EDGE_NOT_LIVE, after_edge(edge(true_win_probability=".7"), ended=True), "edge e is void; its values"),
+    (
+        Reason.EDGE_STATUS_INVALID,
+        after_edge(lambda world: world.do(ChangeEdgeStatus(environment="paper", name="e", status="acted_on"))),
+        "edge e is detected and cannot become acted_on",
+    ),
+    (
+        Reason.OUT_OF_ORDER,
+        after_edge(
+            lambda world: world.do(
+                ChangeEdgeStatus(environment="paper", name="e", status="void", effective_at=NOON - timedelta(seconds=1))
+            )
+        ),
+        "effective_at 2026-03-01T11:59:59+00:00 is before 2026-03-01T12:00:00+00:00, when it became detected",
+    ),
     (
         Reason.POSITION_UNKNOWN,
         lambda world: world.do(MarkPosition(position_id="POS-99", price="0.5")),
@@ -162,8 +223,7 @@ def test_every_reason(reason: Reason, act: Callable[[World], object], message: s
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, LedgerError)
-    closing = 2 if reason is Reason.POSITION_NOT_OPEN else 0
-    assert len(world.log) == log + closing
+    assert len(world.log) == log + BEGUN.get(reason, 0)
 
 
 def test_the_table_has_every_reason_once() -> None:
@@ -173,7 +233,12 @@ def test_the_table_has_every_reason_once() -> None:
 
 def test_only_what_other_commands_can_cure_is_transient() -> None:
     transient = {reason for reason in Reason if reason.transient}
-    assert transient == {Reason.POSITION_UNKNOWN, Reason.QUANTITY_EXCEEDS_HELD}
+    assert transient == {
+        Reason.REFERENCE_UNKNOWN,
+        Reason.EDGE_UNKNOWN,
+        Reason.POSITION_UNKNOWN,
+        Reason.QUANTITY_EXCEEDS_HELD,
+    }
 
 
 def test_the_first_reason_in_the_order_of_precedence_is_told() -> None:
