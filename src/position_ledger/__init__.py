@@ -40,6 +40,8 @@ if TYPE_CHECKING:
         VoidMarket,
         Withdraw,
     )
+    from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
+    from position_ledger.domain.games.commands import RecordGameState
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
         ConcurrencyError,
@@ -98,6 +100,11 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetMarketStatus",
     "SettleMarket",
     "VoidMarket",
+    # edges and games
+    "ChangeEdgeStatus",
+    "DetectEdge",
+    "RecordGameState",
+    "ReviseEdge",
     # projected tables
     "Projection",
     "Recorded",
@@ -130,6 +137,8 @@ _HOMES = {
         "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
         "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
     ),
+    "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
+    "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "

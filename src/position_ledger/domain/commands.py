@@ -6,7 +6,7 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
 from pydantic import BaseModel, model_validator
 
@@ -38,7 +38,6 @@ from position_ledger.domain.transfers.commands import (
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
-    "COMMANDS",
     "AdjustCash",
     "AmendMarket",
     "ChangeMarket",
@@ -206,38 +205,3 @@ class RecordFill(_Exits, _Execution):
                 if getattr(self, name) is None:
                     raise refusal(Reason.FIELD_MISSING, name)
         return self
-
-
-COMMANDS: Final[dict[str, type[Command]]] = {
-    command.__name__: command
-    for command in (
-        OpenPosition,
-        IncreasePosition,
-        ReducePosition,
-        ClosePosition,
-        SettlePosition,
-        MarkPosition,
-        SetExits,
-        RecordFill,
-        RegisterMarket,
-        ChangeMarket,
-        QuoteMarket,
-        SetMarketStatus,
-        DetermineMarket,
-        DisputeMarket,
-        AmendMarket,
-        SettleMarket,
-        VoidMarket,
-        Deposit,
-        Withdraw,
-        SetOpeningBalance,
-        AdjustCash,
-        RecordCash,
-        MergePair,
-        RecordOpeningPosition,
-        SplitPair,
-        SplitShares,
-        TransferPosition,
-    )
-}
-"""Every command by its name."""

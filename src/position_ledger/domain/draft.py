@@ -73,6 +73,9 @@ class Streams(Protocol):
     def event_place(self, number: int) -> tuple[UUID, int] | None:
         """Say at which (stream, version) the event of a sequence number stands; None: there is no such event."""
 
+    def reference(self, field: str, value: str | int) -> bool:
+        """Say whether a row that a field of `references.REFERENCE_TABLES` names exists; True if its table is empty."""
+
     def new_stream(self) -> UUID:
         """Mint the id of a new stream (uuid4)."""
 

@@ -49,6 +49,10 @@ TOPICS = {
     "market.voided",
     "account.cash_moved",
     "account.position_booked",
+    "edge.detected",
+    "edge.revised",
+    "edge.status_changed",
+    "game_state.recorded",
 }
 
 
