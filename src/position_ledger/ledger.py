@@ -49,7 +49,8 @@ class Ledger:
         if positions is None:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
-        self._reader = Reader(self._connection, settings.ledger_schema, positions)
+        has_markets = any(one.table == "markets" for one in self.projections)
+        self._reader = Reader(self._connection, settings.ledger_schema, positions, has_markets=has_markets)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -79,22 +80,24 @@ class Ledger:
 
     # Commands
 
-    def execute(self, command: Command) -> Executed:
+    def execute(self, command: Command, *, admit: Admit | None = None) -> Executed:
         """Execute one command; its result has the position and the token to wait for.
+
+        ``admit`` is a further condition of the caller, see `position_ledger.execution.executor.Admit`.
 
         Raises:
             CommandRejected: refused, with an enumerated reason; nothing was written.
             ConcurrencyError, DatabaseUnavailable: see their docstrings; repeating with a command_id is safe.
             NotYetVisible: with strong consistency only; the command is committed.
         """
-        return self.execute_many([command])[0]
+        return self.execute_many([command], admit=admit)[0]
 
-    def execute_many(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+    def execute_many(self, commands: Sequence[Command], *, admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute commands in order in one atomic append: all or none. Raises as `execute`."""
         if not commands:
             return ()
         with translated():
-            done = self._executor.execute(commands)
+            done = self._executor.execute(commands, admit)
         if self.settings.consistency == "strong":
             self.wait_for(max(one.token for one in done))
         return done
@@ -126,6 +129,12 @@ class Ledger:
         with translated():
             wait_for(self._connection, self.projections, self.codec, token, limit_s)
 
+    def catch_up(self, timeout_s: float | None = None) -> None:
+        """Return when the rows of everything that was committed before this call are visible. Raises as `wait_for`."""
+        with translated(), self._connection() as connection:
+            committed = feed.horizon(connection)
+        self.wait_for(committed, timeout_s)
+
     # Reading
 
     def position(self, ref: str | int) -> TableRow:
@@ -137,6 +146,11 @@ class Ledger:
         """All versions of a position, oldest first. Raises `CommandRejected` if there is none."""
         with translated():
             return self._reader.history(ref)
+
+    def version(self, surrogate_id: int) -> TableRow:
+        """One version of a position, by its surrogate id. Raises `CommandRejected` if no version has it."""
+        with translated():
+            return self._reader.version(surrogate_id)
 
     def events(self, ref: str | int) -> list[TableRow]:
         """The events of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -165,6 +179,16 @@ class Ledger:
                 side=side,
                 known_at=known_at,
             )
+
+    def open_positions(
+        self, *, environment: str, market: str | None = None, strategy: int | None = None
+    ) -> list[TableRow]:
+        """What is open in one environment, with its market's current ticker, yes_price and no_price; newest entry first.
+
+        A position whose market has no row shows with None in their place.
+        """
+        with translated():
+            return self._reader.open_positions(environment=environment, market=market, strategy=strategy)
 
     def lag(self, table: str = "positions") -> Lag:
         """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
