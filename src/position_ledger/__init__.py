@@ -9,17 +9,22 @@ if TYPE_CHECKING:
     from msgspec.structs import replace
 
     from position_ledger.domain.commands import (
+        AdjustCash,
         ClosePosition,
         Command,
+        Deposit,
         Handle,
         IncreasePosition,
         MarkPosition,
         OpenPosition,
+        RecordCash,
         RecordFill,
         ReducePosition,
         SetExits,
+        SetOpeningBalance,
         SettlePosition,
         TrailingStop,
+        Withdraw,
     )
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
@@ -60,6 +65,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands on accounts
+    "AdjustCash",
+    "Deposit",
+    "RecordCash",
+    "SetOpeningBalance",
+    "Withdraw",
     # projected tables
     "Projection",
     "Recorded",
@@ -87,8 +98,8 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "ClosePosition Command Handle IncreasePosition MarkPosition OpenPosition RecordFill "
-        "ReducePosition SetExits SettlePosition TrailingStop"
+        "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
+        "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
     ),
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from position_ledger.domain.accounts.events import CashMoved, PositionBooked, Postings
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
     BookPositionClosed,
@@ -25,17 +26,20 @@ __all__ = [
     "EVENTS",
     "BookPositionClosed",
     "BookPositionOpened",
+    "CashMoved",
     "Event",
     "ExitTriggered",
     "ExitsSet",
     "Figures",
     "Fill",
     "Holder",
+    "PositionBooked",
     "PositionClosed",
     "PositionIncreased",
     "PositionMarked",
     "PositionOpened",
     "PositionReduced",
     "PositionSettled",
+    "Postings",
     "StreamRef",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,7 +17,6 @@ from tests.support.embedded import remove, stop_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from position_ledger.testing.databases import Template
 
@@ -129,20 +129,22 @@ def test_a_table_is_projected_inline_and_by_workers_again(run: CommandLine, impo
 
 
 def test_migrations_go_down_and_up_again(run: CommandLine, importing: list[str]) -> None:
-    """Given an empty ledger, when the latest migration is taken back and applied, then each step is told."""
-    down = run("migrate", "down", "--json")
+    """Given an empty ledger, when the latest migrations are taken back and applied, then each step is told."""
+    shipped = sorted(path.name for path in Path("migrations").glob("*.sql"))
+    last, of_positions = run("migrate", "down", "--json"), run("migrate", "down", "003", "--json")
     pending = run("migrate", "status", "--json").document
     behind = run("positions")
     up = run("migrate", "up")
     again = run("migrate", "up", "--json")
 
-    assert (down.code, down.document["files"]) == (0, ["003_positions.sql"])
-    assert [row["state"] for row in pending["migrations"]] == ["applied", "applied", "pending"]
+    assert (last.code, last.document["files"]) == (0, [shipped[-1]])
+    assert (of_positions.code, of_positions.document["files"]) == (0, shipped[2:-1][::-1])
+    assert [row["state"] for row in pending["migrations"]] == ["applied"] * 2 + ["pending"] * (len(shipped) - 2)
     assert pending["current"] is False
     assert behind.code == 2
     assert "migrate up" in behind.err
     assert up.code == 0
-    assert "applied 003_positions.sql" in up.out
+    assert all(f"applied {name}" in up.out for name in shipped[2:])
     assert again.document["files"] == []
     assert run(*importing).code == 0
 

@@ -1,4 +1,4 @@
-"""The steps of an append one by one, as the functions of migration 001 take them, so that a test can stop in between.
+"""The steps of an append one by one, as the functions of migration 004 take them, so that a test can stop in between.
 
 `assert_same_order` compares them with the source of the functions in the database: a copy that has drifted fails.
 """
@@ -44,6 +44,8 @@ class Step(Enum):
     INSERT = "the rows"
 
 
+CLOCK: Final = "clock_timestamp("
+"""Read after the numbers: what was recorded before a moment has a number that was handed out before it."""
 RIGHT: Final = (Step.KEY, Step.LOCK, Step.NUMBER, Step.INSERT)
 LOCK_AFTER_NUMBER: Final = (Step.KEY, Step.NUMBER, Step.LOCK, Step.INSERT)
 
@@ -81,17 +83,15 @@ def assert_same_order(connection: Connection) -> None:
         assert expression in source, f"{name} does not lock as the harness does"
         marks = {
             Step.KEY: "INSERTINTOappend_keys",
-            Step.LOCK: "pg_advisory_xact_lock_shared(",
+            Step.LOCK: "pg_advisory_xact_lock_shared((f.namespace",
             Step.NUMBER: "nextval(",
             Step.INSERT: "INSERTINTOevents",
         }
         places = {step: source.index(mark) for step, mark in marks.items()}
-        for mark in marks.values():
+        for mark in (*marks.values(), CLOCK):
             assert source.count(mark) == 1, f"{name} has {mark} more than once"
-        if name == "append_events":  # one statement takes the numbers as it inserts, after everything before it
-            assert places[Step.KEY] < places[Step.LOCK] < min(places[Step.INSERT], places[Step.NUMBER])
-        else:
-            assert sorted(places, key=lambda step: places[step]) == list(RIGHT)
+        assert sorted(places, key=lambda step: places[step]) == list(RIGHT)
+        assert places[Step.NUMBER] < source.index(CLOCK) < places[Step.INSERT], f"{name} reads the clock too early"
 
 
 def _spaceless(text: str) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from position_ledger import Ledger, operations
+from position_ledger.demo.team import add_migration
+from position_ledger.migration import load_folder
 from position_ledger.operations import RebuildOptions, RebuildReport
 from tests.support import engine
 from tests.support.engine import Traffic
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from position_ledger.settings import Settings
 
 TEAM = "position_ledger.demo.team.projections"
-WORST_MARK = "src/position_ledger/demo/team/migrations/004_positions_worst_mark.sql"
 
 RUN = """
 import sys
@@ -59,14 +60,25 @@ def arguments(settings: Settings, processes: int = 1) -> list[str]:
     return ["-c", RUN, str(settings.database_url), settings.projections, settings.migrations, str(processes)]
 
 
-def team_settings(settings: Settings, folder: Path, root: Path) -> Settings:
-    """The settings of the next release: a field more in the row type, and its migration beside the others."""
+def shipped_migrations(settings: Settings, folder: Path) -> Path:
+    """A copy of the migrations of the settings in a new folder, to which a test adds its own."""
     target = folder / "migrations"
     target.mkdir()
-    sources = [*operations.migrations_folder(settings).iterdir(), root / WORST_MARK]
-    for source in sources:
+    for source in operations.migrations_folder(settings).iterdir():
         if source.name.endswith(".sql"):
             (target / source.name).write_bytes(source.read_bytes())
+    return target
+
+
+def last_number(settings: Settings) -> int:
+    """The number of the last migration of the settings."""
+    return load_folder(operations.migrations_folder(settings))[-1].number
+
+
+def team_settings(settings: Settings, folder: Path) -> Settings:
+    """The settings of the next release: a field more in the row type, and its migration beside the others."""
+    target = shipped_migrations(settings, folder)
+    add_migration(target)
     return settings.model_copy(update={"projections": TEAM, "migrations": str(target)})
 
 

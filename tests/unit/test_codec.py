@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from position_ledger import (
     ClosePosition,
+    Deposit,
     Handle,
     MarkPosition,
     RecordFill,
@@ -35,12 +36,13 @@ def every_event() -> list[Event]:
     stop = TrailingStop(trail_amount="0.05")
     long_ago = datetime(2025, 5, 5, 5, 5, 5, 123456, tzinfo=UTC)
     outcome = given().when(
+        Deposit(environment="paper", account="main", amount=100, reason="first"),
         opening(strategy=3, metadata={"note": "ä\u2028", "tags": [1, None, {"deep": True}]}, trailing_stop=stop),
-        MarkPosition(position_id="POS-1", price="0.55", source="book"),
-        SetExits(position_id="POS-1", target_price="0.60", stop_loss_price="0.10", trailing_stop=stop),
-        MarkPosition(position_id="POS-1", price="0.61"),
-        ReducePosition(position_id="POS-1", quantity="0.000000000000000001", price=0, fee="0.01", venue_fill_id="F"),
-        ClosePosition(position_id="POS-1", price=1, reason="profit_target", metadata={"by": "hand"}),
+        MarkPosition(position_id="POS-2", price="0.55", source="book"),
+        SetExits(position_id="POS-2", target_price="0.60", stop_loss_price="0.10", trailing_stop=stop),
+        MarkPosition(position_id="POS-2", price="0.61"),
+        ReducePosition(position_id="POS-2", quantity="0.000000000000000001", price=0, fee="0.01", venue_fill_id="F"),
+        ClosePosition(position_id="POS-2", price=1, reason="profit_target", metadata={"by": "hand"}),
         opening(strategy=3, handle="second"),
         SettlePosition(position_id=Handle("second"), value="0.5"),
         *(

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from position_ledger import operations
+from position_ledger.demo import team
 from position_ledger.domain.errors import LedgerError
 from position_ledger.embedded import EmbeddedServers
 from position_ledger.ledger import Ledger
@@ -35,7 +35,6 @@ from position_ledger.store import feed
 COMMANDS_MIN = 20_000
 TRADERS = (("ann,bob,cleo", 1), ("dora,emil,fred", 2))
 WORKERS = 2
-TEAM = "position_ledger.demo.team"
 DATABASE = "position_ledger_demo"
 PART_TIMEOUT_S = 60.0
 POSITIONS_SHOWN = 5
@@ -171,11 +170,11 @@ def _environment(settings: Settings) -> dict[str, str]:
 def _changed(before: Settings, folder: Path) -> Settings:
     """The settings of the changed code: the team's projections, and its migration beside the others."""
     folder.mkdir()
-    for source in (operations.migrations_folder(before), files(f"{TEAM}").joinpath("migrations")):
-        for file in source.iterdir():
-            if file.name.endswith(".sql"):
-                (folder / file.name).write_bytes(file.read_bytes())
-    return before.model_copy(update={"projections": f"{TEAM}.projections", "migrations": str(folder)})
+    for file in operations.migrations_folder(before).iterdir():
+        if file.name.endswith(".sql"):
+            (folder / file.name).write_bytes(file.read_bytes())
+    team.add_migration(folder)
+    return before.model_copy(update={"projections": f"{team.__name__}.projections", "migrations": str(folder)})
 
 
 def _wait_for_trading(settings: Settings, reached: Reached, events: int) -> None:

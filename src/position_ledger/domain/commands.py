@@ -6,53 +6,38 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Any, Final, Self
+from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, model_validator
 
+from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
+from position_ledger.domain.command import Command
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
-from position_ledger.domain.fields import CommandId, Handle, Metadata, Moment, PositionRef, RowId, Text
+from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
-from position_ledger.domain.refusals import refusal, rejected
+from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
     "COMMANDS",
+    "AdjustCash",
     "ClosePosition",
     "Command",
+    "Deposit",
     "Handle",
     "IncreasePosition",
     "MarkPosition",
     "OpenPosition",
+    "RecordCash",
     "RecordFill",
     "ReducePosition",
     "SetExits",
+    "SetOpeningBalance",
     "SettlePosition",
     "TrailingStop",
+    "Withdraw",
 ]
-
-
-class Command(BaseModel):
-    """What every command may carry. Immutable; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    command_id: CommandId | None = None
-    """Repeating the same content under the same id returns the first result; other content is a conflict."""
-    actor: Text | None = None
-    """Who asks."""
-    correlation_id: CommandId | None = None
-    causation_id: CommandId | None = None
-    effective_at: Moment | None = None
-    """When it happened at the venue; None: now."""
-
-    def __init__(self, **fields: Any) -> None:
-        """Check every field; raises `CommandRejected` (`FloatRefused` for a float)."""
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise rejected(type(self), error) from None
 
 
 class _Execution(Command):
@@ -202,6 +187,11 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         MarkPosition,
         SetExits,
         RecordFill,
+        Deposit,
+        Withdraw,
+        SetOpeningBalance,
+        AdjustCash,
+        RecordCash,
     )
 }
 """Every command by its name."""

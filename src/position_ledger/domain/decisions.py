@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain import commands as c
 from position_ledger.domain import orders
+from position_ledger.domain.accounts.account import AccountKey, account_stream
+from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
 from position_ledger.domain.book import BookKey, book_stream
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
 from position_ledger.domain.families import family_of
@@ -42,7 +44,10 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.MarkPosition: orders.mark,
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
+    **ACCOUNT_DECIDERS,
 }
+_INTENTIONS: Final = (c.OpenPosition,)
+"""What may be refused for lack of money, beside commands on accounts; everything else is a fact."""
 
 
 def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
@@ -51,7 +56,8 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
     and then nothing has changed.
     """
-    return _DECIDERS[type(command)](command, streams, now)
+    decision = _DECIDERS[type(command)](command, streams, now)
+    return booked(command, decision, streams, is_intention=isinstance(command, _INTENTIONS))
 
 
 def fold_append(state: Any | None, append: Append) -> Any:
@@ -72,7 +78,10 @@ def streams_of(command: c.Command) -> set[UUID]:
     environment, account, market = command.environment, command.account, command.market
     if environment is None or account is None or market is None:
         return set()
-    return {book_stream(BookKey(environment, account, market, command.strategy))}
+    return {
+        book_stream(BookKey(environment, account, market, command.strategy)),
+        account_stream(AccountKey(environment, account, command.currency or "USD")),
+    }
 
 
 def fill_key(command: c.Command, streams: Streams) -> str | None:

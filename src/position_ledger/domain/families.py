@@ -7,6 +7,8 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
+from position_ledger.domain.accounts.account import Account, evolve_account
+from position_ledger.domain.accounts.events import ACCOUNT_EVENTS
 from position_ledger.domain.book import Book, evolve_book
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
@@ -14,6 +16,7 @@ from position_ledger.domain.family import Family
 from position_ledger.domain.position import Position, evolve
 
 __all__ = [
+    "ACCOUNT",
     "BOOK",
     "EVENTS",
     "FAMILIES",
@@ -29,7 +32,9 @@ __all__ = [
 POSITION: Final = Family("position", "POS-", Position, 2, POSITION_EVENTS, evolve)
 BOOK: Final = Family("book", None, Book, 1, BOOK_EVENTS, evolve_book)
 
-FAMILIES: Final = (POSITION, BOOK)
+ACCOUNT: Final = Family("account", "BAL-", Account, 1, ACCOUNT_EVENTS, evolve_account)
+
+FAMILIES: Final = (POSITION, BOOK, ACCOUNT)
 
 EVENTS: Final[tuple[type[Event], ...]] = tuple(event for family in FAMILIES for event in family.events)
 """Every event of the ledger."""

@@ -120,6 +120,21 @@ class Reason(Enum):
         _TRANSIENT,
         "quantity {value} exceeds the {held} held; reduce it, or allow a flip where it is meant",
     )
+    CASH_KIND_NOT_RECORDED = (
+        "cash_kind_not_recorded",
+        _FINAL,
+        "{field} {value} has a command of its own; RecordCash takes reward, rebate, funding, interest, dividend or fee",
+    )
+    BALANCE_ALREADY_SET = (
+        "balance_already_set",
+        _FINAL,
+        "account {value} has its opening balance or a deposit already; use Deposit, Withdraw or AdjustCash",
+    )
+    INSUFFICIENT_FUNDS = (
+        "insufficient_funds",
+        _TRANSIENT,
+        "{value} is needed but only {held} is free in the account; deposit first, or ask for less",
+    )
     FIGURE_TOO_LARGE = (
         "figure_too_large",
         _FINAL,

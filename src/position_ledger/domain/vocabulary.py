@@ -10,7 +10,7 @@ from position_ledger.domain.numbers import ONE, minus
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = ["Action", "Environment", "ExitKind", "Liquidity", "OnExcess", "Side", "Status"]
+__all__ = ["Action", "CashKind", "Environment", "ExitKind", "Liquidity", "OnExcess", "Side", "Status"]
 
 
 class Environment(StrEnum):
@@ -101,5 +101,29 @@ class ExitKind(StrEnum):
     PROFIT_TARGET = "profit_target"
 
 
+class CashKind(StrEnum):
+    """Why money came to an account or left it, beside positions."""
+
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    OPENING_BALANCE = "opening_balance"
+    ADJUSTMENT = "adjustment"
+    REWARD = "reward"
+    REBATE = "rebate"
+    FUNDING = "funding"
+    INTEREST = "interest"
+    DIVIDEND = "dividend"
+    FEE = "fee"
+    """Charged by the venue for something else than a trade."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the venue pays or charges it, so that RecordCash takes it; the others have commands of their own."""
+        return self in _RECORDED
+
+
+_RECORDED: Final = frozenset(
+    {CashKind.REWARD, CashKind.REBATE, CashKind.FUNDING, CashKind.INTEREST, CashKind.DIVIDEND, CashKind.FEE}
+)
 _BINARY: Final = frozenset({Side.YES, Side.NO})
 _OTHER: Final = {Side.YES: Side.NO, Side.NO: Side.YES, Side.LONG: Side.SHORT, Side.SHORT: Side.LONG}

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
-from uuid import UUID
 
 import psycopg
 from psycopg.sql import SQL
@@ -29,7 +28,7 @@ from position_ledger.projection.projector import apply_events
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
-from position_ledger.store.append import Key, ModeChanged, append, append_here
+from position_ledger.store.append import Key, ModeChanged, Read, append, append_here
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt
 from position_ledger.store.feed import StoredRow
@@ -67,12 +66,7 @@ class Appender:
         self._inline: tuple[Generation, ...] | None = None
         """The inline generations as last seen; None: not looked up yet. The database refuses what is out of date."""
 
-    def append(
-        self,
-        events: Sequence[NewEvent],
-        keys: Sequence[Key],
-        reads: Sequence[tuple[UUID, int]] = (),  # noqa: ARG002 - checked from migration 004 on
-    ) -> Sequence[Receipt]:
+    def append(self, events: Sequence[NewEvent], keys: Sequence[Key], reads: Sequence[Read] = ()) -> Sequence[Receipt]:
         """Append, and project what is inline; one round trip when nothing is.
 
         Raises:
@@ -87,8 +81,8 @@ class Appender:
                     if self._inline is None:
                         self._inline = _inline_now(connection)
                     if not self._inline:
-                        return append(connection, events, keys)
-                    return self._append_inline(connection, self._inline, events, keys)
+                        return append(connection, events, keys, reads)
+                    return self._append_inline(connection, self._inline, events, keys, reads)
             except ModeChanged:
                 self._inline = None
                 if tries == TRIES_MAX - 1:
@@ -101,6 +95,7 @@ class Appender:
         inline: Sequence[Generation],
         events: Sequence[NewEvent],
         keys: Sequence[Key],
+        reads: Sequence[Read],
     ) -> Sequence[Receipt]:
         with connection.transaction():
             connection.execute(SAY, (",".join(str(one.generation_id) for one in inline),), prepare=True)
@@ -110,7 +105,7 @@ class Appender:
             if [one.generation_id for one in held] != [one.generation_id for one in inline]:
                 raise ModeChanged
             projections = [self._ours(one) for one in held]
-            receipts = append_here(connection, events, keys)
+            receipts = append_here(connection, events, keys, reads)
             rows = _stored(events, receipts)
             for one, projection in zip(held, projections, strict=True):
                 self._project(connection, one, projection, rows)

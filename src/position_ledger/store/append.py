@@ -21,7 +21,7 @@ EVENTS_IN_APPEND_MAX = 10_000
 MODE_CHANGED = "PL001"
 """What the database answers to an append that projects other generations inline than it must."""
 
-APPEND_MANY = "SELECT stream, version, seq, recorded FROM append_events(%s::json, %s::json)"
+APPEND_MANY = "SELECT stream, version, seq, recorded FROM append_events(%s::json, %s::json, %s::json)"
 
 _UUID, _INT8, _TEXT, _BYTEA, _TIMESTAMPTZ, _JSON, _JSONB = 2950, 20, 25, 17, 1184, 114, 3802
 """Types of PostgreSQL by their fixed numbers."""
@@ -33,9 +33,13 @@ ONE_DIRECTLY = direct.statement(
 )
 MANY_DIRECTLY = direct.statement(
     "position_ledger_append_events",
-    "SELECT stream, version, seq, recorded FROM append_events($1, $2)",
-    (_JSON, _JSON),
+    "SELECT stream, version, seq, recorded FROM append_events($1, $2, $3)",
+    (_JSON, _JSON, _JSON),
 )
+
+
+Read = tuple[UUID, int]
+"""A stream and the version up to which a decision has read it; 0: it had not begun."""
 
 
 class VersionConflict(LedgerError):
@@ -63,12 +67,18 @@ class Key:
 
 
 def append(
-    connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key] = ()
+    connection: psycopg.Connection[Any],
+    events: Sequence[NewEvent],
+    keys: Sequence[Key] = (),
+    reads: Sequence[Read] = (),
 ) -> tuple[Receipt, ...]:
     """Append the events and the keys, all or none, in a transaction of its own; receipts in the order of the events.
 
+    ``reads``: streams that were read to decide on the events, and are not appended to: with a later version of one of
+    them nothing is written. For streams of markets the numbers of two such appends tell which came first.
+
     Raises:
-        VersionConflict: a stream has the version already, or lacks the one before it.
+        VersionConflict: a stream has the version already, lacks the one before it, or was read and has moved on.
         KeyTaken: one of the keys is there already.
         ModeChanged: a table is projected inline; see `position_ledger.projection.inline`.
         LedgerError: called inside a transaction of the caller, whose rollback to a savepoint would drop the feed lock.
@@ -76,30 +86,36 @@ def append(
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         msg = "append refused: the connection is inside a transaction, and only a transaction of its own keeps the feed whole"
         raise LedgerError(msg)
-    return _append(connection, events, keys, _one_directly, _many_directly)
+    return _append(connection, events, keys, reads, _one_directly, _many_directly)
 
 
 def append_here(
-    connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key] = ()
+    connection: psycopg.Connection[Any],
+    events: Sequence[NewEvent],
+    keys: Sequence[Key] = (),
+    reads: Sequence[Read] = (),
 ) -> tuple[Receipt, ...]:
     """As `append`, for the engine's own inline transactions, which take no savepoints."""
-    return _append(connection, events, keys, _one_by_cursor, _many_by_cursor)
+    return _append(connection, events, keys, reads, _one_by_cursor, _many_by_cursor)
 
 
 def _append(
     connection: psycopg.Connection[Any],
     events: Sequence[NewEvent],
     keys: Sequence[Key],
+    reads: Sequence[Read],
     append_one: Callable[[psycopg.Connection[Any], NewEvent, Key | None], Receipt],
-    append_many: Callable[[psycopg.Connection[Any], Sequence[NewEvent], Sequence[Key]], Iterable[Receipt]],
+    append_many: Callable[
+        [psycopg.Connection[Any], Sequence[NewEvent], Sequence[Key], Sequence[Read]], Iterable[Receipt]
+    ],
 ) -> tuple[Receipt, ...]:
     if not 0 < len(events) <= EVENTS_IN_APPEND_MAX:
         msg = f"append refused: {len(events)} events, it takes 1 to {EVENTS_IN_APPEND_MAX}; split the batch"
         raise LedgerError(msg)
     try:
-        if len(events) == 1 and len(keys) <= 1:
+        if len(events) == 1 and len(keys) <= 1 and not reads:
             return (append_one(connection, events[0], keys[0] if keys else None),)
-        receipts = {(one.stream, one.version): one for one in append_many(connection, events, keys)}
+        receipts = {(one.stream, one.version): one for one in append_many(connection, events, keys, reads)}
         return tuple(receipts[event.stream, event.version] for event in events)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.table_name == "append_keys":
@@ -136,10 +152,10 @@ def _one_directly(connection: psycopg.Connection[Any], event: NewEvent, key: Key
 
 
 def _many_directly(
-    connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key]
+    connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key], reads: Sequence[Read]
 ) -> Iterator[Receipt]:
     result = direct.run(
-        connection, MANY_DIRECTLY, [one.encode() if one else None for one in _as_parameters(events, keys)]
+        connection, MANY_DIRECTLY, [one.encode() if one else None for one in _as_parameters(events, keys, reads)]
     )
     for row in range(result.ntuples):
         stream, version, seq, recorded = (result.get_value(row, column) for column in range(4))
@@ -149,18 +165,24 @@ def _many_directly(
 
 
 def _one_by_cursor(connection: psycopg.Connection[Any], event: NewEvent, key: Key | None) -> Receipt:
-    return next(iter(_many_by_cursor(connection, [event], [key] if key else [])))
+    return next(iter(_many_by_cursor(connection, [event], [key] if key else [], ())))
 
 
 def _many_by_cursor(
-    connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key]
+    connection: psycopg.Connection[Any], events: Sequence[NewEvent], keys: Sequence[Key], reads: Sequence[Read]
 ) -> Iterator[Receipt]:
-    for row in connection.execute(APPEND_MANY, _as_parameters(events, keys), prepare=True).fetchall():
+    for row in connection.execute(APPEND_MANY, _as_parameters(events, keys, reads), prepare=True).fetchall():
         yield Receipt(*row)
 
 
-def _as_parameters(events: Sequence[NewEvent], keys: Sequence[Key]) -> tuple[str, str | None]:
-    return _json([_as_json(event) for event in events]), _json([_key_json(key) for key in keys]) if keys else None
+def _as_parameters(
+    events: Sequence[NewEvent], keys: Sequence[Key], reads: Sequence[Read]
+) -> tuple[str, str | None, str | None]:
+    return (
+        _json([_as_json(event) for event in events]),
+        _json([_key_json(key) for key in keys]) if keys else None,
+        _json([{"stream": stream, "version": version} for stream, version in reads]) if reads else None,
+    )
 
 
 def _as_json(event: NewEvent) -> dict[str, Any]:

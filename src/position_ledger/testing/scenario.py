@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 import msgspec
 
+from position_ledger.domain.accounts.decisions import with_accounts
+from position_ledger.domain.accounts.events import PositionBooked
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command, Handle
 from position_ledger.domain.decisions import Append, Located, decide, fold_append, unknown_position
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When the first command or event is recorded; each next one a second later."""
+
+DERIVED: Final = (BOOK_EVENTS, (PositionBooked,))
+"""What follows from the events of a position; each group is left out of what is compared unless it is asked for."""
 
 State = Any
 Step = Event | Command | Callable[[], Command]
@@ -174,8 +179,8 @@ class Outcome:
     def _check_events(self, wanted: list[Expected]) -> None:
         if self.rejection is not None:
             raise AssertionError(f"expected {_names(wanted)}, but it was refused: {self.rejection}") from self.rejection
-        with_books = any(_is_of_book(one) for one in wanted)
-        events = [event for event in self.events if with_books or not isinstance(event, BOOK_EVENTS)]
+        hidden = [kinds for kinds in DERIVED if not any(issubclass(_kind(one), kinds) for one in wanted)]
+        events = [event for event in self.events if not any(isinstance(event, kinds) for kinds in hidden)]
         if len(events) != len(wanted):
             raise AssertionError(f"expected {_names(wanted)}, but there were {_names(events)}")
         for place, (event, expectation) in enumerate(zip(events, wanted, strict=True), 1):
@@ -209,9 +214,8 @@ def _is_refused_as(rejection: CommandRejected, expected: Expected) -> bool:
     return rejection.reason is reason
 
 
-def _is_of_book(one: Expected) -> bool:
-    kind = one.event if isinstance(one, Like) else one if isinstance(one, type) else type(one)
-    return issubclass(kind, BOOK_EVENTS)
+def _kind(one: Expected) -> type[Any]:
+    return one.event if isinstance(one, Like) else one if isinstance(one, type) else type(one)
 
 
 def _name(one: Any) -> str:
@@ -219,8 +223,7 @@ def _name(one: Any) -> str:
         return one.code
     if isinstance(one, CommandRejected):
         return one.reason.code
-    kind = one.event if isinstance(one, Like) else one if isinstance(one, type) else type(one)
-    return kind.__name__
+    return _kind(one).__name__
 
 
 def _names(many: Iterable[Any]) -> str:
@@ -264,8 +267,8 @@ class _World:
             self.handles[handle] = decision.opened
 
     def _happened(self, event: Event, now: datetime) -> None:
-        if isinstance(event, BOOK_EVENTS):
-            return  # derived from the position's own events
+        if any(isinstance(event, kinds) for kinds in DERIVED):
+            return
         stream = self.new_stream() if isinstance(event, PositionOpened) else self.latest
         if stream is None:
             raise AssertionError(f"given {type(event).__name__}, but no position was opened before it")
@@ -278,7 +281,7 @@ class _World:
             draft.note_opened(stream, event)
         elif was_open and not after.is_open:
             draft.note_ended(stream, after)
-        for append in draft.appends:
+        for append in with_accounts(tuple(draft.appends), self):
             self._append(append, now)
 
     def _append(self, append: Append, now: datetime) -> None:

@@ -19,6 +19,7 @@ from tests.support.rebuilding import (
     busy,
     execute,
     in_loop,
+    last_number,
     left_over,
     reader,
     rebuild,
@@ -42,9 +43,9 @@ def history(settings: Settings, ledger: Ledger) -> Traffic:
 
 
 @pytest.fixture
-def team(settings: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+def team(settings: Settings, tmp_path: Path) -> Settings:
     """The settings of the next release."""
-    return team_settings(settings, tmp_path, request.config.rootpath)
+    return team_settings(settings, tmp_path)
 
 
 def states(settings: Settings) -> list[tuple[Any, ...]]:
@@ -366,7 +367,7 @@ def test_a_column_that_only_history_knows(settings: Settings, team: Settings, le
     # When the next release is migrated to, while old writers and workers of both releases go on
     with busy(settings, workers=1), busy(team, writers=0, workers=1):
         outcome = operations.migrate_up(team, engine.reached(team), None, engine.quiet)
-    assert [file.number for file in outcome.files] == [4]
+    assert [file.number for file in outcome.files] == [last_number(team)]
     # Then the new column has for every old version what history says, and everything else is as it was
     with Ledger(team, engine.reached(team)) as new:
         rows = new.history(str(opened.position_id))
@@ -387,7 +388,7 @@ def test_a_column_that_only_history_knows(settings: Settings, team: Settings, le
     with engine.following(settings, "old worker") as old_worker:
         engine.drain(old_worker)
         # When it is rolled back after new events, then schema and rows are those of the old release
-        operations.migrate_down(team, engine.reached(team), 4, engine.quiet)
+        operations.migrate_down(team, engine.reached(team), last_number(team), engine.quiet)
     ledger.wait_for(token)
     engine.project_all(settings)
     engine.proven(settings)
@@ -408,7 +409,8 @@ def test_a_rollback_to_rows_that_nobody_keeps_is_refused(
         roll_back(team)
     # and the old release alone does not know what to undo
     with pytest.raises(
-        MigrationError, match=r"migrations \[4\] are applied and not in .*: roll positions back with the"
+        MigrationError,
+        match=rf"migrations \[{last_number(team)}\] are applied and not in .*: roll positions back with the",
     ):
         roll_back(settings)
     # When the old release has a worker that has caught up, then it goes

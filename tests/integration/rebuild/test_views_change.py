@@ -9,7 +9,7 @@ import pytest
 
 from position_ledger import operations
 from tests.support import engine
-from tests.support.rebuilding import execute
+from tests.support.rebuilding import execute, last_number, shipped_migrations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from position_ledger import Ledger
     from position_ledger.settings import Settings
 
-BOUNDED = """-- Migration: 004
+BOUNDED = """-- Migration: {number:03}
 -- Description: reasons are bounded
 -- Date: 2026-11-22
 -- Author: test
@@ -54,12 +54,8 @@ CREATE VIEW open_positions AS SELECT p.id FROM positions AS p;
 
 @pytest.fixture
 def bounded(settings: Settings, tmp_path: Path) -> Iterator[Settings]:
-    folder = tmp_path / "migrations"
-    folder.mkdir()
-    for file in operations.migrations_folder(settings).iterdir():
-        if file.name.endswith(".sql"):
-            (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "004_bounded.sql").write_text(BOUNDED)
+    folder, number = shipped_migrations(settings, tmp_path), last_number(settings) + 1
+    (folder / f"{number:03}_bounded.sql").write_text(BOUNDED.format(number=number))
     yield settings.model_copy(update={"migrations": str(folder)})
     shutil.rmtree(folder)
 
@@ -86,7 +82,7 @@ def test_a_type_and_its_views_change_together_and_come_back(
 
     outcome = operations.migrate_up(bounded, engine.reached(bounded), None, engine.quiet)
 
-    assert [file.number for file in outcome.files] == [4]
+    assert [file.number for file in outcome.files] == [last_number(bounded)]
     assert engine.positions_rows(settings) == before
     assert columns(settings, "current_positions") == ["id", "position_id", "version", "quantity"]
     assert columns(settings, "many_versions") == ["position_id", "version"]
@@ -96,7 +92,7 @@ def test_a_type_and_its_views_change_together_and_come_back(
                 " to_jsonb(q) || '{\"version\": 0, \"id\": 999999}') AS p FROM positions AS q LIMIT 1) AS r")  # fmt: skip
     engine.proven(settings)
 
-    operations.migrate_down(bounded, engine.reached(bounded), 4, engine.quiet)
+    operations.migrate_down(bounded, engine.reached(bounded), last_number(bounded), engine.quiet)
 
     assert (columns(settings, "current_positions"), columns(settings, "open_positions")) == views
     assert columns(settings, "many_versions") == []

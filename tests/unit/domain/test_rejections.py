@@ -12,15 +12,19 @@ from position_ledger.domain.commands import (
     COMMANDS,
     ClosePosition,
     Command,
+    Deposit,
     Handle,
     IncreasePosition,
     MarkPosition,
     OpenPosition,
+    RecordCash,
     RecordFill,
     ReducePosition,
     SetExits,
+    SetOpeningBalance,
     SettlePosition,
     TrailingStop,
+    Withdraw,
 )
 from position_ledger.domain.errors import LedgerError
 from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
@@ -55,6 +59,20 @@ def after_closing(command: type[Command], **fields: Any) -> Callable[[World], ob
     def act(world: World) -> object:
         world.do(ClosePosition(position_id="POS-1", price="0.5", reason="manual"))
         return world.do(command(position_id="POS-1", **fields))
+
+    return act
+
+
+def cash(command: type[Command], **fields: Any) -> Callable[[World], object]:
+    return lambda world: world.do(command(environment="paper", account="main", **fields))
+
+
+def funded(command: type[Command], **fields: Any) -> Callable[[World], object]:
+    """The open position has cost 4 of the 10 that are paid in."""
+
+    def act(world: World) -> object:
+        world.do(Deposit(environment="paper", account="main", amount=10))
+        return world.do(command(environment="paper", account="main", **fields))
 
     return act
 
@@ -139,6 +157,21 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "quantity 10.5 exceeds the 10 held",
     ),
     (
+        Reason.CASH_KIND_NOT_RECORDED,
+        cash(RecordCash, kind="deposit", amount=1),
+        "kind deposit has a command of its own",
+    ),
+    (
+        Reason.BALANCE_ALREADY_SET,
+        funded(SetOpeningBalance, amount=100),
+        "account main has its opening balance or a deposit already",
+    ),
+    (
+        Reason.INSUFFICIENT_FUNDS,
+        funded(Withdraw, amount="6.01"),
+        "6.01 is needed but only 6 is free in the account",
+    ),
+    (
         Reason.FIGURE_TOO_LARGE,
         opening(side="LONG", quantity=10**19, entry_price=10**19),
         "entry_amount would become 1.000000e+38, too large for the ledger",
@@ -162,8 +195,8 @@ def test_every_reason(reason: Reason, act: Callable[[World], object], message: s
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, LedgerError)
-    closing = 2 if reason is Reason.POSITION_NOT_OPEN else 0
-    assert len(world.log) == log + closing
+    first = {Reason.POSITION_NOT_OPEN: 3, Reason.BALANCE_ALREADY_SET: 1, Reason.INSUFFICIENT_FUNDS: 1}
+    assert len(world.log) == log + first.get(reason, 0)
 
 
 def test_the_table_has_every_reason_once() -> None:
@@ -173,7 +206,7 @@ def test_the_table_has_every_reason_once() -> None:
 
 def test_only_what_other_commands_can_cure_is_transient() -> None:
     transient = {reason for reason in Reason if reason.transient}
-    assert transient == {Reason.POSITION_UNKNOWN, Reason.QUANTITY_EXCEEDS_HELD}
+    assert transient == {Reason.POSITION_UNKNOWN, Reason.QUANTITY_EXCEEDS_HELD, Reason.INSUFFICIENT_FUNDS}
 
 
 def test_the_first_reason_in_the_order_of_precedence_is_told() -> None:

@@ -47,7 +47,7 @@ class World:
     """Decides commands and keeps what follows, as an executor would."""
 
     now: datetime = NOON
-    states: dict[UUID, Position | Book] = field(default_factory=dict)
+    states: dict[UUID, Any] = field(default_factory=dict)
     log: list[Append] = field(default_factory=list)
     names: dict[str | int, UUID] = field(default_factory=dict)
     minted: int = 0
@@ -131,9 +131,9 @@ class World:
     def positions(self) -> dict[UUID, Position]:
         return {stream: state for stream, state in self.states.items() if isinstance(state, Position)}
 
-    def replayed(self, appends: list[Append] | None = None) -> dict[UUID, Position | Book]:
+    def replayed(self, appends: list[Append] | None = None) -> dict[UUID, Any]:
         """Fold the log again, through the JSON of each event, from nothing."""
-        states: dict[UUID, Position | Book] = {}
+        states: dict[UUID, Any] = {}
         for append in self.log if appends is None else appends:
             states[append.stream] = fold_append(states.get(append.stream), through_json(append))
         return states

@@ -1,4 +1,4 @@
--- Migration: 004
+-- Migration: NNN
 -- Description: positions remember their worst mark
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers
