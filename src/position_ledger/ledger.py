@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +20,8 @@ from position_ledger.projection.inline import Appender
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
+from position_ledger.reporting.exposure import exposure
+from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
@@ -189,6 +191,52 @@ class Ledger:
         """
         with translated():
             return self._reader.open_positions(environment=environment, market=market, strategy=strategy)
+
+    # Reports
+
+    def exposure(self, *, environment: str | Iterable[str], by: str = "market") -> list[TableRow]:
+        """Open positions by market, strategy, account or environment: cost, value, unrealized, and what they can lose.
+
+        One row for each environment, currency and group, the largest cost first: nothing is summed over currencies or
+        environments. Columns: `position_ledger.reporting.exposure`.
+
+        Raises:
+            ConfigurationError: no environment, or one or a grouping that does not exist.
+        """
+        with translated(), self._reader.snapshot() as query:
+            return exposure(query, self.settings.ledger_schema, environment, by)
+
+    def pnl(
+        self,
+        *,
+        environment: str | Iterable[str],
+        by: str = "effective",
+        zone: str = "UTC",
+        since: date | None = None,
+        until: date | None = None,
+        account: str | None = None,
+        market: str | None = None,
+        strategy: int | None = None,
+    ) -> list[TableRow]:
+        """Realized P&L by the day on which it happened (effective) or was booked (recorded), and what was restated.
+
+        One row for each day, environment and currency; days are those of the time zone ``zone``, ``since`` and
+        ``until`` included. Columns: `position_ledger.reporting.pnl`.
+
+        Raises:
+            ConfigurationError: no environment, or an environment, axis or zone that does not exist.
+        """
+        days = zone_named(zone)
+        with translated(), self._reader.snapshot() as query:
+            changes = pnl_changes(
+                query,
+                self.settings.ledger_schema,
+                environment,
+                account=account,
+                market=market,
+                strategy=strategy,
+            )
+            return by_day(changes, by, days, since=since, until=until)
 
     def lag(self, table: str = "positions") -> Lag:
         """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""

@@ -37,9 +37,6 @@ __all__ = ["PositionManager", "RequestRefused"]
 EXITS_TRIES_MAX: Final = 10
 """How often setting a trailing stop starts over because the other exits were changed meanwhile."""
 
-_SHORT_OF_MONEY: Final = "insufficient_funds"
-"""Code of the refusal of an account that is cash-controlled."""
-
 _OUR_NAMES: Final = {
     "market": "market_id",
     "strategy": "strategy_id",
@@ -414,6 +411,6 @@ def _in_our_words(**renamed: str) -> Iterator[None]:
         if isinstance(refused, FloatRefused):
             raise FloatRefused(refused.reason, PositionManager, **details) from refused
         sentence = str(CommandRejected(refused.reason, PositionManager, **details))
-        if refused.reason.code == _SHORT_OF_MONEY:
+        if refused.reason is Reason.INSUFFICIENT_FUNDS:
             raise InsufficientMarginError(sentence) from refused
         raise RequestRefused(sentence, refused.reason) from refused

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -20,6 +20,8 @@ from position_ledger.projection.definition import Projection
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 TableRow = dict[str, Any]
 """One row by column name: Decimal, aware datetime in UTC, str, int, bool, or what JSON holds."""
+Query = Callable[[Any, Mapping[str, Any]], list[TableRow]]
+"""Runs one statement with named parameters."""
 
 ROWS_MAX = 100_000
 """Most rows that one listing answers; narrow it by its filters beyond that."""
@@ -146,6 +148,16 @@ class Reader:
             CommandRejected: unknown id.
         """
         return self._rows(SQL(EVENTS_OF), (number_of(self.position_id(ref)),))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Query]:
+        """A function that runs one query after the other on one state of the database: (statement, parameters) -> rows."""
+        with self._connect() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            with connection.cursor(row_factory=dict_row) as cursor:
+                yield lambda statement, parameters: [
+                    _plain(row) for row in cursor.execute(statement, parameters, prepare=False).fetchall()
+                ]
 
     def _select(
         self, where: Composable, parameters: Mapping[str, Any], order: Composable | None = None
