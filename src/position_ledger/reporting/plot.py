@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import accumulate, groupby
@@ -20,6 +21,7 @@ BARS_MAX: Final = 30
 PANELS_MAX: Final = 12
 """Environments and currencies of one picture."""
 WIDTH_INCHES: Final = 10.0
+NAME_CHARACTERS_MAX: Final = 40
 GAIN, LOSS, NEUTRAL = "#2a7f62", "#b5403a", "#4a6fa5"
 
 _PANEL = itemgetter("execution_environment", "currency")
@@ -40,8 +42,10 @@ def plot_exposure(rows: Sequence[TableRow], column: str | None, file: Path) -> N
         axes.barh(
             [place - 0.2 for place in places], _numbers(shown, "market_value"), 0.4, label="value at marks", color=GAIN
         )
-        axes.set_yticks(list(places), names)
-        axes.legend(frameon=False)
+        axes.set_yticks(list(places), [_shortened(name) for name in names])
+        for label in axes.get_yticklabels():
+            label.set_parse_math(False)
+        _legend(axes)
         if len(part) > BARS_MAX:
             axes.set_xlabel(f"the largest {BARS_MAX} of {len(part)}")
 
@@ -59,9 +63,18 @@ def plot_pnl(rows: Sequence[TableRow], axis: str, zone: str, file: Path) -> None
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_xlabel(f"{axis} day, {zone}")
         axes.tick_params(axis="x", rotation=30)
-        axes.legend(frameon=False)
+        _legend(axes)
 
     _plot(rows, draw, file, lambda _part: 3.5)
+
+
+def _legend(axes: Any) -> None:
+    """Beside the title, where it hides nothing."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_CHARACTERS_MAX else name[: NAME_CHARACTERS_MAX - 1] + "…"
 
 
 def _numbers(rows: Sequence[TableRow], name: str) -> list[float]:
@@ -90,7 +103,9 @@ def _plot(
         axes.set_title(f"{environment}, {currency}", loc="left")
         axes.spines[["top", "right"]].set_visible(False)
     try:
-        figure.savefig(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks
+            figure.savefig(file)
     except OSError as error:
         msg = f"--plot {file}: cannot be written: {error.strerror}"
         raise ConfigurationError(msg) from error
