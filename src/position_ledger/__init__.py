@@ -10,20 +10,34 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AmendMarket,
+        ChangeMarket,
         ClosePosition,
         Command,
         Deposit,
+        DetermineMarket,
+        DisputeMarket,
         Handle,
         IncreasePosition,
         MarkPosition,
+        MergePair,
         OpenPosition,
+        QuoteMarket,
         RecordCash,
         RecordFill,
+        RecordOpeningPosition,
         ReducePosition,
+        RegisterMarket,
         SetExits,
+        SetMarketStatus,
         SetOpeningBalance,
+        SettleMarket,
         SettlePosition,
+        SplitPair,
+        SplitShares,
         TrailingStop,
+        TransferPosition,
+        VoidMarket,
         Withdraw,
     )
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
@@ -65,12 +79,28 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands beside executions
+    "MergePair",
+    "RecordOpeningPosition",
+    "SplitPair",
+    "SplitShares",
+    "TransferPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
     "RecordCash",
     "SetOpeningBalance",
     "Withdraw",
+    # commands about markets
+    "AmendMarket",
+    "ChangeMarket",
+    "DetermineMarket",
+    "DisputeMarket",
+    "QuoteMarket",
+    "RegisterMarket",
+    "SetMarketStatus",
+    "SettleMarket",
+    "VoidMarket",
     # projected tables
     "Projection",
     "Recorded",
@@ -98,6 +128,9 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
+        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
+        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
+        "SettleMarket VoidMarket "
         "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
         "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
     ),
