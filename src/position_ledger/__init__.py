@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         DatabaseUnavailable,
         GenerationNotOurs,
+        InsufficientMarginError,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     )
     from position_ledger.execution.executor import Executed
     from position_ledger.ledger import Ledger
+    from position_ledger.manager import PositionManager
     from position_ledger.projection.definition import Projection, Row
     from position_ledger.settings import Settings
     from position_ledger.store.envelope import Recorded
@@ -65,6 +67,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
+    "PositionManager",
     "Settings",
     # commands
     "ClosePosition",
@@ -117,6 +120,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "DatabaseUnavailable",
     "FloatRefused",
     "GenerationNotOurs",
+    "InsufficientMarginError",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -141,11 +145,12 @@ _HOMES = {
     "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
-        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
-        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
+        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
+    "position_ledger.manager": "PositionManager",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
     "position_ledger.store.envelope": "Recorded",

@@ -130,15 +130,16 @@ class Executor:
         self._retries_max = retries_max
         self._clock = clock
 
-    def execute(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+    def execute(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute a batch in one atomic append; results in the order of the commands.
 
         Raises:
             CommandRejected: the first command that is refused; nothing of the batch was written.
+            NotAdmitted: ``admit`` refused one; likewise.
             ConcurrencyError: other writers were faster at every retry; nothing was written.
             DatabaseUnavailable: the answer was lost and the database did not come back to tell.
         """
-        outcomes = self._until_written(commands, known={}, refresh=False, admit=None, refuses_each=False)
+        outcomes = self._until_written(commands, known={}, refresh=False, admit=admit, refuses_each=False)
         return tuple(outcome for outcome in outcomes if isinstance(outcome, Executed))
 
     def execute_each(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed | Refusal, ...]:
