@@ -11,32 +11,49 @@ if TYPE_CHECKING:
     from position_ledger.domain.commands import (
         AdjustCash,
         AdjustFee,
+        AmendMarket,
         AmendSettlement,
         BustTrade,
+        ChangeMarket,
         ClosePosition,
         Command,
         CorrectTrade,
         Deposit,
+        DetermineMarket,
+        DisputeMarket,
         Handle,
         IncreasePosition,
         MarkPosition,
+        MergePair,
         OpenPosition,
+        QuoteMarket,
         RecordCash,
         RecordFill,
+        RecordOpeningPosition,
         ReducePosition,
+        RegisterMarket,
         SetExits,
+        SetMarketStatus,
         SetOpeningBalance,
+        SettleMarket,
         SettlePosition,
+        SplitPair,
+        SplitShares,
         TrailingStop,
+        TransferPosition,
+        VoidMarket,
         VoidPosition,
         Withdraw,
     )
+    from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
+    from position_ledger.domain.games.commands import RecordGameState
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
         ConcurrencyError,
         ConfigurationError,
         DatabaseUnavailable,
         GenerationNotOurs,
+        InsufficientMarginError,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -46,6 +63,7 @@ if TYPE_CHECKING:
     )
     from position_ledger.execution.executor import Executed
     from position_ledger.ledger import Ledger
+    from position_ledger.manager import PositionManager
     from position_ledger.projection.definition import Projection, Row
     from position_ledger.settings import Settings
     from position_ledger.store.envelope import Recorded
@@ -54,6 +72,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
+    "PositionManager",
     "Settings",
     # commands
     "ClosePosition",
@@ -73,12 +92,33 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "BustTrade",
     "CorrectTrade",
     "VoidPosition",
+    # commands beside executions
+    "MergePair",
+    "RecordOpeningPosition",
+    "SplitPair",
+    "SplitShares",
+    "TransferPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
     "RecordCash",
     "SetOpeningBalance",
     "Withdraw",
+    # commands about markets
+    "AmendMarket",
+    "ChangeMarket",
+    "DetermineMarket",
+    "DisputeMarket",
+    "QuoteMarket",
+    "RegisterMarket",
+    "SetMarketStatus",
+    "SettleMarket",
+    "VoidMarket",
+    # edges and games
+    "ChangeEdgeStatus",
+    "DetectEdge",
+    "RecordGameState",
+    "ReviseEdge",
     # projected tables
     "Projection",
     "Recorded",
@@ -91,6 +131,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "DatabaseUnavailable",
     "FloatRefused",
     "GenerationNotOurs",
+    "InsufficientMarginError",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -107,15 +148,21 @@ _HOMES = {
     "position_ledger.domain.commands": (
         "AdjustCash AdjustFee AmendSettlement BustTrade ClosePosition Command CorrectTrade Deposit Handle "
         "IncreasePosition MarkPosition OpenPosition RecordCash RecordFill ReducePosition SetExits SetOpeningBalance "
-        "SettlePosition TrailingStop VoidPosition Withdraw"
+        "SettlePosition TrailingStop VoidPosition Withdraw "
+        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
+        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
+        "SettleMarket VoidMarket"
     ),
+    "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
+    "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
-        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
-        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
+        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
+    "position_ledger.manager": "PositionManager",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
     "position_ledger.store.envelope": "Recorded",

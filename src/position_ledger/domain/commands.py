@@ -6,7 +6,7 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
 from pydantic import BaseModel, model_validator
 
@@ -22,32 +22,63 @@ from position_ledger.domain.corrections import (
 )
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
+from position_ledger.domain.markets.commands import (
+    AmendMarket,
+    ChangeMarket,
+    DetermineMarket,
+    DisputeMarket,
+    QuoteMarket,
+    RegisterMarket,
+    SetMarketStatus,
+    SettleMarket,
+    VoidMarket,
+)
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.commands import (
+    MergePair,
+    RecordOpeningPosition,
+    SplitPair,
+    SplitShares,
+    TransferPosition,
+)
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
-    "COMMANDS",
     "AdjustCash",
     "AdjustFee",
+    "AmendMarket",
     "AmendSettlement",
     "BustTrade",
+    "ChangeMarket",
     "ClosePosition",
     "Command",
     "CorrectTrade",
     "Deposit",
+    "DetermineMarket",
+    "DisputeMarket",
     "Handle",
     "IncreasePosition",
     "MarkPosition",
+    "MergePair",
     "OpenPosition",
+    "QuoteMarket",
     "RecordCash",
     "RecordFill",
+    "RecordOpeningPosition",
     "ReducePosition",
+    "RegisterMarket",
     "SetExits",
+    "SetMarketStatus",
     "SetOpeningBalance",
+    "SettleMarket",
     "SettlePosition",
+    "SplitPair",
+    "SplitShares",
     "TrailingStop",
+    "TransferPosition",
+    "VoidMarket",
     "VoidPosition",
     "Withdraw",
 ]
@@ -179,29 +210,3 @@ class RecordFill(_Exits, _Execution):
                 if getattr(self, name) is None:
                     raise refusal(Reason.FIELD_MISSING, name)
         return self
-
-
-COMMANDS: Final[dict[str, type[Command]]] = {
-    command.__name__: command
-    for command in (
-        OpenPosition,
-        IncreasePosition,
-        ReducePosition,
-        ClosePosition,
-        SettlePosition,
-        MarkPosition,
-        SetExits,
-        RecordFill,
-        BustTrade,
-        CorrectTrade,
-        AdjustFee,
-        AmendSettlement,
-        VoidPosition,
-        Deposit,
-        Withdraw,
-        SetOpeningBalance,
-        AdjustCash,
-        RecordCash,
-    )
-}
-"""Every command by its name."""

@@ -36,6 +36,7 @@ __all__ = [
     "FIGURE_NAMES",
     "Booking",
     "charged",
+    "checked",
     "entered",
     "exited",
     "figures_of",
@@ -62,7 +63,7 @@ def opened(side: Side, booking: Booking, multiplier: Decimal = ONE) -> Figures:
     """Figures of a new position; its current price is its entry price."""
     quantity, price, amount, fee = booking
     profit, fraction = unrealized(side, quantity, amount, price, multiplier)
-    return _checked(
+    return checked(
         Figures(
             quantity=quantity,
             entry_quantity=quantity,
@@ -87,7 +88,7 @@ def entered(before: Position, booking: Booking) -> Figures:
     entry_quantity = plus(before.entry_quantity, booking.quantity)
     entry_amount = plus(before.entry_amount, booking.amount)
     profit, fraction = unrealized(before.side, quantity, cost, before.current_price, before.multiplier)
-    return _checked(
+    return checked(
         Figures(
             quantity=quantity,
             entry_quantity=entry_quantity,
@@ -159,7 +160,7 @@ def exited(before: Position, booking: Booking) -> tuple[Figures, Decimal]:
         unrealized_pnl=profit,
         unrealized_pnl_pct=fraction,
     )
-    return _checked(after), gain
+    return checked(after), gain
 
 
 def short(before: Position, quantity: Decimal, amount: Decimal) -> Figures:
@@ -187,7 +188,7 @@ def refunded(before: Position) -> Figures:
 
 def _with_fees(before: Position, open_fees: Decimal, close_fees: Decimal, released: Decimal) -> Figures:
     gross = before.realized_gross
-    return _checked(
+    return checked(
         figures_of(before).model_copy(
             update={
                 "open_fees": open_fees,
@@ -250,7 +251,8 @@ def _signed(side: Side, gain: Decimal) -> Decimal:
     return gain if side.sign > 0 else minus(ZERO, gain)
 
 
-def _checked(figures: Figures) -> Figures:
+def checked(figures: Figures) -> Figures:
+    """Refuse figures that their columns cannot hold."""
     for field, value in figures.__dict__.items():
         if value is not None and not -LIMIT < value < LIMIT:
             require_fits(field, value)

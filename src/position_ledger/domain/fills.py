@@ -25,7 +25,9 @@ from position_ledger.domain.legs import (
     require_prices,
     require_same_currency,
 )
-from position_ledger.domain.numbers import ONE, ZERO, allocate, amount_of, minus, plus
+from position_ledger.domain.markets.terms import currency_in, market_of, multiplier_of, require_terms
+from position_ledger.domain.markets.vocabulary import Netting
+from position_ledger.domain.numbers import ZERO, allocate, amount_of, minus, plus
 from position_ledger.domain.orders import opening_attributes, require_exit_prices
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import RecordFill
     from position_ledger.domain.draft import Streams
+    from position_ledger.domain.markets.market import Market
 
 __all__ = ["positions_then", "record_fill"]
 
@@ -50,7 +53,11 @@ class _Target:
     side: Side
     held: tuple[Located, ...]
     others: tuple[Located, ...]
-    """Those of the other side, where the rest of a flip goes; empty when the fill may not flip."""
+    """Open on the other side: where the rest of a flip goes, or what netting closes first. Empty if neither may be."""
+    market: Market | None
+    """None: nobody registered it."""
+    nets: bool = False
+    """Whether an entry closes what is open on the other side first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     target = _target(command, streams)
     for located in target.held:
         _require_position_fits(command, located.position)
+    require_terms(command, target.market, target.side, _currency(command, target))
     _require_one_currency(command, target)
     require_prices(command, target.side, price=command.price)
     require_exit_prices(command, target.side)
@@ -91,7 +99,8 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     if command.position_id is not None:
         located = changing_position(command, command.position_id, streams)
         key, held_side = BookKey.of(located.position), located.position.side
-        return _Target(key, held_side, (located,), _others(command, key, held_side, streams))
+        others = _others(command, key, held_side, streams)
+        return _Target(key, held_side, (located,), others, market_of(key.environment, key.market, streams))
     # A command without a position id that lacks one of these cannot be constructed.
     environment, account, market, side = command.environment, command.account, command.market, command.side
     if environment is None or account is None or market is None or side is None:
@@ -99,13 +108,17 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     key = BookKey(environment, account, market, command.strategy)
     is_entry = command.action is side.entry_action
     held = positions_then(key, side, streams, command.effective_at, is_entry=is_entry)
-    return _Target(key, side, held, _others(command, key, side, streams))
+    terms = market_of(environment, market, streams)
+    nets = terms is not None and terms.netting is Netting.MARKET
+    return _Target(key, side, held, _others(command, key, side, streams, nets=nets and is_entry), terms, nets)
 
 
-def _others(command: RecordFill, key: BookKey, side: Side, streams: Streams) -> tuple[Located, ...]:
-    if command.on_excess is not OnExcess.FLIP:
+def _others(
+    command: RecordFill, key: BookKey, side: Side, streams: Streams, *, nets: bool = False
+) -> tuple[Located, ...]:
+    if not nets and command.on_excess is not OnExcess.FLIP:
         return ()
-    return positions_then(key, side.other, streams, command.effective_at, is_entry=True)
+    return positions_then(key, side.other, streams, command.effective_at, is_entry=not nets)
 
 
 def positions_then(
@@ -147,15 +160,15 @@ def _require_one_currency(command: RecordFill, target: _Target) -> None:
 
 def _currency(command: RecordFill, target: _Target) -> str:
     known = next(iter((*target.held, *target.others)), None)
-    return command.currency or (known.position.currency if known else "USD")
+    return currency_in(target.market, command.currency or (known.position.currency if known else None))
 
 
 def _shares(command: RecordFill, target: _Target, streams: Streams, at: datetime) -> list[_Share]:
     """Decide which positions the fill touches and how much of it each one takes."""
     side, quantity = target.side, command.quantity
     if command.action is side.entry_action:
-        return [_Share(side, next(iter(target.held), None), quantity, is_entry=True)]
-    shares, rest = _exits(target, quantity, streams, at)
+        return _entries(command, target, streams, at)
+    shares, rest = _exits(target.held, quantity, streams, at)
     if rest and shares and rest <= command.dust:
         shares[-1] = replace(shares[-1], dust_excess=rest)
     elif rest and command.on_excess is OnExcess.FLIP:
@@ -166,14 +179,29 @@ def _shares(command: RecordFill, target: _Target, streams: Streams, at: datetime
     return shares
 
 
-def _exits(target: _Target, quantity: Decimal, streams: Streams, at: datetime) -> tuple[list[_Share], Decimal]:
-    """Take from the oldest entry first; the rest is what was not held."""
+def _entries(command: RecordFill, target: _Target, streams: Streams, at: datetime) -> list[_Share]:
+    """What an entry enters; where the market nets, what is open on the other side is closed first."""
+    others = target.others if target.nets else ()
+    shares, rest = _exits(others, command.quantity, streams, at)
+    if shares and rest and rest <= command.dust:
+        return [*shares[:-1], replace(shares[-1], dust_excess=rest)]
+    if rest:
+        shares.append(_Share(target.side, next(iter(target.held), None), rest, is_entry=True))
+    return shares
+
+
+def _exits(
+    positions: Sequence[Located], quantity: Decimal, streams: Streams, at: datetime
+) -> tuple[list[_Share], Decimal]:
+    """Take from the oldest entry first what each held at the time; the rest is what was not held."""
     shares = []
-    for located in target.held:
+    for located in positions:
+        if not quantity:
+            break
         held = held_then(located, streams, at)
         taken = min(quantity, held)
         if taken:
-            shares.append(_Share(target.side, located, taken, held=held))
+            shares.append(_Share(located.position.side, located, taken, held=held))
             quantity = minus(quantity, taken)
     return shares, quantity
 
@@ -190,9 +218,10 @@ def _time(command: RecordFill, target: _Target, streams: Streams, now: datetime)
 def _legs(command: RecordFill, target: _Target, shares: Sequence[_Share], streams: Streams, at: datetime) -> list[Leg]:
     fees = allocate(command.fee, [share.quantity for share in shares])
     prices = [_price(command, target, share) for share in shares]
-    amounts = _amounts(shares, prices)
+    amounts = _amounts(shares, prices, multiplier_of(target.market))
     flips = len({share.side for share in shares}) > 1
-    reason = "flip" if flips else command.reason
+    nets = command.action is target.side.entry_action
+    reason = "netting" if nets else "flip" if flips else command.reason
     legs = []
     for share, price, amount, fee in zip(shares, prices, amounts, fees, strict=True):
         position = share.located.position if share.located else None
@@ -215,18 +244,15 @@ def _price(command: RecordFill, target: _Target, share: _Share) -> Decimal:
     return command.price if share.side is target.side else share.side.price_on_other(command.price)
 
 
-def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal]) -> list[Decimal]:
+def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal], of_new: Decimal) -> list[Decimal]:
     """Amount of each leg: legs at one price are parts of one amount and sum to it exactly."""
-    rates = [(price, _multiplier(share)) for share, price in zip(shares, prices, strict=True)]
+    multipliers = [share.located.position.multiplier if share.located else of_new for share in shares]
+    rates = list(zip(prices, multipliers, strict=True))
     amounts: list[Decimal] = []
     for price, multiplier in dict.fromkeys(rates):
         quantities = [share.quantity for share, rate in zip(shares, rates, strict=True) if rate == (price, multiplier)]
         amounts += allocate(amount_of(reduce(plus, quantities), price, multiplier), quantities)
     return amounts
-
-
-def _multiplier(share: _Share) -> Decimal:
-    return share.located.position.multiplier if share.located else ONE
 
 
 def _is_dust_left(share: _Share, dust: Decimal) -> bool:
@@ -235,12 +261,18 @@ def _is_dust_left(share: _Share, dust: Decimal) -> bool:
 
 def _opening(command: RecordFill, target: _Target, side: Side, streams: Streams, at: datetime) -> Opening:
     """Describe the position that the fill opens; a flip hands on what the market and the model are."""
-    attributes: dict[str, Any] = opening_attributes(command)
+    attributes: dict[str, Any] = opening_attributes(command, target.market)
     attributes["currency"] = _currency(command, target)
-    flipped = target.held[-1] if target.held else None
+    flipped = _flipped(target, side)
     if flipped:
         for name in ("platform", "model"):
             attributes[name] = attributes[name] or getattr(flipped.position, name)
     last = streams.book(target.key).last_exit(side)
     previous = flipped or (last if last and last.effective_at <= at else None)
     return Opening(target.key, attributes, command.trailing_stop, previous.stream if previous else None)
+
+
+def _flipped(target: _Target, side: Side) -> Located | None:
+    """The position whose closing opens one on ``side``: the last that a flip closes, or that netting closes."""
+    closed = target.held if side is not target.side else target.others if target.nets else ()
+    return closed[-1] if closed else None

@@ -24,7 +24,16 @@ __all__ = [
     "row_text",
 ]
 
-_NOT_CONTENT: Final = {"command_id", "actor", "correlation_id", "causation_id", "handle", "dust", "on_excess"}
+_NOT_CONTENT: Final = {
+    "command_id",
+    "actor",
+    "correlation_id",
+    "causation_id",
+    "handle",
+    "dust",
+    "on_excess",
+    "skip_clock_only",
+}
 """Who asks, on whose behalf, under which name, and what is tolerated or done about an excess, is no part of the fact."""
 
 

@@ -24,6 +24,7 @@ from position_ledger.domain.exits import TrailingState
 from position_ledger.domain.numbers import ONE, ZERO, plus
 from position_ledger.domain.parts import Restated, StreamRef
 from position_ledger.domain.restatements import RESTATEMENT_EVENTS, PositionVoided, SettlementAmended
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 from position_ledger.domain.vocabulary import Environment, ExitKind, Side, Status
 
 __all__ = ["Position", "evolve"]
@@ -107,9 +108,9 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
     Raises ``TypeError`` for an event that is not a position's, or that does not fit a stream that has begun or not.
     """
     handler = _HANDLERS.get(type(event))
-    if handler is None and isinstance(event, PositionOpened):
+    if handler is None and isinstance(event, PositionOpened | PositionReceived):
         if position is not None:
-            raise TypeError("position.opened must be the first event of its stream; the log is damaged")
+            raise TypeError(f"{event.TOPIC} must be the first event of its stream; the log is damaged")
         return _opened(event, effective_at)
     if handler is None or position is None:
         raise TypeError(f"{type(event).__name__} cannot be folded into {type(position).__name__}; the log is damaged")
@@ -123,9 +124,10 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
 
 
 _OPENED_AS_THEY_ARE: Final = tuple(name for name in PositionOpened.model_fields if name not in {"fill", "figures"})
+"""Those of PositionReceived are the same."""
 
 
-def _opened(event: PositionOpened, effective_at: datetime) -> Position:
+def _opened(event: PositionOpened | PositionReceived, effective_at: datetime) -> Position:
     attributes = {name: getattr(event, name) for name in _OPENED_AS_THEY_ARE}
     return Position(
         version=1,
@@ -166,6 +168,26 @@ def _settled(position: Position, event: Event, effective_at: datetime) -> _Chang
         "exit_time": effective_at,
         "settlement_value": settled.settlement_value,
         "settlement_revision": settled.settlement_revision,
+    }
+
+
+def _transferred(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    changes = _filled(position, event, effective_at)
+    return (
+        changes
+        if changes["quantity"]
+        else {**changes, "status": Status.TRANSFERRED, "exit_time": effective_at, "exit_reason": "transfer"}
+    )
+
+
+def _split(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    split = cast("SharesSplit", event)
+    names = ("target_price", "stop_loss_price", "trailing_stop")
+    mark_price = None if position.mark_price is None else split.figures.current_price
+    return {
+        **_filled(position, event, effective_at),
+        "mark_price": mark_price,
+        **{name: getattr(split, name) for name in names},
     }
 
 
@@ -215,4 +237,6 @@ _HANDLERS: Final[dict[type[Event], Callable[[Position, Event, datetime], _Change
     ExitTriggered: _triggered,
     ExitsSet: _exits_set,
     **dict.fromkeys(RESTATEMENT_EVENTS, _restated),
+    PositionTransferred: _transferred,
+    SharesSplit: _split,
 }
