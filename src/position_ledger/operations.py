@@ -135,6 +135,7 @@ def migrate_up(
     migrator = _migrator(settings, reached, tell)
     with translated():
         strategy = partial(_rebuild_for, settings, reached, migrator, options or RebuildOptions(), progress, tell)
+        _drop_without_table(settings, reached)
         outcome = migrator.up(target, rebuild=strategy)
         with _owner(settings, reached) as connection:
             for table in generations.ensure_first(
@@ -142,6 +143,13 @@ def migrate_up(
             ):
                 tell(f"{table} is projected from the first event on")
         return outcome
+
+
+def _drop_without_table(settings: Settings, reached: Reached) -> None:
+    """After a rollback, and before going up again, in case the rollback was interrupted in between."""
+    with _owner(settings, reached) as connection:
+        if connection.execute(HAS_TABLE).fetchone() == (True,):
+            inline.drop_without_table(connection)
 
 
 def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
@@ -169,7 +177,9 @@ def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) 
     """Roll back a migration and all later ones; a projected table goes back to its retired generation."""
     migrator = _migrator(settings, reached, tell)
     with translated():
-        return migrator.down(number, restore=partial(_restore_for, settings, reached, migrator, tell))
+        outcome = migrator.down(number, restore=partial(_restore_for, settings, reached, migrator, tell))
+        _drop_without_table(settings, reached)
+        return outcome
 
 
 def rebuild(
