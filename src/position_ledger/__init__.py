@@ -10,20 +10,34 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AmendMarket,
+        ChangeMarket,
         ClosePosition,
         Command,
         Deposit,
+        DetermineMarket,
+        DisputeMarket,
         Handle,
         IncreasePosition,
         MarkPosition,
+        MergePair,
         OpenPosition,
+        QuoteMarket,
         RecordCash,
         RecordFill,
+        RecordOpeningPosition,
         ReducePosition,
+        RegisterMarket,
         SetExits,
+        SetMarketStatus,
         SetOpeningBalance,
+        SettleMarket,
         SettlePosition,
+        SplitPair,
+        SplitShares,
         TrailingStop,
+        TransferPosition,
+        VoidMarket,
         Withdraw,
     )
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
@@ -32,6 +46,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         DatabaseUnavailable,
         GenerationNotOurs,
+        KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -62,12 +77,28 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands beside executions
+    "MergePair",
+    "RecordOpeningPosition",
+    "SplitPair",
+    "SplitShares",
+    "TransferPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
     "RecordCash",
     "SetOpeningBalance",
     "Withdraw",
+    # commands about markets
+    "AmendMarket",
+    "ChangeMarket",
+    "DetermineMarket",
+    "DisputeMarket",
+    "QuoteMarket",
+    "RegisterMarket",
+    "SetMarketStatus",
+    "SettleMarket",
+    "VoidMarket",
     # projected tables
     "Projection",
     "Recorded",
@@ -80,6 +111,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "DatabaseUnavailable",
     "FloatRefused",
     "GenerationNotOurs",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -94,12 +126,15 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
+        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
+        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
+        "SettleMarket VoidMarket "
         "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
         "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
     ),
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
-        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs KnownAtRefused LedgerError "
         "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",

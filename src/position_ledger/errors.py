@@ -9,6 +9,7 @@ __all__ = [
     "ConfigurationError",
     "DatabaseUnavailable",
     "GenerationNotOurs",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -47,6 +48,10 @@ class NotYetVisible(LedgerError):
             f"do not repeat the command, call wait_for({token}) or start a worker"
         )
         self.token = token
+
+
+class KnownAtRefused(LedgerError):
+    """A time in the past of the ledger that cannot be read: it has not come, or its rows did not come in time."""
 
 
 class GenerationNotOurs(LedgerError):

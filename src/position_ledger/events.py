@@ -21,6 +21,18 @@ from position_ledger.domain.events import (
     StreamRef,
 )
 from position_ledger.domain.families import EVENTS
+from position_ledger.domain.markets.events import (
+    MarketAmended,
+    MarketChanged,
+    MarketDetermined,
+    MarketDisputed,
+    MarketQuoted,
+    MarketRegistered,
+    MarketSettled,
+    MarketStatusSet,
+    MarketVoided,
+)
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
 __all__ = [
     "EVENTS",
@@ -33,13 +45,25 @@ __all__ = [
     "Figures",
     "Fill",
     "Holder",
+    "MarketAmended",
+    "MarketChanged",
+    "MarketDetermined",
+    "MarketDisputed",
+    "MarketQuoted",
+    "MarketRegistered",
+    "MarketSettled",
+    "MarketStatusSet",
+    "MarketVoided",
     "PositionBooked",
     "PositionClosed",
     "PositionIncreased",
     "PositionMarked",
     "PositionOpened",
+    "PositionReceived",
     "PositionReduced",
     "PositionSettled",
+    "PositionTransferred",
     "Postings",
+    "SharesSplit",
     "StreamRef",
 ]

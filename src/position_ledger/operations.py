@@ -137,12 +137,25 @@ def migrate_up(
         strategy = partial(_rebuild_for, settings, reached, migrator, options or RebuildOptions(), progress, tell)
         _drop_without_table(settings, reached)
         outcome = migrator.up(target, rebuild=strategy)
-        with _owner(settings, reached) as connection:
-            for table in generations.ensure_first(
-                connection, _projections(settings), schema=settings.ledger_schema, release=RELEASE
-            ):
-                tell(f"{table} is projected from the first event on")
+        _set_up_tables(settings, reached, tell, is_complete=not migrator.status().pending)
         return outcome
+
+
+def _set_up_tables(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> None:
+    """Give every new table its first generation; as long as migrations are pending, those that fit the code already."""
+    with _owner(settings, reached) as connection:
+        for projection in _projections(settings):
+            try:
+                made = generations.ensure_first(
+                    connection, [projection], schema=settings.ledger_schema, release=RELEASE
+                )
+            except SchemaMismatch as mismatch:
+                if is_complete:
+                    raise
+                tell(f"{projection.table} waits for the migrations that are still pending: {mismatch}")
+                continue
+            for table in made:
+                tell(f"{table} is projected from the first event on")
 
 
 def _drop_without_table(settings: Settings, reached: Reached) -> None:

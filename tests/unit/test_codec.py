@@ -19,7 +19,9 @@ from position_ledger import (
     ReducePosition,
     SetExits,
     SettlePosition,
+    SplitShares,
     TrailingStop,
+    TransferPosition,
 )
 from position_ledger.domain.event import Event
 from position_ledger.errors import ConfigurationError, SchemaMismatch
@@ -31,12 +33,31 @@ from tests.support.commands import opening
 CODEC = Codec(EVENTS)
 
 
+def market_steps() -> list[Command]:
+    """A market through every step of its life, and a second one that is voided."""
+    one, two = ({"environment": "paper", "market": name} for name in ("M-1", "M-2"))
+    return [
+        RegisterMarket(**one, kind="binary", title="Will it?", status="initialized"),
+        SetMarketStatus(**one, status="open"),
+        ChangeMarket(**one, title="Will it, really?"),
+        QuoteMarket(**one, yes_price="0.4", no_price="0.59"),
+        SetMarketStatus(**one, status="closed"),
+        DetermineMarket(**one, value=1),
+        DisputeMarket(**one),
+        AmendMarket(**one, value=0),
+        SettleMarket(**one, value=0),
+        RegisterMarket(**two, kind="binary"),
+        VoidMarket(**two),
+    ]
+
+
 def every_event() -> list[Event]:
     """Events of every kind, with every part that a trading day gives them."""
     stop = TrailingStop(trail_amount="0.05")
     long_ago = datetime(2025, 5, 5, 5, 5, 5, 123456, tzinfo=UTC)
     outcome = given().when(
         Deposit(environment="paper", account="main", amount=100, reason="first"),
+        *market_steps(),
         opening(strategy=3, metadata={"note": "ä\u2028", "tags": [1, None, {"deep": True}]}, trailing_stop=stop),
         MarkPosition(position_id="POS-2", price="0.55", source="book"),
         SetExits(position_id="POS-2", target_price="0.60", stop_loss_price="0.10", trailing_stop=stop),
@@ -45,6 +66,9 @@ def every_event() -> list[Event]:
         ClosePosition(position_id="POS-2", price=1, reason="profit_target", metadata={"by": "hand"}),
         opening(strategy=3, handle="second"),
         SettlePosition(position_id=Handle("second"), value="0.5"),
+        opening(side="LONG", handle="third"),
+        SplitShares(position_id=Handle("third"), ratio=4),
+        TransferPosition(position_id=Handle("third"), to_account="other", quantity=1),
         *(
             RecordFill(
                 environment="paper", account="main", market="M", side="YES", action=action, quantity=quantity,

@@ -14,28 +14,60 @@ from position_ledger.domain.accounts.commands import AdjustCash, Deposit, Record
 from position_ledger.domain.command import Command
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
+from position_ledger.domain.markets.commands import (
+    AmendMarket,
+    ChangeMarket,
+    DetermineMarket,
+    DisputeMarket,
+    QuoteMarket,
+    RegisterMarket,
+    SetMarketStatus,
+    SettleMarket,
+    VoidMarket,
+)
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.commands import (
+    MergePair,
+    RecordOpeningPosition,
+    SplitPair,
+    SplitShares,
+    TransferPosition,
+)
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
     "COMMANDS",
     "AdjustCash",
+    "AmendMarket",
+    "ChangeMarket",
     "ClosePosition",
     "Command",
     "Deposit",
+    "DetermineMarket",
+    "DisputeMarket",
     "Handle",
     "IncreasePosition",
     "MarkPosition",
+    "MergePair",
     "OpenPosition",
+    "QuoteMarket",
     "RecordCash",
     "RecordFill",
+    "RecordOpeningPosition",
     "ReducePosition",
+    "RegisterMarket",
     "SetExits",
+    "SetMarketStatus",
     "SetOpeningBalance",
+    "SettleMarket",
     "SettlePosition",
+    "SplitPair",
+    "SplitShares",
     "TrailingStop",
+    "TransferPosition",
+    "VoidMarket",
     "Withdraw",
 ]
 
@@ -187,11 +219,25 @@ COMMANDS: Final[dict[str, type[Command]]] = {
         MarkPosition,
         SetExits,
         RecordFill,
+        RegisterMarket,
+        ChangeMarket,
+        QuoteMarket,
+        SetMarketStatus,
+        DetermineMarket,
+        DisputeMarket,
+        AmendMarket,
+        SettleMarket,
+        VoidMarket,
         Deposit,
         Withdraw,
         SetOpeningBalance,
         AdjustCash,
         RecordCash,
+        MergePair,
+        RecordOpeningPosition,
+        SplitPair,
+        SplitShares,
+        TransferPosition,
     )
 }
 """Every command by its name."""

@@ -17,6 +17,11 @@ from position_ledger.domain.draft import Append, Decision, Located, Streams, unk
 from position_ledger.domain.families import family_of
 from position_ledger.domain.fills import record_fill
 from position_ledger.domain.identity import fill_key_of
+from position_ledger.domain.markets.commands import MarketCommand
+from position_ledger.domain.markets.decisions import MARKET_DECIDERS
+from position_ledger.domain.markets.market import MarketKey, market_stream
+from position_ledger.domain.markets.terms import named
+from position_ledger.domain.transfers.decisions import TRANSFER_DECIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +49,11 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.MarkPosition: orders.mark,
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
+    **MARKET_DECIDERS,
     **ACCOUNT_DECIDERS,
+    **TRANSFER_DECIDERS,
 }
-_INTENTIONS: Final = (c.OpenPosition,)
+_INTENTIONS: Final = (c.OpenPosition, c.TransferPosition)
 """What may be refused for lack of money, beside commands on accounts; everything else is a fact."""
 
 
@@ -56,6 +63,7 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
     and then nothing has changed.
     """
+    command = named(command, streams)
     decision = _DECIDERS[type(command)](command, streams, now)
     return booked(command, decision, streams, is_intention=isinstance(command, _INTENTIONS))
 
@@ -73,6 +81,8 @@ def fold_append(state: Any | None, append: Append) -> Any:
 
 def streams_of(command: c.Command) -> set[UUID]:
     """Streams that deciding a command will surely read and whose ids follow from the command alone."""
+    if isinstance(command, MarketCommand):
+        return {market_stream(MarketKey(command.environment, command.market))}
     if not isinstance(command, c.OpenPosition | c.RecordFill):
         return set()
     environment, account, market = command.environment, command.account, command.market
@@ -80,6 +90,7 @@ def streams_of(command: c.Command) -> set[UUID]:
         return set()
     return {
         book_stream(BookKey(environment, account, market, command.strategy)),
+        market_stream(MarketKey(environment, market)),
         account_stream(AccountKey(environment, account, command.currency or "USD")),
     }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from position_ledger.domain.family import Family
     from position_ledger.domain.fields import Handle
     from position_ledger.domain.position import Position
+    from position_ledger.domain.transfers.events import PositionReceived
     from position_ledger.domain.vocabulary import ExitKind
 
 __all__ = [
@@ -128,7 +129,7 @@ class Draft:
             self._versions[stream] = version
             self.appends.append(Append(stream, version, event, self.effective_at))
 
-    def note_opened(self, stream: UUID, opened: PositionOpened) -> None:
+    def note_opened(self, stream: UUID, opened: PositionOpened | PositionReceived) -> None:
         """Tell the book that a position was opened."""
         key = BookKey(opened.environment, opened.account, opened.market, opened.strategy)
         event = BookPositionOpened(

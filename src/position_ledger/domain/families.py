@@ -13,13 +13,17 @@ from position_ledger.domain.book import Book, evolve_book
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
 from position_ledger.domain.family import Family
+from position_ledger.domain.markets.events import MARKET_EVENTS
+from position_ledger.domain.markets.market import Market, evolve_market
 from position_ledger.domain.position import Position, evolve
+from position_ledger.domain.transfers.events import TRANSFER_EVENTS
 
 __all__ = [
     "ACCOUNT",
     "BOOK",
     "EVENTS",
     "FAMILIES",
+    "MARKET",
     "POSITION",
     "Family",
     "family_of",
@@ -29,12 +33,12 @@ __all__ = [
 ]
 
 
-POSITION: Final = Family("position", "POS-", Position, 2, POSITION_EVENTS, evolve)
+POSITION: Final = Family("position", "POS-", Position, 2, (*POSITION_EVENTS, *TRANSFER_EVENTS), evolve)
 BOOK: Final = Family("book", None, Book, 1, BOOK_EVENTS, evolve_book)
-
 ACCOUNT: Final = Family("account", "BAL-", Account, 1, ACCOUNT_EVENTS, evolve_account)
+MARKET: Final = Family("market", "MKT-", Market, 1, MARKET_EVENTS, evolve_market)
 
-FAMILIES: Final = (POSITION, BOOK, ACCOUNT)
+FAMILIES: Final = (POSITION, BOOK, ACCOUNT, MARKET)
 
 EVENTS: Final[tuple[type[Event], ...]] = tuple(event for family in FAMILIES for event in family.events)
 """Every event of the ledger."""

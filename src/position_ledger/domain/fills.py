@@ -23,7 +23,9 @@ from position_ledger.domain.legs import (
     require_prices,
     require_same_currency,
 )
-from position_ledger.domain.numbers import ONE, ZERO, allocate, amount_of, minus, plus
+from position_ledger.domain.markets.terms import currency_in, market_of, multiplier_of, require_terms
+from position_ledger.domain.markets.vocabulary import Netting
+from position_ledger.domain.numbers import ZERO, allocate, amount_of, minus, plus
 from position_ledger.domain.orders import opening_attributes, require_exit_prices
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import OnExcess, Side
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import RecordFill
     from position_ledger.domain.draft import Streams
+    from position_ledger.domain.markets.market import Market
     from position_ledger.domain.position import Position
 
 __all__ = ["record_fill"]
@@ -48,7 +51,11 @@ class _Target:
     side: Side
     held: tuple[Located, ...]
     others: tuple[Located, ...]
-    """Open on the other side, where the rest of a flip goes; empty when the fill may not flip."""
+    """Open on the other side: where the rest of a flip goes, or what netting closes first. Empty if neither may be."""
+    market: Market | None
+    """None: nobody registered it."""
+    nets: bool = False
+    """Whether an entry closes what is open on the other side first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     target = _target(command, streams)
     for located in target.held:
         _require_position_fits(command, located.position)
+    require_terms(command, target.market, target.side, _currency(command, target))
     _require_one_currency(command, target)
     require_prices(command, target.side, price=command.price)
     require_exit_prices(command, target.side)
@@ -87,17 +95,17 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     if command.position_id is not None:
         located = open_position(command, command.position_id, streams)
         key, held_side = BookKey.of(located.position), located.position.side
-        return _Target(key, held_side, (located,), _others(command, key, held_side, streams))
+        others = _open_on(key, held_side.other, streams) if command.on_excess is OnExcess.FLIP else ()
+        return _Target(key, held_side, (located,), others, market_of(key.environment, key.market, streams))
     # A command without a position id that lacks one of these cannot be constructed.
     environment, account, market, side = command.environment, command.account, command.market, command.side
     if environment is None or account is None or market is None or side is None:
         raise CommandRejected(Reason.FIELD_MISSING, command, field="position_id")
     key = BookKey(environment, account, market, command.strategy)
-    return _Target(key, side, _open_on(key, side, streams), _others(command, key, side, streams))
-
-
-def _others(command: RecordFill, key: BookKey, side: Side, streams: Streams) -> tuple[Located, ...]:
-    return _open_on(key, side.other, streams) if command.on_excess is OnExcess.FLIP else ()
+    terms = market_of(environment, market, streams)
+    nets = terms is not None and terms.netting is Netting.MARKET
+    others = _open_on(key, side.other, streams) if nets or command.on_excess is OnExcess.FLIP else ()
+    return _Target(key, side, _open_on(key, side, streams), others, terms, nets)
 
 
 def _open_on(key: BookKey, side: Side, streams: Streams) -> tuple[Located, ...]:
@@ -122,15 +130,15 @@ def _require_one_currency(command: RecordFill, target: _Target) -> None:
 
 def _currency(command: RecordFill, target: _Target) -> str:
     known = next(iter((*target.held, *target.others)), None)
-    return command.currency or (known.position.currency if known else "USD")
+    return currency_in(target.market, command.currency or (known.position.currency if known else None))
 
 
 def _shares(command: RecordFill, target: _Target) -> list[_Share]:
     """Decide which positions the fill touches and how much of it each one takes."""
     side, quantity = target.side, command.quantity
     if command.action is side.entry_action:
-        return [_Share(side, next(iter(target.held), None), quantity, is_entry=True)]
-    shares, rest = _exits(target, quantity)
+        return _entries(command, target)
+    shares, rest = _exits(target.held, quantity)
     if rest and shares and rest <= command.dust:
         shares[-1] = replace(shares[-1], dust_excess=rest)
     elif rest and command.on_excess is OnExcess.FLIP:
@@ -141,14 +149,24 @@ def _shares(command: RecordFill, target: _Target) -> list[_Share]:
     return shares
 
 
-def _exits(target: _Target, quantity: Decimal) -> tuple[list[_Share], Decimal]:
+def _entries(command: RecordFill, target: _Target) -> list[_Share]:
+    """What an entry enters; where the market nets, what is open on the other side is closed first."""
+    shares, rest = _exits(target.others, command.quantity) if target.nets else ([], command.quantity)
+    if shares and rest and rest <= command.dust:
+        return [*shares[:-1], replace(shares[-1], dust_excess=rest)]
+    if rest:
+        shares.append(_Share(target.side, next(iter(target.held), None), rest, is_entry=True))
+    return shares
+
+
+def _exits(held: Sequence[Located], quantity: Decimal) -> tuple[list[_Share], Decimal]:
     """Take from the oldest entry first; the rest is what is not held."""
     shares = []
-    for located in target.held:
+    for located in held:
         if not quantity:
             break
         taken = min(quantity, located.position.quantity)
-        shares.append(_Share(target.side, located, taken))
+        shares.append(_Share(located.position.side, located, taken))
         quantity = minus(quantity, taken)
     return shares, quantity
 
@@ -169,9 +187,10 @@ def _time_in_order(
 def _legs(command: RecordFill, target: _Target, shares: Sequence[_Share], streams: Streams) -> list[Leg]:
     fees = allocate(command.fee, [share.quantity for share in shares])
     prices = [_price(command, target, share) for share in shares]
-    amounts = _amounts(shares, prices)
+    amounts = _amounts(shares, prices, multiplier_of(target.market))
     flips = len({share.side for share in shares}) > 1
-    reason = "flip" if flips else command.reason
+    nets = command.action is target.side.entry_action
+    reason = "netting" if nets else "flip" if flips else command.reason
     legs = []
     for share, price, amount, fee in zip(shares, prices, amounts, fees, strict=True):
         position = share.located.position if share.located else None
@@ -194,18 +213,15 @@ def _price(command: RecordFill, target: _Target, share: _Share) -> Decimal:
     return command.price if share.side is target.side else share.side.price_on_other(command.price)
 
 
-def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal]) -> list[Decimal]:
+def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal], of_new: Decimal) -> list[Decimal]:
     """Amount of each leg: legs at one price are parts of one amount and sum to it exactly."""
-    rates = [(price, _multiplier(share)) for share, price in zip(shares, prices, strict=True)]
+    multipliers = [share.located.position.multiplier if share.located else of_new for share in shares]
+    rates = list(zip(prices, multipliers, strict=True))
     amounts: list[Decimal] = []
     for price, multiplier in dict.fromkeys(rates):
         quantities = [share.quantity for share, rate in zip(shares, rates, strict=True) if rate == (price, multiplier)]
         amounts += allocate(amount_of(reduce(plus, quantities), price, multiplier), quantities)
     return amounts
-
-
-def _multiplier(share: _Share) -> Decimal:
-    return share.located.position.multiplier if share.located else ONE
 
 
 def _is_dust_left(share: _Share, dust: Decimal) -> bool:
@@ -215,12 +231,18 @@ def _is_dust_left(share: _Share, dust: Decimal) -> bool:
 
 def _opening(command: RecordFill, target: _Target, side: Side, streams: Streams) -> Opening:
     """Describe the position that the fill opens; a flip hands on what the market and the model are."""
-    attributes: dict[str, Any] = opening_attributes(command)
+    attributes: dict[str, Any] = opening_attributes(command, target.market)
     attributes["currency"] = _currency(command, target)
-    flipped = target.held[-1] if target.held else None
+    flipped = _flipped(target, side)
     if flipped:
         for name in ("platform", "model"):
             attributes[name] = attributes[name] or getattr(flipped.position, name)
     last = streams.book(target.key).last_exit(side)
     previous = flipped or last
     return Opening(target.key, attributes, command.trailing_stop, previous.stream if previous else None)
+
+
+def _flipped(target: _Target, side: Side) -> Located | None:
+    """The position whose closing opens one on ``side``: the last that a flip closes, or that netting closes."""
+    closed = target.held if side is not target.side else target.others if target.nets else ()
+    return closed[-1] if closed else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.book import BookKey
 from position_ledger.domain.draft import Decision, Draft, effective_time, open_position
@@ -20,12 +19,22 @@ from position_ledger.domain.legs import (
     require_prices,
     require_same_currency,
 )
+from position_ledger.domain.markets.terms import (
+    currency_in,
+    market_of,
+    multiplier_of,
+    require_entry_price,
+    require_market_open,
+    require_terms,
+    terms_copied,
+)
 from position_ledger.domain.numbers import ONE, amount_of, minus
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import ExitKind, Side
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     from position_ledger.domain.commands import (
         ClosePosition,
@@ -37,29 +46,30 @@ if TYPE_CHECKING:
         SettlePosition,
     )
     from position_ledger.domain.draft import Streams
+    from position_ledger.domain.markets.market import Market
     from position_ledger.domain.position import Position
-
-ENTRY_PRICE_MIN: Final = Decimal("0.01")
-ENTRY_PRICE_MAX: Final = Decimal("0.99")
-"""What OpenPosition takes on a binary side; facts are not bound by it."""
 
 
 def open_new(command: OpenPosition, streams: Streams, now: datetime) -> Decision:
     """Open a new position, whatever else is open in its key."""
     side, price = command.side, command.entry_price
-    require_same_currency(command, command.fee_currency, command.currency)
-    if side.is_binary and not ENTRY_PRICE_MIN <= price <= ENTRY_PRICE_MAX:
-        raise CommandRejected(Reason.ENTRY_PRICE_OUT_OF_RANGE, command, field="entry_price", value=price)
+    market = market_of(command.environment, command.market, streams)
+    currency = currency_in(market, command.currency if "currency" in command.model_fields_set else None)
+    require_market_open(command, market)
+    require_terms(command, market, side, currency)
+    require_same_currency(command, command.fee_currency, currency)
+    require_entry_price(command, market, side, price)
     require_exit_prices(command, side)
     key = BookKey(command.environment, command.account, command.market, command.strategy)
     last = streams.book(key).last_exit(side)
     opening = Opening(
         key=key,
-        attributes=opening_attributes(command) | {"metadata": command.metadata},
+        attributes=opening_attributes(command, market) | {"currency": currency, "metadata": command.metadata},
         trailing_stop=command.trailing_stop,
         previous=last.stream if last else None,
     )
-    booking = Booking(command.quantity, price, amount_of(command.quantity, price), command.fee)
+    amount = amount_of(command.quantity, price, multiplier_of(market))
+    booking = Booking(command.quantity, price, amount, command.fee)
     draft = Draft(streams, effective_time(command, now, ()))
     leg = Leg(streams.new_stream(), side, is_entry=True, booking=booking, opening=opening)
     book_legs(draft, [leg], described(command) | {"metadata": None})
@@ -196,10 +206,12 @@ def require_exit_prices(command: Any, side: Side) -> None:
     )
 
 
-def opening_attributes(command: Any) -> dict[str, Any]:
-    """Take what a command says about a position that it opens, as fields of `PositionOpened`."""
+def opening_attributes(command: Any, market: Market | None) -> dict[str, Any]:
+    """Take what a command and the market say about a position that it opens, as fields of `PositionOpened`."""
     names = ("platform", "model", "edge", "currency", "target_price", "stop_loss_price")
-    return {name: getattr(command, name) for name in names}
+    stated = {name: getattr(command, name) for name in names}
+    stated["platform"] = stated["platform"] or (market.platform if market else None)
+    return stated | terms_copied(market)
 
 
 def _draft_in_order(command: Any, position: Position, streams: Streams, now: datetime) -> Draft:

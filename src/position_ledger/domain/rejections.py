@@ -84,6 +84,26 @@ class Reason(Enum):
     )
     # The ledger as it is: decided by the streams the command addresses.
     POSITION_UNKNOWN = ("position_unknown", _TRANSIENT, "position {value} not found; see: position-ledger positions")
+    MARKET_UNKNOWN = (
+        "market_unknown",
+        _TRANSIENT,
+        "market {value} is not registered in {environment}; send RegisterMarket first",
+    )
+    MARKET_EXISTS = (
+        "market_exists",
+        _FINAL,
+        "market {value} is registered with {field} {held}; ChangeMarket changes what positions do not depend on",
+    )
+    MARKET_STATUS_WRONG = (
+        "market_status_wrong",
+        _TRANSIENT,
+        "market {value} is {status}, and {command} is not possible then; see the life of a market in the documentation",
+    )
+    MARKET_NOT_OPEN = (
+        "market_not_open",
+        _TRANSIENT,
+        "market {value} is {status}, not open; a fill that has happened there is a RecordFill",
+    )
     POSITION_NOT_OPEN = (
         "position_not_open",
         _FINAL,
@@ -94,6 +114,16 @@ class Reason(Enum):
         _FINAL,
         "{field} is {value} but the position has {held}; leave it out or address the right position",
     )
+    SIDE_NOT_IN_MARKET = (
+        "side_not_in_market",
+        _FINAL,
+        "{field} is of side {value}, but market {market} is {kind}: binary has YES and NO, all others LONG and SHORT",
+    )
+    MARKET_CURRENCY = (
+        "market_currency",
+        _FINAL,
+        "currency is {value} but market {market} is traded in {held}; state that one",
+    )
     FEE_CURRENCY_UNSUPPORTED = (
         "fee_currency_unsupported",
         _FINAL,
@@ -102,12 +132,22 @@ class Reason(Enum):
     ENTRY_PRICE_OUT_OF_RANGE = (
         "entry_price_out_of_range",
         _FINAL,
-        "entry_price {value} is outside valid range [0.01, 0.99]; an execution that has happened is a RecordFill",
+        "entry_price {value} is outside valid range {bounds}; an execution that has happened is a RecordFill",
+    )
+    PRICE_NOT_ON_TICK = (
+        "price_not_on_tick",
+        _FINAL,
+        "{field} {value} is no multiple of the tick size {held} of the market; round it the way you mean",
     )
     PRICE_OUT_OF_RANGE = (
         "price_out_of_range",
         _FINAL,
         "{field} {value} is outside valid range [0, 1] of the binary side {side}; give the price of the contract held",
+    )
+    OUTCOME_DIFFERS = (
+        "outcome_differs",
+        _TRANSIENT,
+        "value {value} is not the outcome {held} that the market was determined at; AmendMarket changes it",
     )
     # A later issue of the project restates positions in effective order and lifts this one.
     TOO_LATE = (
@@ -129,6 +169,21 @@ class Reason(Enum):
         "balance_already_set",
         _FINAL,
         "account {value} has its opening balance or a deposit already; use Deposit, Withdraw or AdjustCash",
+    )
+    TRANSFER_TO_ITSELF = (
+        "transfer_to_itself",
+        _FINAL,
+        "{field} {value} holds the position already; name another account or another strategy",
+    )
+    SIDE_CANNOT_SPLIT = (
+        "side_cannot_split",
+        _FINAL,
+        "{field} is {value}: a binary contract pays 1 and cannot be split; use SplitPair to make pairs of YES and NO",
+    )
+    NOT_A_PAIR = (
+        "not_a_pair",
+        _FINAL,
+        "{field} is {value} where {held} is needed; a pair is YES and NO of one market in one account",
     )
     INSUFFICIENT_FUNDS = (
         "insufficient_funds",

@@ -13,17 +13,25 @@ from position_ledger.domain.commands import (
     ClosePosition,
     Command,
     Deposit,
+    DetermineMarket,
+    DisputeMarket,
     Handle,
     IncreasePosition,
     MarkPosition,
+    MergePair,
     OpenPosition,
     RecordCash,
     RecordFill,
     ReducePosition,
+    RegisterMarket,
     SetExits,
+    SetMarketStatus,
     SetOpeningBalance,
+    SettleMarket,
     SettlePosition,
+    SplitShares,
     TrailingStop,
+    TransferPosition,
     Withdraw,
 )
 from position_ledger.domain.errors import LedgerError
@@ -83,6 +91,28 @@ def repeated(check: Callable[[Command, bytes], None]) -> Callable[[World], objec
     return lambda _: check(other, content_digest(first))
 
 
+def in_market(command: type[Command], **fields: Any) -> Callable[[World], object]:
+    """A command about the market that the position is in, which is registered first."""
+
+    def act(world: World) -> object:
+        world.do(RegisterMarket(environment="paper", market="M", kind="binary", tick_size="0.01"))
+        return world.do(command(environment="paper", market="M", **fields))
+
+    return act
+
+
+def in_market_after(first: Command, command: type[Command], **fields: Any) -> Callable[[World], object]:
+    def act(world: World) -> object:
+        world.do(RegisterMarket(environment="paper", market="M", kind="binary"))
+        world.do(first)
+        return world.do(command(environment="paper", market="M", **fields))
+
+    return act
+
+
+HALTED = SetMarketStatus(environment="paper", market="M", status="halted")
+DETERMINED = DetermineMarket(environment="paper", market="M", value=1)
+IN_M = {"account": "main", "side": "YES", "quantity": 1, "entry_price": "0.4"}
 NAN_IN_METADATA = {"edge": float("nan")}
 
 TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
@@ -122,6 +152,26 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "position POS-99 not found",
     ),
     (
+        Reason.MARKET_UNKNOWN,
+        lambda world: world.do(SettleMarket(environment="live", market="M", value=1)),
+        "market M is not registered in live",
+    ),
+    (
+        Reason.MARKET_EXISTS,
+        in_market(RegisterMarket, kind="spot"),
+        "market M is registered with kind binary",
+    ),
+    (
+        Reason.MARKET_STATUS_WRONG,
+        in_market(DisputeMarket),
+        "market M is open, and DisputeMarket is not possible then",
+    ),
+    (
+        Reason.MARKET_NOT_OPEN,
+        in_market_after(HALTED, OpenPosition, **IN_M),
+        "market M is halted, not open",
+    ),
+    (
         Reason.POSITION_NOT_OPEN,
         after_closing(MarkPosition, price="0.5"),
         "position POS-1 is closed, not open",
@@ -130,6 +180,16 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         Reason.KEY_MISMATCH,
         fill(position_id="POS-1", account="other"),
         "account is other but the position has main",
+    ),
+    (
+        Reason.SIDE_NOT_IN_MARKET,
+        in_market(OpenPosition, **IN_M | {"side": "LONG"}),
+        "side is of side LONG, but market M is binary",
+    ),
+    (
+        Reason.MARKET_CURRENCY,
+        in_market(OpenPosition, **IN_M, currency="EUR"),
+        "currency is EUR but market M is traded in USD",
     ),
     (
         Reason.FEE_CURRENCY_UNSUPPORTED,
@@ -142,9 +202,19 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "entry_price 0.995 is outside valid range [0.01, 0.99]",
     ),
     (
+        Reason.PRICE_NOT_ON_TICK,
+        in_market(OpenPosition, **IN_M | {"entry_price": "0.405"}),
+        "entry_price 0.405 is no multiple of the tick size 0.01",
+    ),
+    (
         Reason.PRICE_OUT_OF_RANGE,
         on_position(MarkPosition, price="1.01"),
         "price 1.01 is outside valid range [0, 1] of the binary side YES",
+    ),
+    (
+        Reason.OUTCOME_DIFFERS,
+        in_market_after(DETERMINED, SettleMarket, value=0),
+        "value 0 is not the outcome 1 that the market was determined at",
     ),
     (
         Reason.TOO_LATE,
@@ -165,6 +235,17 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         Reason.BALANCE_ALREADY_SET,
         funded(SetOpeningBalance, amount=100),
         "account main has its opening balance or a deposit already",
+    ),
+    (
+        Reason.TRANSFER_TO_ITSELF,
+        on_position(TransferPosition, to_account="main"),
+        "to_account main holds the position already",
+    ),
+    (Reason.SIDE_CANNOT_SPLIT, on_position(SplitShares, ratio=2), "side is YES: a binary contract pays 1"),
+    (
+        Reason.NOT_A_PAIR,
+        lambda world: world.do(MergePair(yes_position_id="POS-1", no_position_id="POS-1", quantity=1)),
+        "no_position_id is YES where NO is needed",
     ),
     (
         Reason.INSUFFICIENT_FUNDS,
@@ -196,6 +277,9 @@ def test_every_reason(reason: Reason, act: Callable[[World], object], message: s
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, LedgerError)
     first = {Reason.POSITION_NOT_OPEN: 3, Reason.BALANCE_ALREADY_SET: 1, Reason.INSUFFICIENT_FUNDS: 1}
+    first |= dict.fromkeys((Reason.MARKET_NOT_OPEN, Reason.OUTCOME_DIFFERS), 2)
+    first |= dict.fromkeys((Reason.MARKET_EXISTS, Reason.MARKET_STATUS_WRONG, Reason.SIDE_NOT_IN_MARKET), 1)
+    first |= dict.fromkeys((Reason.MARKET_CURRENCY, Reason.PRICE_NOT_ON_TICK), 1)
     assert len(world.log) == log + first.get(reason, 0)
 
 
@@ -206,7 +290,15 @@ def test_the_table_has_every_reason_once() -> None:
 
 def test_only_what_other_commands_can_cure_is_transient() -> None:
     transient = {reason for reason in Reason if reason.transient}
-    assert transient == {Reason.POSITION_UNKNOWN, Reason.QUANTITY_EXCEEDS_HELD, Reason.INSUFFICIENT_FUNDS}
+    assert transient == {
+        Reason.MARKET_UNKNOWN,
+        Reason.MARKET_STATUS_WRONG,
+        Reason.MARKET_NOT_OPEN,
+        Reason.OUTCOME_DIFFERS,
+        Reason.POSITION_UNKNOWN,
+        Reason.QUANTITY_EXCEEDS_HELD,
+        Reason.INSUFFICIENT_FUNDS,
+    }
 
 
 def test_the_first_reason_in_the_order_of_precedence_is_told() -> None:

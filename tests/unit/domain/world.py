@@ -97,11 +97,14 @@ class World:
         for append in decision.appends:
             self.states[append.stream] = fold_append(self.states.get(append.stream), append)
             self.log.append(append)
-        if decision.opened:
-            self.names[f"POS-{sum(isinstance(state, Position) for state in self.states.values())}"] = decision.opened
-            handle = getattr(command, "handle", None)
-            if handle:
-                self.names[handle] = decision.opened
+        new = [
+            one.stream for one in decision.appends if one.version == 1 and isinstance(self.states[one.stream], Position)
+        ]
+        known = len(self.positions) - len(new)
+        self.names |= {f"POS-{known + place}": stream for place, stream in enumerate(new, 1)}
+        handle = getattr(command, "handle", None)
+        if handle and decision.opened:
+            self.names[handle] = decision.opened
         return decision
 
     def open(self, **fields: Any) -> Position:
