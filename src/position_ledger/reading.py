@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from position_ledger.domain.decisions import unknown_position
 from position_ledger.errors import ConfigurationError
@@ -78,14 +78,18 @@ class TableReader:
         return self.select(SQL("{} = %(key)s").format(self._key), {"key": key}, SQL("p.version"))
 
     def known(self, key: str, known_at: KnownAt) -> TableRow | None:
-        """The row of a business key as the ledger knew it: one range of the index on key and time (token: version)."""
+        """The row of a business key as the ledger knew it; None if it had none then."""
+        rows = rows_of(self._connect, self.known_query(known_at), {"key": key, "at": known_at})
+        return _plain(rows[0]) if rows else None
+
+    def known_query(self, known_at: KnownAt) -> Composed:
+        """One range of the index on key and time (of a token: on key and version). Parameters: key, at."""
         bound, order = (
             (SQL("p.row_effective_date <= %(at)s"), SQL("p.row_effective_date DESC"))
             if isinstance(known_at, datetime)
             else (SQL("p.id <= %(at)s"), SQL("p.version DESC"))
         )
-        where = SQL("{} = %(key)s AND {}").format(self._key, bound)
-        return next(iter(self.select(where, {"key": key, "at": known_at}, order, limit=1)), None)
+        return self._query(SQL("{} = %(key)s AND {}").format(self._key, bound), order, 1)
 
     def rows(
         self, filters: Mapping[str, Any], *, known_at: KnownAt | None = None, order: Composable | None = None
@@ -116,14 +120,14 @@ class TableReader:
             " ORDER BY k.{key}, k.version DESC)"
         ).format(key=Identifier(self._projection.key_column), table=self._table)
 
-    def select(
-        self, where: Composable, parameters: Mapping[str, Any], order: Composable, *, limit: int = ROWS_MAX
-    ) -> list[TableRow]:
+    def select(self, where: Composable, parameters: Mapping[str, Any], order: Composable) -> list[TableRow]:
         """Rows of the table (alias p) that meet a condition."""
-        statement = SQL("SELECT {columns} FROM {table} AS p WHERE {where} ORDER BY {order} LIMIT {limit}").format(
+        return [_plain(row) for row in rows_of(self._connect, self._query(where, order, ROWS_MAX), parameters)]
+
+    def _query(self, where: Composable, order: Composable, limit: int) -> Composed:
+        return SQL("SELECT {columns} FROM {table} AS p WHERE {where} ORDER BY {order} LIMIT {limit}").format(
             columns=self._columns, table=self._table, where=where, order=order, limit=sql.Literal(limit)
         )
-        return [_plain(row) for row in rows_of(self._connect, statement, parameters)]
 
 
 class Reader:
