@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         DatabaseUnavailable,
         GenerationNotOurs,
         InsufficientMarginError,
+        KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -132,6 +133,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "FloatRefused",
     "GenerationNotOurs",
     "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -157,7 +159,7 @@ _HOMES = {
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
-        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "KnownAtRefused LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
