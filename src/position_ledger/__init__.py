@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         DatabaseUnavailable,
         GenerationNotOurs,
         InsufficientMarginError,
+        KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -86,18 +87,18 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
-    # commands that correct what was recorded
-    "AdjustFee",
-    "AmendSettlement",
-    "BustTrade",
-    "CorrectTrade",
-    "VoidPosition",
     # commands beside executions
     "MergePair",
     "RecordOpeningPosition",
     "SplitPair",
     "SplitShares",
     "TransferPosition",
+    # commands that correct what was recorded
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
+    "CorrectTrade",
+    "VoidPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
@@ -132,6 +133,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "FloatRefused",
     "GenerationNotOurs",
     "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -146,19 +148,18 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "AdjustCash AdjustFee AmendSettlement BustTrade ClosePosition Command CorrectTrade Deposit Handle "
-        "IncreasePosition MarkPosition OpenPosition RecordCash RecordFill ReducePosition SetExits SetOpeningBalance "
-        "SettlePosition TrailingStop VoidPosition Withdraw "
-        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
-        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
-        "SettleMarket VoidMarket"
+        "AdjustCash AdjustFee AmendMarket AmendSettlement BustTrade ChangeMarket ClosePosition Command "
+        "CorrectTrade Deposit DetermineMarket DisputeMarket Handle IncreasePosition MarkPosition MergePair "
+        "OpenPosition QuoteMarket RecordCash RecordFill RecordOpeningPosition ReducePosition RegisterMarket "
+        "SetExits SetMarketStatus SetOpeningBalance SettleMarket SettlePosition SplitPair SplitShares "
+        "TrailingStop TransferPosition VoidMarket VoidPosition Withdraw"
     ),
     "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
     "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
-        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "KnownAtRefused LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",

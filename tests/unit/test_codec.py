@@ -50,10 +50,6 @@ from tests.support.commands import opening
 CODEC = Codec(EVENTS)
 
 
-OPENED = opening(fee="0.02")
-SAID: dict[str, Any] = {"reason": "venue", "actor": "desk"}
-
-
 def market_steps() -> list[Command]:
     """A market through every step of its life, and a second one that is voided."""
     one, two = ({"environment": "paper", "market": name} for name in ("M-1", "M-2"))
@@ -81,6 +77,10 @@ def signal_steps() -> list[Command]:
         ChangeEdgeStatus(**edge, status="recommended"),
         RecordGameState(environment="paper", game_id="G-1", home_score=1, situation={"down": 3}),
     ]
+
+
+OPENED = opening(fee="0.02")
+SAID: dict[str, Any] = {"reason": "venue", "actor": "desk"}
 
 
 def every_event() -> list[Event]:

@@ -14,18 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
 
-__all__ = [
-    "CommandId",
-    "Count",
-    "Handle",
-    "Metadata",
-    "Moment",
-    "PositionRef",
-    "RowId",
-    "RowRef",
-    "Text",
-    "TradeRef",
-]
+__all__ = ["CommandId", "Count", "Handle", "Metadata", "Moment", "PositionRef", "RowId", "RowRef", "Text", "TradeRef"]
 
 _CHARACTERS_MAX: Final = 1000
 _METADATA_CHARACTERS_MAX: Final = 100_000

@@ -99,26 +99,25 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     if command.position_id is not None:
         located = changing_position(command, command.position_id, streams)
         key, held_side = BookKey.of(located.position), located.position.side
-        others = _others(command, key, held_side, streams)
+        flips = command.on_excess is OnExcess.FLIP
+        others = _others(command, key, held_side, streams, is_entry=True) if flips else ()
         return _Target(key, held_side, (located,), others, market_of(key.environment, key.market, streams))
     # A command without a position id that lacks one of these cannot be constructed.
     environment, account, market, side = command.environment, command.account, command.market, command.side
     if environment is None or account is None or market is None or side is None:
         raise CommandRejected(Reason.FIELD_MISSING, command, field="position_id")
     key = BookKey(environment, account, market, command.strategy)
-    is_entry = command.action is side.entry_action
-    held = positions_then(key, side, streams, command.effective_at, is_entry=is_entry)
     terms = market_of(environment, market, streams)
     nets = terms is not None and terms.netting is Netting.MARKET
-    return _Target(key, side, held, _others(command, key, side, streams, nets=nets and is_entry), terms, nets)
+    is_entry = command.action is side.entry_action
+    held = positions_then(key, side, streams, command.effective_at, is_entry=is_entry)
+    touches_others = nets if is_entry else command.on_excess is OnExcess.FLIP
+    others = _others(command, key, side, streams, is_entry=not is_entry) if touches_others else ()
+    return _Target(key, side, held, others, terms, nets)
 
 
-def _others(
-    command: RecordFill, key: BookKey, side: Side, streams: Streams, *, nets: bool = False
-) -> tuple[Located, ...]:
-    if not nets and command.on_excess is not OnExcess.FLIP:
-        return ()
-    return positions_then(key, side.other, streams, command.effective_at, is_entry=not nets)
+def _others(command: RecordFill, key: BookKey, side: Side, streams: Streams, *, is_entry: bool) -> tuple[Located, ...]:
+    return positions_then(key, side.other, streams, command.effective_at, is_entry=is_entry)
 
 
 def positions_then(
@@ -181,8 +180,7 @@ def _shares(command: RecordFill, target: _Target, streams: Streams, at: datetime
 
 def _entries(command: RecordFill, target: _Target, streams: Streams, at: datetime) -> list[_Share]:
     """What an entry enters; where the market nets, what is open on the other side is closed first."""
-    others = target.others if target.nets else ()
-    shares, rest = _exits(others, command.quantity, streams, at)
+    shares, rest = _exits(target.others, command.quantity, streams, at) if target.nets else ([], command.quantity)
     if shares and rest and rest <= command.dust:
         return [*shares[:-1], replace(shares[-1], dust_excess=rest)]
     if rest:

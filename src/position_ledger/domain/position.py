@@ -236,7 +236,7 @@ _HANDLERS: Final[dict[type[Event], Callable[[Position, Event, datetime], _Change
     PositionMarked: _marked,
     ExitTriggered: _triggered,
     ExitsSet: _exits_set,
-    **dict.fromkeys(RESTATEMENT_EVENTS, _restated),
     PositionTransferred: _transferred,
     SharesSplit: _split,
+    **dict.fromkeys(RESTATEMENT_EVENTS, _restated),
 }

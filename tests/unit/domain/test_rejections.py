@@ -115,29 +115,6 @@ def repeated(check: Callable[[Command, bytes], None]) -> Callable[[World], objec
     return lambda _: check(other, content_digest(first))
 
 
-BUST = {"trade": "TRD-1", "bust_id": "b-1", "reason": "erroneous", "actor": "desk"}
-
-
-def bust(**fields: Any) -> Callable[[World], object]:
-    return lambda world: world.do(BustTrade(**BUST | fields))
-
-
-def bust_half_of_a_flip(world: World) -> object:
-    world.fill("sell", 15, "0.5", on_excess="flip")
-    return bust(trade=world.trade(2), quantity=1)(world)
-
-
-def bust_of_what_was_handed_on(world: World) -> object:
-    world.later(seconds=1)
-    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=4))
-    return bust()(world)
-
-
-def correct_what_is_busted(world: World) -> object:
-    bust()(world)
-    return world.do(CorrectTrade(trade="TRD-1", correction_id="c", price=1, reason="venue", actor="desk"))
-
-
 def in_market(command: type[Command], **fields: Any) -> Callable[[World], object]:
     """A command about the market that the position is in, which is registered first."""
 
@@ -185,6 +162,30 @@ def with_references(act: Callable[[World], object], **known: set[str | int]) -> 
     return both
 
 
+BUST = {"trade": "TRD-1", "bust_id": "b-1", "reason": "erroneous", "actor": "desk"}
+
+
+def bust(**fields: Any) -> Callable[[World], object]:
+    return lambda world: world.do(BustTrade(**BUST | fields))
+
+
+def bust_half_of_a_flip(world: World) -> object:
+    world.fill("sell", 15, "0.5", on_excess="flip")
+    return bust(trade=world.trade(2), quantity=1)(world)
+
+
+def bust_of_what_was_handed_on(world: World) -> object:
+    world.later(seconds=1)
+    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=4))
+    return bust()(world)
+
+
+def correct_what_is_busted(world: World) -> object:
+    bust()(world)
+    return world.do(CorrectTrade(trade="TRD-1", correction_id="c", price=1, reason="venue", actor="desk"))
+
+
+NAN_IN_METADATA = {"edge": float("nan")}
 
 TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     (
