@@ -136,6 +136,8 @@ def migrate_up(
     with translated():
         strategy = partial(_rebuild_for, settings, reached, migrator, options or RebuildOptions(), progress, tell)
         outcome = migrator.up(target, rebuild=strategy)
+        if migrator.status().pending:
+            return outcome  # who stops halfway has not yet the tables that this code projects
         with _owner(settings, reached) as connection:
             for table in generations.ensure_first(
                 connection, _projections(settings), schema=settings.ledger_schema, release=RELEASE
