@@ -10,28 +10,50 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AdjustFee,
+        AmendMarket,
+        AmendSettlement,
+        BustTrade,
+        ChangeMarket,
         ClosePosition,
         Command,
+        CorrectTrade,
         Deposit,
+        DetermineMarket,
+        DisputeMarket,
         Handle,
         IncreasePosition,
         MarkPosition,
+        MergePair,
         OpenPosition,
+        QuoteMarket,
         RecordCash,
         RecordFill,
+        RecordOpeningPosition,
         ReducePosition,
+        RegisterMarket,
         SetExits,
+        SetMarketStatus,
         SetOpeningBalance,
+        SettleMarket,
         SettlePosition,
+        SplitPair,
+        SplitShares,
         TrailingStop,
+        TransferPosition,
+        VoidMarket,
+        VoidPosition,
         Withdraw,
     )
+    from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
+    from position_ledger.domain.games.commands import RecordGameState
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
         ConcurrencyError,
         ConfigurationError,
         DatabaseUnavailable,
         GenerationNotOurs,
+        InsufficientMarginError,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -41,6 +63,7 @@ if TYPE_CHECKING:
     )
     from position_ledger.execution.executor import Executed
     from position_ledger.ledger import Ledger
+    from position_ledger.manager import PositionManager
     from position_ledger.projection.definition import Projection, Row
     from position_ledger.settings import Settings
     from position_ledger.store.envelope import Recorded
@@ -49,6 +72,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
+    "PositionManager",
     "Settings",
     # commands
     "ClosePosition",
@@ -62,12 +86,39 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands beside executions
+    "MergePair",
+    "RecordOpeningPosition",
+    "SplitPair",
+    "SplitShares",
+    "TransferPosition",
+    # commands that correct what was recorded
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
+    "CorrectTrade",
+    "VoidPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
     "RecordCash",
     "SetOpeningBalance",
     "Withdraw",
+    # commands about markets
+    "AmendMarket",
+    "ChangeMarket",
+    "DetermineMarket",
+    "DisputeMarket",
+    "QuoteMarket",
+    "RegisterMarket",
+    "SetMarketStatus",
+    "SettleMarket",
+    "VoidMarket",
+    # edges and games
+    "ChangeEdgeStatus",
+    "DetectEdge",
+    "RecordGameState",
+    "ReviseEdge",
     # projected tables
     "Projection",
     "Recorded",
@@ -80,6 +131,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "DatabaseUnavailable",
     "FloatRefused",
     "GenerationNotOurs",
+    "InsufficientMarginError",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -94,16 +146,22 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
-        "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
+        "AdjustCash AdjustFee AmendMarket AmendSettlement BustTrade ChangeMarket ClosePosition Command "
+        "CorrectTrade Deposit DetermineMarket DisputeMarket Handle IncreasePosition MarkPosition MergePair "
+        "OpenPosition QuoteMarket RecordCash RecordFill RecordOpeningPosition ReducePosition RegisterMarket "
+        "SetExits SetMarketStatus SetOpeningBalance SettleMarket SettlePosition SplitPair SplitShares "
+        "TrailingStop TransferPosition VoidMarket VoidPosition Withdraw"
     ),
+    "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
+    "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
-        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
-        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
+        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
+    "position_ledger.manager": "PositionManager",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
     "position_ledger.store.envelope": "Recorded",

@@ -6,36 +6,80 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
 from pydantic import BaseModel, model_validator
 
 from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
 from position_ledger.domain.command import Command
+from position_ledger.domain.corrections import (
+    AdjustFee,
+    AmendSettlement,
+    BustTrade,
+    CorrectTrade,
+    SettlePosition,
+    VoidPosition,
+)
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
+from position_ledger.domain.markets.commands import (
+    AmendMarket,
+    ChangeMarket,
+    DetermineMarket,
+    DisputeMarket,
+    QuoteMarket,
+    RegisterMarket,
+    SetMarketStatus,
+    SettleMarket,
+    VoidMarket,
+)
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.commands import (
+    MergePair,
+    RecordOpeningPosition,
+    SplitPair,
+    SplitShares,
+    TransferPosition,
+)
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
-    "COMMANDS",
     "AdjustCash",
+    "AdjustFee",
+    "AmendMarket",
+    "AmendSettlement",
+    "BustTrade",
+    "ChangeMarket",
     "ClosePosition",
     "Command",
+    "CorrectTrade",
     "Deposit",
+    "DetermineMarket",
+    "DisputeMarket",
     "Handle",
     "IncreasePosition",
     "MarkPosition",
+    "MergePair",
     "OpenPosition",
+    "QuoteMarket",
     "RecordCash",
     "RecordFill",
+    "RecordOpeningPosition",
     "ReducePosition",
+    "RegisterMarket",
     "SetExits",
+    "SetMarketStatus",
     "SetOpeningBalance",
+    "SettleMarket",
     "SettlePosition",
+    "SplitPair",
+    "SplitShares",
     "TrailingStop",
+    "TransferPosition",
+    "VoidMarket",
+    "VoidPosition",
     "Withdraw",
 ]
 
@@ -115,14 +159,6 @@ class ClosePosition(_OnPosition, _Execution):
     metadata: Metadata | None = None
 
 
-class SettlePosition(_OnPosition):
-    """Pay out an open position: ``value`` per YES and ``1 - value`` per NO; elsewhere the settlement price."""
-
-    value: Price
-    fee: Money = ZERO
-    fee_currency: Text | None = None
-
-
 class MarkPosition(_OnPosition):
     """Value an open position at the own-side price of one contract; a mark older than the last changes nothing."""
 
@@ -174,24 +210,3 @@ class RecordFill(_Exits, _Execution):
                 if getattr(self, name) is None:
                     raise refusal(Reason.FIELD_MISSING, name)
         return self
-
-
-COMMANDS: Final[dict[str, type[Command]]] = {
-    command.__name__: command
-    for command in (
-        OpenPosition,
-        IncreasePosition,
-        ReducePosition,
-        ClosePosition,
-        SettlePosition,
-        MarkPosition,
-        SetExits,
-        RecordFill,
-        Deposit,
-        Withdraw,
-        SetOpeningBalance,
-        AdjustCash,
-        RecordCash,
-    )
-}
-"""Every command by its name."""

@@ -10,7 +10,18 @@ from position_ledger.domain.numbers import ONE, minus
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = ["Action", "CashKind", "Environment", "ExitKind", "Liquidity", "OnExcess", "Side", "Status"]
+__all__ = [
+    "Action",
+    "CashKind",
+    "Environment",
+    "ExitKind",
+    "Liquidity",
+    "OnExcess",
+    "Origin",
+    "PositionEffect",
+    "Side",
+    "Status",
+]
 
 
 class Environment(StrEnum):
@@ -69,6 +80,14 @@ class Action(StrEnum):
     SELL = "sell"
 
 
+class Origin(StrEnum):
+    """Where a position comes from that was not bought here."""
+
+    TRANSFER = "transfer"
+    OPENING = "opening"
+    """Held before the ledger knew the account."""
+
+
 class Status(StrEnum):
     """Life of a position; ``open`` is the only one that trades, marks and exits apply to."""
 
@@ -91,6 +110,15 @@ class OnExcess(StrEnum):
 
     REFUSE = "refuse"
     FLIP = "flip"
+
+
+class PositionEffect(StrEnum):
+    """What a trade does to its position."""
+
+    OPEN = "open"
+    INCREASE = "increase"
+    REDUCE = "reduce"
+    CLOSE = "close"
 
 
 class ExitKind(StrEnum):

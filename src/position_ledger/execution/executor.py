@@ -13,10 +13,17 @@ from uuid import UUID
 import psycopg
 
 from position_ledger.domain.commands import Command
-from position_ledger.domain.decisions import Append, Decision, decide, fill_key, streams_of
-from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
+from position_ledger.domain.decisions import Append, Decision, correction_key, decide, fill_key, streams_of
+from position_ledger.domain.identity import (
+    content_digest,
+    correction_digest,
+    require_same_command,
+    require_same_correction,
+    require_same_fill,
+)
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
+from position_ledger.execution.references import KnownReferences
 from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
 from position_ledger.execution.turns import Turns, pause
 from position_ledger.store.append import Key, KeyTaken, VersionConflict
@@ -125,18 +132,20 @@ class Executor:
         self._codec = codec
         self._cache = StreamCache(streams_cached_max)
         self._turns = Turns()
+        self._references = KnownReferences(connect)
         self._retries_max = retries_max
         self._clock = clock
 
-    def execute(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+    def execute(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute a batch in one atomic append; results in the order of the commands.
 
         Raises:
             CommandRejected: the first command that is refused; nothing of the batch was written.
+            NotAdmitted: ``admit`` refused one; likewise.
             ConcurrencyError: other writers were faster at every retry; nothing was written.
             DatabaseUnavailable: the answer was lost and the database did not come back to tell.
         """
-        outcomes = self._until_written(commands, known={}, refresh=False, admit=None, refuses_each=False)
+        outcomes = self._until_written(commands, known={}, refresh=False, admit=admit, refuses_each=False)
         return tuple(outcome for outcome in outcomes if isinstance(outcome, Executed))
 
     def execute_each(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed | Refusal, ...]:
@@ -145,7 +154,7 @@ class Executor:
         Each command is decided on what those before it left, as if the refused ones had not been sent. Reads all
         streams afresh, in a few round trips: made for large batches. Raises as `execute`, but no `CommandRejected`.
         """
-        states = WorkingStreams(self._connect, self._codec, self._cache, refresh=False)
+        states = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=False)
         known = self._look_up(self._all_keys(commands, states))
         return self._until_written(commands, known=known, refresh=True, admit=admit, refuses_each=True)
 
@@ -156,7 +165,7 @@ class Executor:
         conflicts = 0
         with self._turns.turn() as turn:
             while conflicts <= self._retries_max:
-                streams = WorkingStreams(self._connect, self._codec, self._cache, refresh=refresh)
+                streams = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=refresh)
                 try:
                     plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
                     if not turn.was_taken and self._turns.is_line(streams.shared()):
@@ -182,6 +191,11 @@ class Executor:
     def forget(self) -> None:
         """Drop every state kept in memory."""
         self._cache.clear()
+        self._references.forget()
+
+    def forget_references(self) -> None:
+        """Ask the database again which rows its reference tables have."""
+        self._references.forget()
 
     def _plan(
         self,
@@ -270,9 +284,13 @@ class Executor:
     # Repeats
 
     def _keys(self, command: Command, decision: Decision) -> tuple[Key, ...]:
-        if not decision.appends or (command.command_id is None and decision.fill_key is None):
+        if not decision.appends:
             return ()
-        digest = content_digest(command)
+        names = [f"command:{command.command_id}"] if command.command_id is not None else []
+        if decision.fill_key is not None:
+            names.append(f"fill:{decision.fill_key}")
+        if not names and not decision.correction_keys:
+            return ()
         appended = {
             "events": [[append.stream, append.version] for append in decision.appends],
             "positions": decision.positions,
@@ -281,12 +299,9 @@ class Executor:
             "subject": _subject(decision),
             "trades": [[append.stream, append.version] for append in decision.appends if _is_trade(append)],
         }
-        names = []
-        if command.command_id is not None:
-            names.append(f"command:{command.command_id}")
-        if decision.fill_key is not None:
-            names.append(f"fill:{decision.fill_key}")
-        return tuple(Key(name, digest, appended) for name in names)
+        digest = content_digest(command) if names else b""
+        keys = [Key(name, digest, appended) for name in names]
+        return (*keys, *(Key(name, correction_digest(command), appended) for name in decision.correction_keys))
 
     @staticmethod
     def _all_keys(commands: Sequence[Command], streams: WorkingStreams) -> list[str]:
@@ -389,8 +404,10 @@ def _first_result(appended: dict[str, Any], numbers: Numbers) -> Executed:
 def _require_same(name: str, command: Command, digest: bytes) -> None:
     if name.startswith("command:"):
         require_same_command(command, digest)
-    else:
+    elif name.startswith("fill:"):
         require_same_fill(command, digest)
+    else:
+        require_same_correction(command, digest)
 
 
 def _is_repeat(place: int, command: Command, names: Sequence[str], plan: _Plan) -> bool:
@@ -413,7 +430,7 @@ def _is_echo(place: int, command: Command, names: Sequence[str], plan: _Plan) ->
         return False
     first = plan.owners[name]
     planned = plan.planned[first]
-    _require_same(name, command, planned.keys[0].digest)
+    _require_same(name, command, next(key.digest for key in planned.keys if key.key == name))
     plan.streams.note_handle(command, planned.decision.opened)
     plan.echoes[place] = first
     return True
@@ -430,7 +447,8 @@ def _key_names(command: Command, streams: WorkingStreams) -> list[str]:
             key = None
         if key is not None:
             names.append(f"fill:{key}")
-    return names
+    correction = correction_key(command, streams)
+    return names if correction is None else [*names, correction]
 
 
 def _done(planned: _Planned, receipts: Sequence[Receipt], streams: WorkingStreams) -> Executed:
