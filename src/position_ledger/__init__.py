@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         LedgerError,
         MigrationError,
         NotYetVisible,
+        ReferenceRefused,
         SchemaMismatch,
         SwapBlocked,
         VerificationFailed,
@@ -80,6 +81,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "MigrationError",
     "NotYetVisible",
     "Reason",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -98,7 +100,7 @@ _HOMES = {
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
-        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",

@@ -12,6 +12,7 @@ __all__ = [
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -47,6 +48,10 @@ class NotYetVisible(LedgerError):
             f"do not repeat the command, call wait_for({token}) or start a worker"
         )
         self.token = token
+
+
+class ReferenceRefused(LedgerError):
+    """A reference table does not take what it was given; nothing was changed, the message names field and value."""
 
 
 class GenerationNotOurs(LedgerError):

@@ -20,6 +20,7 @@ from position_ledger.projection.inline import Appender
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
+from position_ledger.reference_data import ReferenceData
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
@@ -57,6 +58,8 @@ class Ledger:
             streams_cached_max=settings.streams_cached_max,
             retries_max=settings.conflict_retries_max,
         )
+        self.reference = ReferenceData(self._connection, self._executor.forget_references)
+        """Strategies, probability models, platforms and market events."""
 
     @classmethod
     def open(cls, **settings: Any) -> Self:

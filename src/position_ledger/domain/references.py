@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from position_ledger.domain.edges.decisions import require_edge
@@ -37,12 +37,12 @@ def require_references(command: Command, streams: Streams) -> None:
         require_edge(command, streams)
 
 
-@lru_cache(maxsize=None)  # one entry for each type of command
+@cache  # one entry for each type of command
 def _fields_of(kind: type[Command]) -> tuple[str, ...]:
     return tuple(field for field in REFERENCE_TABLES if field in kind.model_fields)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names_edge(kind: type[Command]) -> bool:
     """Whether a command of a position says on which edge it acts; those about edges find theirs themselves."""
     return {"edge", "market"} <= kind.model_fields.keys()

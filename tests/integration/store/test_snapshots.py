@@ -24,7 +24,9 @@ MARKS = 2 * PAGE_EVENTS + 7
 
 def cold(ledger: Ledger) -> WorkingStreams:
     """Streams as a process that has just started loads them."""
-    return WorkingStreams(ledger._connection, ledger.codec, StreamCache(10), KnownReferences(ledger._connection), refresh=False)
+    return WorkingStreams(
+        ledger._connection, ledger.codec, StreamCache(10), KnownReferences(ledger._connection), refresh=False
+    )
 
 
 def mark(ledger: Ledger, position_id: str, count: int) -> None:

@@ -116,7 +116,11 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         opening(entry_price="-0.4"),
         "entry_price -0.4 is outside valid range: it must not be negative",
     ),
-    (Reason.PROBABILITY_OUT_OF_RANGE, edge(true_win_probability="1.01"), "true_win_probability 1.01 is outside valid range"),
+    (
+        Reason.PROBABILITY_OUT_OF_RANGE,
+        edge(true_win_probability="1.01"),
+        "true_win_probability 1.01 is outside valid range",
+    ),
     (
         Reason.COUNT_INVALID,
         lambda world: world.do(RecordGameState(environment="paper", game_id="G", home_score=-1)),
