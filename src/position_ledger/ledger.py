@@ -21,6 +21,7 @@ from position_ledger.projection.known_at import KnownAt, Settling
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableReader, TableRow
+from position_ledger.reference_data import ReferenceData
 from position_ledger.reporting.exposure import exposure
 from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
 from position_ledger.settings import Settings, load_settings
@@ -65,6 +66,8 @@ class Ledger:
             streams_cached_max=settings.streams_cached_max,
             retries_max=settings.conflict_retries_max,
         )
+        self.reference = ReferenceData(self._connection, self._executor.forget_references)
+        """Strategies, probability models, platforms and market events."""
 
     @classmethod
     def open(cls, **settings: Any) -> Self:
