@@ -203,9 +203,11 @@ def _entries(command: RecordFill, target: _Target, quantity: Decimal, streams: S
 def _exits(
     positions: Sequence[Located], quantity: Decimal, streams: Streams, at: datetime
 ) -> tuple[list[_Share], Decimal]:
-    """Take from the oldest entry first; the rest is what was not held."""
+    """Take from the oldest entry first what each held at the time; the rest is what was not held."""
     shares = []
     for located in positions:
+        if not quantity:
+            break
         held = held_then(located, streams, at)
         taken = min(quantity, held)
         if taken:

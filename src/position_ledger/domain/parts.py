@@ -112,7 +112,7 @@ class Figures(Part):
     shortfall_amount: Figure = ZERO
     """What the shortfall brought; in no gain and in no ``exit_amount``."""
     transferred_quantity: Figure = ZERO
-    """Handed to other positions of ours, neither sold nor paid out."""
+    """What came from other accounts less what went there, after the opening."""
 
 
 class Restated(Part):

@@ -217,6 +217,11 @@ class Reason(Enum):
         _FINAL,
         "effective_at {value} is before the last fill at {held}; what ends a position comes after all its fills",
     )
+    HANDED_ON = (
+        "handed_on",
+        _FINAL,
+        "effective_at {value} is before {held}, when the position was received, transferred or split; that is not restated",
+    )
     QUANTITY_EXCEEDS_HELD = (
         "quantity_exceeds_held",
         _TRANSIENT,

@@ -180,6 +180,12 @@ def bust_half_of_a_flip(world: World) -> object:
     return bust(trade=world.trade(2), quantity=1)(world)
 
 
+def bust_of_what_was_handed_on(world: World) -> object:
+    world.later(seconds=1)
+    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=4))
+    return bust()(world)
+
+
 def correct_what_is_busted(world: World) -> object:
     bust()(world)
     return world.do(CorrectTrade(trade="TRD-1", correction_id="c", price=1, reason="venue", actor="desk"))
@@ -345,6 +351,11 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "effective_at 2026-03-01T11:59:59+00:00 is before the last fill at 2026-03-01T12:00:00+00:00",
     ),
     (
+        Reason.HANDED_ON,
+        bust_of_what_was_handed_on,
+        "effective_at 2026-03-01T12:00:00+00:00 is before 2026-03-01T12:00:01+00:00, when the position was received",
+    ),
+    (
         Reason.QUANTITY_EXCEEDS_HELD,
         on_position(ReducePosition, quantity="10.5", price="0.5"),
         "quantity 10.5 exceeds the 10 held",
@@ -409,18 +420,13 @@ def test_the_table_has_every_reason_once() -> None:
 def test_only_what_other_commands_can_cure_is_transient() -> None:
     transient = {reason for reason in Reason if reason.transient}
     assert transient == {
+        Reason.REFERENCE_UNKNOWN,
+        Reason.EDGE_UNKNOWN,
+        Reason.POSITION_UNKNOWN,
         Reason.MARKET_UNKNOWN,
         Reason.MARKET_STATUS_WRONG,
         Reason.MARKET_NOT_OPEN,
         Reason.OUTCOME_DIFFERS,
-        Reason.POSITION_UNKNOWN,
-        Reason.QUANTITY_EXCEEDS_HELD,
-        Reason.INSUFFICIENT_FUNDS,
-        Reason.REFERENCE_UNKNOWN,
-        Reason.EDGE_UNKNOWN,
-        Reason.POSITION_UNKNOWN,
-        Reason.QUANTITY_EXCEEDS_HELD,
-        Reason.POSITION_UNKNOWN,
         Reason.POSITION_NOT_SETTLED,
         Reason.TRADE_UNKNOWN,
         Reason.QUANTITY_EXCEEDS_HELD,
