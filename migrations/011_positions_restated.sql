@@ -1,4 +1,4 @@
--- Migration: 010
+-- Migration: 011
 -- Description: positions tell of restatements, and of what their contracts are
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers
@@ -9,8 +9,6 @@
 
 -- forward
 
-DROP VIEW open_positions;
-DROP VIEW current_positions;
 ALTER TABLE positions
     ADD COLUMN multiplier           numeric(38,18) NOT NULL,
     ADD COLUMN margin_rate          numeric(38,18) NOT NULL,
@@ -32,7 +30,7 @@ COMMENT ON COLUMN positions.settlement_revision IS 'Revision of the market''s la
 COMMENT ON COLUMN positions.restatements IS 'Late fills, busts, corrections, fee adjustments and amendments so far.';
 COMMENT ON COLUMN positions.restated_realized IS 'Sum of what they changed realized_pnl by.';
 
-CREATE VIEW current_positions AS
+CREATE OR REPLACE VIEW current_positions AS
 SELECT p.id, p.position_id, p.row_effective_date, p.version, p.effective_at, p.execution_environment, p.account_id,
        p.market_id, p.platform_id, p.strategy_id, p.model_id, p.edge_id, p.currency, p.side, p.status, p.quantity,
        p.entry_quantity, p.exit_quantity, p.peak_quantity, p.entry_price, p.average_entry_price, p.current_price,
@@ -42,18 +40,6 @@ SELECT p.id, p.position_id, p.row_effective_date, p.version, p.effective_at, p.e
        p.is_dust, p.exit_reason, p.entry_time, p.exit_time, p.previous_position_id, p.position_metadata, p.multiplier, p.margin_rate,
        p.transferred_quantity, p.shortfall_amount, p.settlement_revision, p.restatements, p.restated_realized
   FROM positions AS p WHERE p.row_current_ind;
-COMMENT ON VIEW current_positions IS 'The current version of every position.';
-
-CREATE VIEW open_positions AS
-SELECT p.id, p.position_id, p.row_effective_date, p.version, p.effective_at, p.execution_environment, p.account_id,
-       p.market_id, p.platform_id, p.strategy_id, p.model_id, p.edge_id, p.currency, p.side, p.quantity,
-       p.entry_price, p.average_entry_price, p.current_price, p.mark_time, p.target_price, p.stop_loss_price,
-       p.trailing_stop_state, p.exits_triggered, p.cost, p.realized_pnl, p.unrealized_pnl, p.unrealized_pnl_pct, p.entry_time,
-       p.position_metadata, p.multiplier, p.margin_rate
-  FROM positions AS p WHERE p.row_current_ind AND p.status = 'open';
-COMMENT ON VIEW open_positions IS 'What is held now.';
-
-GRANT SELECT ON current_positions, open_positions TO position_ledger_reader, position_ledger_projector;
 
 -- verify
 
@@ -61,12 +47,11 @@ SELECT count(*) = 55 FROM information_schema.columns WHERE table_schema = curren
 SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(current_schema() || '.positions_known_at');
 SELECT count(*) = 0 FROM pg_attribute WHERE attrelid = to_regclass(current_schema() || '.positions') AND attnum > 0
    AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL;
-SELECT count(*) = 2 FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'v'
-   AND relname IN ('current_positions', 'open_positions');
+SELECT count(*) = 1 FROM information_schema.columns WHERE table_schema = current_schema()
+   AND table_name = 'current_positions' AND column_name = 'restatements';
 
 -- rollback
 
-DROP VIEW open_positions;
 DROP VIEW current_positions;
 DROP INDEX positions_known_at;
 ALTER TABLE positions
@@ -90,12 +75,4 @@ SELECT p.id, p.position_id, p.row_effective_date, p.version, p.effective_at, p.e
        p.is_dust, p.exit_reason, p.entry_time, p.exit_time, p.previous_position_id, p.position_metadata
   FROM positions AS p WHERE p.row_current_ind;
 COMMENT ON VIEW current_positions IS 'The current version of every position.';
-CREATE VIEW open_positions AS
-SELECT p.id, p.position_id, p.row_effective_date, p.version, p.effective_at, p.execution_environment, p.account_id,
-       p.market_id, p.platform_id, p.strategy_id, p.model_id, p.edge_id, p.currency, p.side, p.quantity,
-       p.entry_price, p.average_entry_price, p.current_price, p.mark_time, p.target_price, p.stop_loss_price,
-       p.trailing_stop_state, p.exits_triggered, p.cost, p.realized_pnl, p.unrealized_pnl, p.unrealized_pnl_pct, p.entry_time,
-       p.position_metadata
-  FROM positions AS p WHERE p.row_current_ind AND p.status = 'open';
-COMMENT ON VIEW open_positions IS 'What is held now.';
-GRANT SELECT ON current_positions, open_positions TO position_ledger_reader, position_ledger_projector;
+GRANT SELECT ON current_positions TO position_ledger_reader, position_ledger_projector;

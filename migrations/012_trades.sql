@@ -1,4 +1,4 @@
--- Migration: 011
+-- Migration: 012
 -- Description: The trades table and its current rows
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers
