@@ -10,10 +10,14 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AdjustFee,
         AmendMarket,
+        AmendSettlement,
+        BustTrade,
         ChangeMarket,
         ClosePosition,
         Command,
+        CorrectTrade,
         Deposit,
         DetermineMarket,
         DisputeMarket,
@@ -38,24 +42,30 @@ if TYPE_CHECKING:
         TrailingStop,
         TransferPosition,
         VoidMarket,
+        VoidPosition,
         Withdraw,
     )
+    from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
+    from position_ledger.domain.games.commands import RecordGameState
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
         ConcurrencyError,
         ConfigurationError,
         DatabaseUnavailable,
         GenerationNotOurs,
+        InsufficientMarginError,
         KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
+        ReferenceRefused,
         SchemaMismatch,
         SwapBlocked,
         VerificationFailed,
     )
     from position_ledger.execution.executor import Executed
     from position_ledger.ledger import Ledger
+    from position_ledger.manager import PositionManager
     from position_ledger.projection.definition import Projection, Row
     from position_ledger.settings import Settings
     from position_ledger.store.envelope import Recorded
@@ -64,6 +74,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
+    "PositionManager",
     "Settings",
     # commands
     "ClosePosition",
@@ -83,6 +94,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SplitPair",
     "SplitShares",
     "TransferPosition",
+    # commands that correct what was recorded
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
+    "CorrectTrade",
+    "VoidPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
@@ -99,6 +116,11 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetMarketStatus",
     "SettleMarket",
     "VoidMarket",
+    # edges and games
+    "ChangeEdgeStatus",
+    "DetectEdge",
+    "RecordGameState",
+    "ReviseEdge",
     # projected tables
     "Projection",
     "Recorded",
@@ -111,11 +133,13 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "DatabaseUnavailable",
     "FloatRefused",
     "GenerationNotOurs",
+    "InsufficientMarginError",
     "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
     "Reason",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -126,19 +150,23 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
-        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
-        "SettleMarket VoidMarket "
-        "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
-        "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
+        "AdjustCash AdjustFee AmendMarket AmendSettlement BustTrade ChangeMarket ClosePosition Command "
+        "CorrectTrade Deposit DetermineMarket DisputeMarket Handle IncreasePosition MarkPosition MergePair "
+        "OpenPosition QuoteMarket RecordCash RecordFill RecordOpeningPosition ReducePosition RegisterMarket "
+        "SetExits SetMarketStatus SetOpeningBalance SettleMarket SettlePosition SplitPair SplitShares "
+        "TrailingStop TransferPosition VoidMarket VoidPosition Withdraw"
     ),
+    "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
+    "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
-        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs KnownAtRefused LedgerError "
-        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
+        "KnownAtRefused LedgerError MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked "
+        "VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
+    "position_ledger.manager": "PositionManager",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
     "position_ledger.store.envelope": "Recorded",
