@@ -54,9 +54,11 @@ if TYPE_CHECKING:
         DatabaseUnavailable,
         GenerationNotOurs,
         InsufficientMarginError,
+        KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
+        ReferenceRefused,
         SchemaMismatch,
         SwapBlocked,
         VerificationFailed,
@@ -132,10 +134,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "FloatRefused",
     "GenerationNotOurs",
     "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
     "Reason",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -157,7 +161,8 @@ _HOMES = {
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
-        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "KnownAtRefused LedgerError MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked "
+        "VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,11 @@ def test_pnl_is_filtered(ledger: Ledger) -> None:
 
 
 def test_reports_without_an_environment_are_refused(ledger: Ledger) -> None:
-    for ask in (lambda: ledger.exposure(environment=()), lambda: ledger.pnl(environment=[])):
+    asks: list[Callable[[], object]] = [
+        lambda: ledger.exposure(environment=()),
+        lambda: ledger.pnl(environment=[]),
+    ]
+    for ask in asks:
         with pytest.raises(ConfigurationError, match="environment is missing"):
             ask()
     with pytest.raises(ConfigurationError, match="by is 'moon'; exposure is grouped by market, strategy, account"):
