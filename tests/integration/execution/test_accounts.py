@@ -308,9 +308,7 @@ def test_several_processes_on_one_account_lose_nothing_and_all_finish(
     ledger.execute(Deposit(**BUSY, amount=DEPOSITED))
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(
-                running("-m", "tests.support.contending", ledger_url, str(number), str(THREADS_EACH))
-            )
+            stack.enter_context(running("-m", "tests.support.contending", ledger_url, str(number), str(THREADS_EACH)))
             for number in range(PROCESSES)
         ]
         for process in processes:
