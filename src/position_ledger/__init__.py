@@ -10,10 +10,14 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AdjustFee,
         AmendMarket,
+        AmendSettlement,
+        BustTrade,
         ChangeMarket,
         ClosePosition,
         Command,
+        CorrectTrade,
         Deposit,
         DetermineMarket,
         DisputeMarket,
@@ -38,8 +42,11 @@ if TYPE_CHECKING:
         TrailingStop,
         TransferPosition,
         VoidMarket,
+        VoidPosition,
         Withdraw,
     )
+    from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
+    from position_ledger.domain.games.commands import RecordGameState
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
         ConcurrencyError,
@@ -47,9 +54,11 @@ if TYPE_CHECKING:
         DatabaseUnavailable,
         GenerationNotOurs,
         InsufficientMarginError,
+        KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
+        ReferenceRefused,
         SchemaMismatch,
         SwapBlocked,
         VerificationFailed,
@@ -85,6 +94,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SplitPair",
     "SplitShares",
     "TransferPosition",
+    # commands that correct what was recorded
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
+    "CorrectTrade",
+    "VoidPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
@@ -101,6 +116,11 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetMarketStatus",
     "SettleMarket",
     "VoidMarket",
+    # edges and games
+    "ChangeEdgeStatus",
+    "DetectEdge",
+    "RecordGameState",
+    "ReviseEdge",
     # projected tables
     "Projection",
     "Recorded",
@@ -114,10 +134,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "FloatRefused",
     "GenerationNotOurs",
     "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
     "Reason",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -128,16 +150,19 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
-        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
-        "SettleMarket VoidMarket "
-        "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
-        "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
+        "AdjustCash AdjustFee AmendMarket AmendSettlement BustTrade ChangeMarket ClosePosition Command "
+        "CorrectTrade Deposit DetermineMarket DisputeMarket Handle IncreasePosition MarkPosition MergePair "
+        "OpenPosition QuoteMarket RecordCash RecordFill RecordOpeningPosition ReducePosition RegisterMarket "
+        "SetExits SetMarketStatus SetOpeningBalance SettleMarket SettlePosition SplitPair SplitShares "
+        "TrailingStop TransferPosition VoidMarket VoidPosition Withdraw"
     ),
+    "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
+    "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
-        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "KnownAtRefused LedgerError MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked "
+        "VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",

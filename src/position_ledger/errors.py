@@ -10,9 +10,11 @@ __all__ = [
     "DatabaseUnavailable",
     "GenerationNotOurs",
     "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -52,6 +54,14 @@ class NotYetVisible(LedgerError):
 
 class InsufficientMarginError(LedgerError):
     """The position would cost more than the margin that is available; nothing was written, lower the quantity."""
+
+
+class KnownAtRefused(LedgerError):
+    """A time in the past of the ledger that cannot be read: it has not come, or its rows did not come in time."""
+
+
+class ReferenceRefused(LedgerError):
+    """A reference table does not take what it was given; nothing was changed, the message names field and value."""
 
 
 class GenerationNotOurs(LedgerError):

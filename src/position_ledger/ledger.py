@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import date
 from types import TracebackType
 from typing import Any, Self
 
 from position_ledger.database import Connections, Lent, open_pool, translated
 from position_ledger.domain.commands import Command
-from position_ledger.domain.decisions import unknown_position
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
@@ -18,17 +17,19 @@ from position_ledger.operations import require_ledger
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.inline import Appender
+from position_ledger.projection.known_at import KnownAt, Settling
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
-from position_ledger.reading import Reader, TableRow
+from position_ledger.reading import Reader, TableReader, TableRow
+from position_ledger.reference_data import ReferenceData
 from position_ledger.reporting.exposure import exposure
-from position_ledger.reporting.holdings import open_positions, version
 from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
-from position_ledger.reporting.snapshot import query_on, snapshot
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
+
+POSITIONS = "positions"
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +51,14 @@ class Ledger:
         except BaseException:
             self._connections.close()
             raise
-        positions = next((p for p in self.projections if p.table == "positions"), None)
-        if positions is None:
+        self._tables = {
+            one.table: TableReader(self._connection, settings.ledger_schema, one) for one in self.projections
+        }
+        if POSITIONS not in self._tables:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
-        self._reader = Reader(self._connection, settings.ledger_schema, positions)
-        self._positions = positions
+        self._reader = Reader(self._connection, self._tables[POSITIONS], self._tables.get("markets"))
+        self._settling = Settling(self._connection, self.projections, self.codec)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -63,6 +66,8 @@ class Ledger:
             streams_cached_max=settings.streams_cached_max,
             retries_max=settings.conflict_retries_max,
         )
+        self.reference = ReferenceData(self._connection, self._executor.forget_references)
+        """Strategies, probability models, platforms and market events."""
 
     @classmethod
     def open(cls, **settings: Any) -> Self:
@@ -142,10 +147,16 @@ class Ledger:
 
     # Reading
 
-    def position(self, ref: str | int) -> TableRow:
-        """The current row of a position, by POS-n or any surrogate id. Raises `CommandRejected` if there is none."""
+    def position(self, ref: str | int, *, known_at: KnownAt | None = None) -> TableRow:
+        """The current row of a position, or as it was known, by POS-n or any surrogate id.
+
+        Raises:
+            CommandRejected: there is none, or there was none then.
+            KnownAtRefused: as `positions`.
+        """
         with translated():
-            return self._reader.position(ref)
+            self._settle(POSITIONS, known_at)
+            return self._reader.position(ref, known_at)
 
     def history(self, ref: str | int) -> list[TableRow]:
         """All versions of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -154,11 +165,8 @@ class Ledger:
 
     def version(self, surrogate_id: int) -> TableRow:
         """One version of a position, by its surrogate id. Raises `CommandRejected` if no version has it."""
-        with translated(), self._connection() as connection:
-            row = version(query_on(connection), self.settings.ledger_schema, self._positions, surrogate_id)
-        if row is None:
-            raise unknown_position(surrogate_id)
-        return row
+        with translated():
+            return self._reader.version(surrogate_id)
 
     def events(self, ref: str | int) -> list[TableRow]:
         """The events of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -174,10 +182,18 @@ class Ledger:
         strategy: int | None = None,
         environment: str | None = None,
         side: str | None = None,
-        known_at: datetime | None = None,
+        known_at: KnownAt | None = None,
     ) -> list[TableRow]:
-        """Positions that pass the filters, the newest entry first; ``known_at`` (aware): as recorded at that time."""
+        """Positions that pass the filters, the newest entry first.
+
+        ``known_at``: as the ledger knew them at that recorded time (aware), or when the command that returned this token
+        was done. Waits until the rows of then are there, as `wait_for` does.
+
+        Raises:
+            KnownAtRefused: the time has not come, or its rows did not come within wait_timeout_s.
+        """
         with translated():
+            self._settle(POSITIONS, known_at)
             return self._reader.positions(
                 status=status,
                 account=account,
@@ -195,15 +211,8 @@ class Ledger:
 
         A position whose market has no row shows with None in their place.
         """
-        with translated(), self._connection() as connection:
-            return open_positions(
-                query_on(connection),
-                self.settings.ledger_schema,
-                self._positions,
-                environment=environment,
-                market=market,
-                strategy=strategy,
-            )
+        with translated():
+            return self._reader.open_positions(environment=environment, market=market, strategy=strategy)
 
     # Reports
 
@@ -216,7 +225,7 @@ class Ledger:
         Raises:
             ConfigurationError: no environment, or one or a grouping that does not exist.
         """
-        with translated(), snapshot(self._connection) as query:
+        with translated(), self._reader.snapshot() as query:
             return exposure(query, self.settings.ledger_schema, environment, by)
 
     def pnl(
@@ -240,7 +249,7 @@ class Ledger:
             ConfigurationError: no environment, or an environment, axis or zone that does not exist.
         """
         days = zone_named(zone)
-        with translated(), snapshot(self._connection) as query:
+        with translated(), self._reader.snapshot() as query:
             changes = pnl_changes(
                 query,
                 self.settings.ledger_schema,
@@ -250,6 +259,45 @@ class Ledger:
                 strategy=strategy,
             )
             return by_day(changes, by, days, since=since, until=until)
+
+    def row(self, table: str, key: str, *, known_at: KnownAt | None = None) -> TableRow | None:
+        """The current row of a business key in any projected table, or as it was known; None if there is none.
+
+        Raises:
+            KnownAtRefused: as `positions`.
+            ConfigurationError: no such table.
+        """
+        with translated():
+            reader = self._table(table)
+            self._settle(table, known_at)
+            return reader.current(key) if known_at is None else reader.known(key, known_at)
+
+    def versions(self, table: str, key: str) -> list[TableRow]:
+        """All versions of a business key in any projected table, oldest first; empty if there is none."""
+        with translated():
+            return self._table(table).history(key)
+
+    def rows(self, table: str, *, known_at: KnownAt | None = None, **columns: Any) -> list[TableRow]:
+        """One row of each business key of any projected table, current or as known, that has these values, newest first.
+
+        Raises:
+            KnownAtRefused: as `positions`.
+            ConfigurationError: no such table, or no such column.
+        """
+        with translated():
+            reader = self._table(table)
+            self._settle(table, known_at)
+            return reader.rows(columns, known_at=known_at)
+
+    def _table(self, table: str) -> TableReader:
+        if table not in self._tables:
+            msg = f"there is no projected table {table!r}: there are {', '.join(self._tables)}"
+            raise ConfigurationError(msg)
+        return self._tables[table]
+
+    def _settle(self, table: str, known_at: KnownAt | None) -> None:
+        if known_at is not None:
+            self._settling.through(known_at, [table], self.settings.wait_timeout_s)
 
     def lag(self, table: str = "positions") -> Lag:
         """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
@@ -271,6 +319,7 @@ class Ledger:
     def forget(self) -> None:
         """Drop every state kept in memory: the next command reads the log. For when the log itself was replaced."""
         self._executor.forget()
+        self._settling.forget()
 
     # Life
 

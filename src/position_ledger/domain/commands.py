@@ -6,12 +6,20 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
 from pydantic import BaseModel, model_validator
 
 from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
 from position_ledger.domain.command import Command
+from position_ledger.domain.corrections import (
+    AdjustFee,
+    AmendSettlement,
+    BustTrade,
+    CorrectTrade,
+    SettlePosition,
+    VoidPosition,
+)
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
 from position_ledger.domain.markets.commands import (
@@ -38,12 +46,15 @@ from position_ledger.domain.transfers.commands import (
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
-    "COMMANDS",
     "AdjustCash",
+    "AdjustFee",
     "AmendMarket",
+    "AmendSettlement",
+    "BustTrade",
     "ChangeMarket",
     "ClosePosition",
     "Command",
+    "CorrectTrade",
     "Deposit",
     "DetermineMarket",
     "DisputeMarket",
@@ -68,6 +79,7 @@ __all__ = [
     "TrailingStop",
     "TransferPosition",
     "VoidMarket",
+    "VoidPosition",
     "Withdraw",
 ]
 
@@ -147,14 +159,6 @@ class ClosePosition(_OnPosition, _Execution):
     metadata: Metadata | None = None
 
 
-class SettlePosition(_OnPosition):
-    """Pay out an open position: ``value`` per YES and ``1 - value`` per NO; elsewhere the settlement price."""
-
-    value: Price
-    fee: Money = ZERO
-    fee_currency: Text | None = None
-
-
 class MarkPosition(_OnPosition):
     """Value an open position at the own-side price of one contract; a mark older than the last changes nothing."""
 
@@ -206,38 +210,3 @@ class RecordFill(_Exits, _Execution):
                 if getattr(self, name) is None:
                     raise refusal(Reason.FIELD_MISSING, name)
         return self
-
-
-COMMANDS: Final[dict[str, type[Command]]] = {
-    command.__name__: command
-    for command in (
-        OpenPosition,
-        IncreasePosition,
-        ReducePosition,
-        ClosePosition,
-        SettlePosition,
-        MarkPosition,
-        SetExits,
-        RecordFill,
-        RegisterMarket,
-        ChangeMarket,
-        QuoteMarket,
-        SetMarketStatus,
-        DetermineMarket,
-        DisputeMarket,
-        AmendMarket,
-        SettleMarket,
-        VoidMarket,
-        Deposit,
-        Withdraw,
-        SetOpeningBalance,
-        AdjustCash,
-        RecordCash,
-        MergePair,
-        RecordOpeningPosition,
-        SplitPair,
-        SplitShares,
-        TransferPosition,
-    )
-}
-"""Every command by its name."""

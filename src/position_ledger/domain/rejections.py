@@ -46,6 +46,12 @@ class Reason(Enum):
         "{field} is {value} but must be greater than 0 after rounding to 18 places; the action says the direction",
     )
     NUMBER_NEGATIVE = ("number_negative", _FINAL, "{field} {value} is outside valid range: it must not be negative")
+    PROBABILITY_OUT_OF_RANGE = (
+        "probability_out_of_range",
+        _FINAL,
+        "{field} {value} is outside valid range [0, 1]; percent are divided by 100 first",
+    )
+    COUNT_INVALID = ("count_invalid", _FINAL, "{field} is {value}; it must be a whole number from 0 to 2147483647")
     SIDE_UNKNOWN = ("side_unknown", _FINAL, "{field} is {value}; it must be exactly YES, NO, LONG or SHORT")
     ACTION_UNKNOWN = ("action_unknown", _FINAL, "{field} is {value}; it must be buy or sell")
     ENVIRONMENT_UNKNOWN = ("environment_unknown", _FINAL, "{field} is {value}; it must be live, paper or backtest")
@@ -82,7 +88,38 @@ class Reason(Enum):
         _FINAL,
         "venue_fill_id {value} was recorded before with other content; correct the recorded trade instead",
     )
+    CORRECTION_ID_REUSED = (
+        "correction_id_reused",
+        _FINAL,
+        "{field} {value} was used before for this trade with other content; give the new correction an id of its own",
+    )
     # The ledger as it is: decided by the streams the command addresses.
+    REFERENCE_UNKNOWN = (
+        "reference_unknown",
+        _TRANSIENT,
+        "{field} is {value}, which has no row in {table}; see: position-ledger reference list {table}",
+    )
+    EDGE_UNKNOWN = (
+        "edge_unknown",
+        _TRANSIENT,
+        "edge {value} not found; name one that was detected in the same environment",
+    )
+    EDGE_IS_OTHER = (
+        "edge_is_other",
+        _FINAL,
+        "{field} is {value} but the edge has {held}; leave it out or address the right edge",
+    )
+    EDGE_NOT_LIVE = ("edge_not_live", _FINAL, "edge {value} is {status}; its values do not change any more")
+    EDGE_STATUS_INVALID = (
+        "edge_status_invalid",
+        _FINAL,
+        "edge {value} is {status} and cannot become {wanted}; it goes detected, recommended, acted_on and ends once",
+    )
+    OUT_OF_ORDER = (
+        "out_of_order",
+        _FINAL,
+        "effective_at {value} is before {held}, when it became {status}; a status follows the one before it in time",
+    )
     POSITION_UNKNOWN = ("position_unknown", _TRANSIENT, "position {value} not found; see: position-ledger positions")
     MARKET_UNKNOWN = (
         "market_unknown",
@@ -108,6 +145,27 @@ class Reason(Enum):
         "position_not_open",
         _FINAL,
         "position {value} is {status}, not open; nothing can be traded, marked or closed on it",
+    )
+    POSITION_NOT_SETTLED = (
+        "position_not_settled",
+        _TRANSIENT,
+        "position {value} is {status} and was never settled or voided by its market; there is nothing to amend",
+    )
+    TRADE_UNKNOWN = ("trade_unknown", _TRANSIENT, "trade {value} not found; give TRD- and the number of its fill")
+    FLIP_IS_ONE_TRADE = (
+        "flip_is_one_trade",
+        _FINAL,
+        "trade {value} is one half of a flip: bust it whole, which busts both halves, and record what is right anew",
+    )
+    TRADE_BUSTED = (
+        "trade_busted",
+        _FINAL,
+        "of trade {value} {held} contracts are busted; a correction must leave more than that",
+    )
+    BUST_EXCEEDS_REST = (
+        "bust_exceeds_rest",
+        _FINAL,
+        "quantity {value} exceeds the {held} of the trade that are not busted yet; another bust may be recorded already",
     )
     KEY_MISMATCH = (
         "key_mismatch",
@@ -149,11 +207,10 @@ class Reason(Enum):
         _TRANSIENT,
         "value {value} is not the outcome {held} that the market was determined at; AmendMarket changes it",
     )
-    # A later issue of the project restates positions in effective order and lifts this one.
     TOO_LATE = (
         "too_late",
         _FINAL,
-        "effective_at {value} is before the last fill at {held}; fills are recorded in the order of the venue",
+        "effective_at {value} is before the last fill at {held}; what ends a position comes after all its fills",
     )
     QUANTITY_EXCEEDS_HELD = (
         "quantity_exceeds_held",

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
-from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from position_ledger.domain.numbers import NotNegative, exact
-from position_ledger.domain.rejections import Reason, shown
 from position_ledger.domain.vocabulary import OnExcess
-from position_ledger.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from position_ledger.importing.mapping_files import load, parse, presets
 
 __all__ = ["FillMapping", "load_mapping", "preset_names"]
 
-MAPPING_BYTES_MAX: Final = 1_000_000
 ISO: Final = "iso"
 EPOCHS: Final = {
     "epoch_s": Decimal(1_000_000),
@@ -259,6 +251,11 @@ class FillMapping(_Table):
     amount: AmountCheck = AmountCheck()
     numbers: NumberReading = NumberReading()
 
+    @property
+    def needed(self) -> dict[str, str]:
+        """Every field, and the column that the file must have for it."""
+        return {**self.columns.named, **{f"fill_id ({name})": name for name in self.columns.fill_id_columns}}
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         columns, constants = self.columns.named, self.constants.given
@@ -276,8 +273,8 @@ class FillMapping(_Table):
 
 
 def preset_names() -> list[str]:
-    """Names of the mapping files that ship with the package."""
-    return sorted(one.name.removesuffix(".toml") for one in _presets().iterdir() if one.name.endswith(".toml"))
+    """Names of the mapping files for fills that ship with the package."""
+    return presets()
 
 
 def load_mapping(source: str | Path) -> FillMapping:
@@ -286,50 +283,9 @@ def load_mapping(source: str | Path) -> FillMapping:
     Raises:
         ConfigurationError: there is none, or it cannot be used; names the key and its value.
     """
-    if isinstance(source, str) and not source.endswith(".toml"):
-        if source not in preset_names():
-            msg = (
-                f"mapping {source!r} is no preset ({', '.join(preset_names())}); name one, or a file that ends in .toml"
-            )
-            raise ConfigurationError(msg)
-        return parse_mapping(source, (_presets() / f"{source}.toml").read_text(encoding="utf-8"))
-    path = Path(source)
-    try:
-        if path.stat().st_size > MAPPING_BYTES_MAX:
-            raise ConfigurationError(f"mapping {path} has more than {MAPPING_BYTES_MAX} bytes; is it a mapping file?")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"mapping {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"mapping {path} is not UTF-8 at byte {error.start}; TOML must be") from error
-    return parse_mapping(path.name, text)
+    return load(source, FillMapping)
 
 
 def parse_mapping(name: str, text: str) -> FillMapping:
     """Check the text of a mapping file. Raises `ConfigurationError` with the first thing that is wrong."""
-    try:
-        content = tomllib.loads(text, parse_float=Decimal)
-        return FillMapping.model_validate({"name": name, **content})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"mapping {name} is no TOML: {error}") from error
-    except ValidationError as error:
-        raise ConfigurationError(f"mapping {name}: {_problem(error.errors(include_url=False)[0])}") from error
-
-
-def _problem(details: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in details["loc"])
-    said = details["msg"].removeprefix("Value error, ")
-    with suppress(KeyError):
-        sentence = Reason.of(details["type"]).sentence
-        return sentence.format(field=key, value=shown(details["input"]), command="a mapping")
-    if details["type"] == "missing":
-        return f"{key} is missing"
-    if details["type"] == "extra_forbidden":
-        return f"{key} is no key of a mapping; remove it or correct its name"
-    if isinstance(details["input"], dict | BaseModel):
-        return f"{key}: {said}" if key else said
-    return f"{key} cannot be {shown(details['input'])}: {said[:1].lower()}{said[1:]}"
-
-
-def _presets() -> Any:
-    return files("position_ledger.importing") / "presets"
+    return parse(name, text, FillMapping)

@@ -33,6 +33,12 @@ TOPICS = {
     "position.marked",
     "position.exit_triggered",
     "position.exits_set",
+    "position.late_fill_recorded",
+    "position.trade_busted",
+    "position.trade_corrected",
+    "position.fee_adjusted",
+    "position.settlement_amended",
+    "position.voided",
     "book.position_opened",
     "book.position_closed",
     "position.received",
@@ -47,8 +53,13 @@ TOPICS = {
     "market.amended",
     "market.settled",
     "market.voided",
+    "book.position_reopened",
     "account.cash_moved",
     "account.position_booked",
+    "edge.detected",
+    "edge.revised",
+    "edge.status_changed",
+    "game_state.recorded",
 }
 
 

@@ -22,6 +22,7 @@ from position_ledger.domain.commands import (
     ReducePosition,
     SettlePosition,
 )
+from position_ledger.domain.edges.commands import DetectEdge
 from position_ledger.domain.events import (
     BookPositionClosed,
     BookPositionOpened,
@@ -33,6 +34,7 @@ from position_ledger.domain.events import (
     StreamRef,
 )
 from position_ledger.domain.rejections import CommandRejected, Reason
+from position_ledger.domain.restatements import LateFillRecorded
 from position_ledger.domain.vocabulary import Action, Environment, Status
 from tests.unit.domain.world import NOON, D, World, examples
 
@@ -296,15 +298,15 @@ def test_a_position_that_follows_another_of_its_key_names_it(world: World) -> No
     assert world.open(side="NO").previous is None
 
 
-def test_fills_come_in_the_order_of_the_venue(world: World) -> None:
+def test_fills_count_in_the_order_of_the_venue(world: World) -> None:
     # given a position filled at noon and closed an hour later
     world.fill("buy", 10, ".4", effective_at=NOON)
     world.fill("sell", 10, ".5", effective_at=NOON + timedelta(hours=1))
 
-    # then nothing of its key and side can be earlier, and equal times are in order
-    with pytest.raises(CommandRejected) as caught:
-        world.fill("buy", 1, ".4", effective_at=NOON + timedelta(minutes=59))
-    assert caught.value.reason is Reason.TOO_LATE
+    # then what is earlier is one of its fills, and equal times are in the order of arrival
+    world.fill("buy", 1, ".4", effective_at=NOON + timedelta(minutes=59))
+    world.fill("sell", 1, ".4", effective_at=NOON + timedelta(minutes=59))
+    assert (len(world.positions), world.at("POS-1").restatements, world.at("POS-1").status) == (1, 2, "closed")
     world.fill("buy", 1, ".4", effective_at=NOON + timedelta(hours=1))
     world.fill("buy", 1, ".4", side="NO", effective_at=NOON)
 
@@ -316,19 +318,24 @@ def test_fills_come_in_the_order_of_the_venue(world: World) -> None:
 
 
 @pytest.mark.parametrize("last", [IncreasePosition, ReducePosition])
-def test_a_fill_is_late_by_the_last_fill_not_by_the_opening(world: World, last: type[IncreasePosition]) -> None:
+def test_what_is_late_is_so_by_the_last_fill_not_by_the_opening(world: World, last: type[IncreasePosition]) -> None:
     world.open()
     world.do(last(position_id="POS-1", quantity=1, price=".5", effective_at=NOON + timedelta(hours=1)))
 
+    before = NOON + timedelta(minutes=59)
     for command in (
-        ReducePosition(position_id="POS-1", quantity=1, price=".5", effective_at=NOON + timedelta(minutes=59)),
-        ClosePosition(position_id="POS-1", price=".5", reason="manual", effective_at=NOON + timedelta(minutes=59)),
-        SettlePosition(position_id="POS-1", value=1, effective_at=NOON + timedelta(minutes=59)),
-        RecordFill(position_id="POS-1", action="buy", quantity=1, price=1, effective_at=NOON + timedelta(minutes=59)),
+        ClosePosition(position_id="POS-1", price=".5", reason="manual", effective_at=before),
+        SettlePosition(position_id="POS-1", value=1, effective_at=before),
     ):
         with pytest.raises(CommandRejected) as caught:
             world.do(command)
         assert caught.value.reason is Reason.TOO_LATE
+    for fill in (
+        ReducePosition(position_id="POS-1", quantity=1, price=".5", effective_at=before),
+        RecordFill(position_id="POS-1", action="buy", quantity=1, price=1, effective_at=before),
+    ):
+        decision = world.do(fill)
+        assert isinstance(decision.appends[0].event, LateFillRecorded)
 
 
 def test_a_command_without_a_time_is_never_late(world: World) -> None:
@@ -356,9 +363,11 @@ def test_a_position_can_be_addressed_by_its_handle_in_the_same_batch(world: Worl
 
 def test_an_opening_tells_everything(world: World) -> None:
     """S25, S26, S82."""
+    world.do(DetectEdge(environment="paper", market="KXNBA-CLE", true_win_probability=".5"))
+    edge = len(world.log)
     decision = world.do(
         OpenPosition(
-            environment="paper", account="main", market="KXNBA-CLE", strategy=1, model=2, edge=3, platform="kalshi",
+            environment="paper", account="main", market="KXNBA-CLE", strategy=1, model=2, edge=edge, platform="kalshi",
             side="NO", quantity=100, entry_price="0.42", fee="1.68", target_price=".6", stop_loss_price=".3",
             trailing_stop={"trail_percent": ".1"}, metadata={"why": "test"}, venue="k", venue_fill_id="f", order_id="o",
             liquidity="taker", source="api", effective_at="2026-02-28T19:00:00-05:00",
@@ -373,7 +382,7 @@ def test_an_opening_tells_everything(world: World) -> None:
         "KXNBA-CLE",
         "NO",
     )
-    assert (event.strategy, event.model, event.edge, event.platform) == (1, 2, 3, "kalshi")
+    assert (event.strategy, event.model, event.edge, event.platform) == (1, 2, edge, "kalshi")
     assert (event.metadata, event.fill.metadata) == ({"why": "test"}, None)
     assert (event.fill.venue, event.fill.venue_fill_id, event.fill.order_id) == ("k", "f", "o")
     assert (event.fill.liquidity, event.fill.source) == ("taker", "api")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from position_ledger.domain.commands import (
-    COMMANDS,
+    AmendSettlement,
+    BustTrade,
     ClosePosition,
     Command,
+    CorrectTrade,
     Deposit,
     DetermineMarket,
     DisputeMarket,
@@ -34,8 +37,17 @@ from position_ledger.domain.commands import (
     TransferPosition,
     Withdraw,
 )
+from position_ledger.domain.decisions import COMMANDS, Decision
+from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge
 from position_ledger.domain.errors import LedgerError
-from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
+from position_ledger.domain.games.commands import RecordGameState
+from position_ledger.domain.identity import (
+    content_digest,
+    correction_digest,
+    require_same_command,
+    require_same_correction,
+    require_same_fill,
+)
 from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason, shown
 from tests.unit.domain.world import NOON, D, World
 
@@ -49,6 +61,18 @@ FILL = {
     "environment": "paper", "account": "main", "market": "M", "side": "YES", "action": "sell", "quantity": 10,
     "price": "0.5",
 }  # fmt: skip
+
+
+@dataclass
+class Watched(World):
+    """Knows how long the log was after the last command that was accepted: a refused one must not make it longer."""
+
+    begun_at: int = 0
+
+    def do(self, command: Command) -> Decision:
+        decision = super().do(command)
+        self.begun_at = len(self.log)
+        return decision
 
 
 def opening(**fields: Any) -> Callable[[World], object]:
@@ -113,6 +137,48 @@ def in_market_after(first: Command, command: type[Command], **fields: Any) -> Ca
 HALTED = SetMarketStatus(environment="paper", market="M", status="halted")
 DETERMINED = DetermineMarket(environment="paper", market="M", value=1)
 IN_M = {"account": "main", "side": "YES", "quantity": 1, "entry_price": "0.4"}
+
+
+def edge(**fields: Any) -> Callable[[World], object]:
+    told = {"environment": "paper", "name": "e", "market": "M", "true_win_probability": "0.6"} | fields
+    return lambda world: world.do(DetectEdge(**told))
+
+
+def after_edge(act: Callable[[World], object], *, ended: bool = False) -> Callable[[World], object]:
+    def both(world: World) -> object:
+        edge()(world)
+        if ended:
+            world.do(ChangeEdgeStatus(environment="paper", name="e", status="void"))
+        return act(world)
+
+    return both
+
+
+def with_references(act: Callable[[World], object], **known: set[str | int]) -> Callable[[World], object]:
+    def both(world: World) -> object:
+        world.references |= known
+        return act(world)
+
+    return both
+
+
+BUST = {"trade": "TRD-1", "bust_id": "b-1", "reason": "erroneous", "actor": "desk"}
+
+
+def bust(**fields: Any) -> Callable[[World], object]:
+    return lambda world: world.do(BustTrade(**BUST | fields))
+
+
+def bust_half_of_a_flip(world: World) -> object:
+    world.fill("sell", 15, "0.5", on_excess="flip")
+    return bust(trade=world.trade(2), quantity=1)(world)
+
+
+def correct_what_is_busted(world: World) -> object:
+    bust()(world)
+    return world.do(CorrectTrade(trade="TRD-1", correction_id="c", price=1, reason="venue", actor="desk"))
+
+
 NAN_IN_METADATA = {"edge": float("nan")}
 
 TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
@@ -131,6 +197,16 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         opening(entry_price="-0.4"),
         "entry_price -0.4 is outside valid range: it must not be negative",
     ),
+    (
+        Reason.PROBABILITY_OUT_OF_RANGE,
+        edge(true_win_probability="1.01"),
+        "true_win_probability 1.01 is outside valid range",
+    ),
+    (
+        Reason.COUNT_INVALID,
+        lambda world: world.do(RecordGameState(environment="paper", game_id="G", home_score=-1)),
+        "home_score is -1; it must be a whole number from 0 to 2147483647",
+    ),
     (Reason.SIDE_UNKNOWN, opening(side="yes"), "side is yes; it must be exactly YES, NO, LONG or SHORT"),
     (Reason.ACTION_UNKNOWN, fill(action="hold"), "action is hold; it must be buy or sell"),
     (Reason.ENVIRONMENT_UNKNOWN, opening(environment="prod"), "environment is prod; it must be live, paper or"),
@@ -146,6 +222,33 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     (Reason.FIELD_INVALID, opening(strategy=0), "strategy is 0: it must be the positive whole number of a row"),
     (Reason.COMMAND_ID_REUSED, repeated(require_same_command), "command_id c-1 was used before with other content"),
     (Reason.FILL_ID_REUSED, repeated(require_same_fill), "venue_fill_id f-1 was recorded before with other content"),
+    (
+        Reason.CORRECTION_ID_REUSED,
+        lambda _: require_same_correction(BustTrade(**BUST | {"quantity": 2}), correction_digest(BustTrade(**BUST))),
+        "bust_id b-1 was used before for this trade with other content",
+    ),
+    (
+        Reason.REFERENCE_UNKNOWN,
+        with_references(opening(strategy=2), strategy={1}),
+        "strategy is 2, which has no row in strategies; see: position-ledger reference list strategies",
+    ),
+    (Reason.EDGE_UNKNOWN, opening(edge=99), "edge 99 not found; name one that was detected"),
+    (Reason.EDGE_IS_OTHER, after_edge(edge(market="N")), "market is N but the edge has M"),
+    (Reason.EDGE_NOT_LIVE, after_edge(edge(true_win_probability=".7"), ended=True), "edge e is void; its values"),
+    (
+        Reason.EDGE_STATUS_INVALID,
+        after_edge(lambda world: world.do(ChangeEdgeStatus(environment="paper", name="e", status="acted_on"))),
+        "edge e is detected and cannot become acted_on",
+    ),
+    (
+        Reason.OUT_OF_ORDER,
+        after_edge(
+            lambda world: world.do(
+                ChangeEdgeStatus(environment="paper", name="e", status="void", effective_at=NOON - timedelta(seconds=1))
+            )
+        ),
+        "effective_at 2026-03-01T11:59:59+00:00 is before 2026-03-01T12:00:00+00:00, when it became detected",
+    ),
     (
         Reason.POSITION_UNKNOWN,
         lambda world: world.do(MarkPosition(position_id="POS-99", price="0.5")),
@@ -176,6 +279,15 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         after_closing(MarkPosition, price="0.5"),
         "position POS-1 is closed, not open",
     ),
+    (
+        Reason.POSITION_NOT_SETTLED,
+        on_position(AmendSettlement, value=1),
+        "position POS-1 is open and was never settled or voided",
+    ),
+    (Reason.TRADE_UNKNOWN, bust(trade="TRD-99"), "trade TRD-99 not found"),
+    (Reason.FLIP_IS_ONE_TRADE, bust_half_of_a_flip, "is one half of a flip: bust it whole"),
+    (Reason.TRADE_BUSTED, correct_what_is_busted, "of trade TRD-1 10 contracts are busted"),
+    (Reason.BUST_EXCEEDS_REST, bust(quantity=11), "quantity 11 exceeds the 10 of the trade that are not busted yet"),
     (
         Reason.KEY_MISMATCH,
         fill(position_id="POS-1", account="other"),
@@ -218,7 +330,7 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     ),
     (
         Reason.TOO_LATE,
-        on_position(ReducePosition, quantity=1, price="0.5", effective_at=NOON - timedelta(seconds=1)),
+        on_position(ClosePosition, price="0.5", reason="manual", effective_at=NOON - timedelta(seconds=1)),
         "effective_at 2026-03-01T11:59:59+00:00 is before the last fill at 2026-03-01T12:00:00+00:00",
     ),
     (
@@ -263,9 +375,8 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
 @pytest.mark.parametrize(("reason", "act", "message"), TABLE, ids=[row[0].code for row in TABLE])
 def test_every_reason(reason: Reason, act: Callable[[World], object], message: str) -> None:
     # given one open position, YES 10 @ .40
-    world = World()
+    world = Watched()
     world.open()
-    log = len(world.log)
 
     # when
     with pytest.raises(CommandRejected) as caught:
@@ -276,11 +387,7 @@ def test_every_reason(reason: Reason, act: Callable[[World], object], message: s
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, LedgerError)
-    first = {Reason.POSITION_NOT_OPEN: 3, Reason.BALANCE_ALREADY_SET: 1, Reason.INSUFFICIENT_FUNDS: 1}
-    first |= dict.fromkeys((Reason.MARKET_NOT_OPEN, Reason.OUTCOME_DIFFERS), 2)
-    first |= dict.fromkeys((Reason.MARKET_EXISTS, Reason.MARKET_STATUS_WRONG, Reason.SIDE_NOT_IN_MARKET), 1)
-    first |= dict.fromkeys((Reason.MARKET_CURRENCY, Reason.PRICE_NOT_ON_TICK), 1)
-    assert len(world.log) == log + first.get(reason, 0)
+    assert len(world.log) == world.begun_at
 
 
 def test_the_table_has_every_reason_once() -> None:
@@ -296,6 +403,15 @@ def test_only_what_other_commands_can_cure_is_transient() -> None:
         Reason.MARKET_NOT_OPEN,
         Reason.OUTCOME_DIFFERS,
         Reason.POSITION_UNKNOWN,
+        Reason.QUANTITY_EXCEEDS_HELD,
+        Reason.INSUFFICIENT_FUNDS,
+        Reason.REFERENCE_UNKNOWN,
+        Reason.EDGE_UNKNOWN,
+        Reason.POSITION_UNKNOWN,
+        Reason.QUANTITY_EXCEEDS_HELD,
+        Reason.POSITION_UNKNOWN,
+        Reason.POSITION_NOT_SETTLED,
+        Reason.TRADE_UNKNOWN,
         Reason.QUANTITY_EXCEEDS_HELD,
         Reason.INSUFFICIENT_FUNDS,
     }

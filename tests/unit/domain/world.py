@@ -51,6 +51,8 @@ class World:
     log: list[Append] = field(default_factory=list)
     names: dict[str | int, UUID] = field(default_factory=dict)
     minted: int = 0
+    references: dict[str, set[str | int]] = field(default_factory=dict)
+    """Rows of the reference tables that are in use, by the field that names them."""
 
     def position(self, ref: str | int | Handle) -> Located:
         stream = self.names.get(ref.name if isinstance(ref, Handle) else ref)
@@ -62,11 +64,17 @@ class World:
         return self.states.get(stream)
 
     def located(self, ref: str | int, family: Family) -> tuple[UUID, Any]:
-        stream = self.position(ref).stream if family is POSITION else self.names[ref]
+        stream = self.position(ref).stream if family is POSITION else self._numbered(ref, family)
         state = self.states[stream]
         if not isinstance(state, family.state):
             raise LookupError(ref)  # noqa: TRY004 - as the store answers
         return stream, state
+
+    def _numbered(self, ref: str | int, family: Family) -> UUID:
+        place = self.event_place(int(str(ref).removeprefix(family.prefix or "")))
+        if place is None:
+            raise LookupError(ref)
+        return place[0]
 
     def journal(self, stream: UUID) -> tuple[Append, ...]:
         return tuple(one for one in self.log if one.stream == stream and not isinstance(one.event, PositionMarked))
@@ -86,6 +94,9 @@ class World:
         book = self.states.get(book_stream(key), Book())
         assert isinstance(book, Book)
         return book
+
+    def reference(self, field: str, value: str | int) -> bool:
+        return field not in self.references or value in self.references[field]
 
     def new_stream(self) -> UUID:
         self.minted += 1
@@ -120,6 +131,11 @@ class World:
         return self.do(
             RecordFill(**key | {"action": action, "quantity": quantity, "price": price, "fee": fee} | fields)
         )
+
+    def trade(self, fill: int) -> str:
+        """Return the TRD-n of the fill-th fill that was recorded, 1-based."""
+        fills = [number for number, one in enumerate(self.log, 1) if getattr(one.event, "fill", None) is not None]
+        return f"TRD-{fills[fill - 1]}"
 
     def at(self, ref: str) -> Position:
         """Return the present state of a position."""
