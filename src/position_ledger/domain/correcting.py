@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain.draft import Decision, Draft, effective_time
-from position_ledger.domain.journal import FillFact, Verdict, read_journal
-from position_ledger.domain.legs import require_in_order, require_prices, require_same_currency
+from position_ledger.domain.journal import FillFact, Verdict, read_journal, read_journals
+from position_ledger.domain.legs import require_in_order, require_prices, require_restatable, require_same_currency
 from position_ledger.domain.numbers import ZERO, amount_of, minus, plus, pro_rata
 from position_ledger.domain.parts import StreamRef, TradeNow
 from position_ledger.domain.position import Position
@@ -74,7 +74,7 @@ def bust_trade(command: BustTrade, streams: Streams, now: datetime) -> Decision:
     quantity = command.quantity or rest
     if not rest or quantity > rest:
         raise CommandRejected(Reason.BUST_EXCEEDS_REST, command, value=quantity or command.trade, held=rest)
-    legs = _legs_of_flip(trade, streams)
+    legs = _legs_of_flip(command, trade, streams)
     if len(legs) > 1 and (quantity != rest or command.fee is not None):
         raise CommandRejected(Reason.FLIP_IS_ONE_TRADE, command, value=command.trade)
     draft = Draft(streams, now)
@@ -98,16 +98,16 @@ def _bust(draft: Draft, command: BustTrade, trade: _Trade, quantity: Decimal) ->
     _book(draft, TradeBusted, command, trade, corrected, says)
 
 
-def _legs_of_flip(trade: _Trade, streams: Streams) -> list[_Trade]:
-    """All legs of a flip, the given one first: an execution that left one side and entered the other. Else just it."""
+def _legs_of_flip(command: Any, trade: _Trade, streams: Streams) -> list[_Trade]:
+    """All legs of an execution that touched both sides (a flip, netting, a pair), the given one first; else just it."""
     legs, link = [trade], trade.fact.fill.linked
     while link is not None and (link.stream, link.version) != (trade.stream, trade.fact.version):
-        leg = _trade_at(trade.ref, link.stream, link.version, streams)
+        leg = _trade_at(command, link.stream, link.version, streams)
         if leg is None:
             raise TypeError(f"a leg of trade {trade.ref} is not in the log; the log is damaged")
         legs.append(leg)
         link = leg.fact.fill.linked
-    return legs if len({leg.fact.is_entry for leg in legs}) > 1 else [trade]
+    return legs if len({leg.position.side for leg in legs}) > 1 else [trade]
 
 
 # Corrections
@@ -118,7 +118,7 @@ def correct_trade(command: CorrectTrade, streams: Streams, now: datetime) -> Dec
     trade = _trade(command, streams)
     fact, fill = trade.fact, trade.fact.fill
     require_prices(command, trade.position.side, price=command.price)
-    if fill.linked is not None and len(_legs_of_flip(trade, streams)) > 1 and _is_more_than_a_fee(command):
+    if fill.linked is not None and len(_legs_of_flip(command, trade, streams)) > 1 and _is_more_than_a_fee(command):
         raise CommandRejected(Reason.FLIP_IS_ONE_TRADE, command, value=command.trade)
     quantity = command.quantity or fill.quantity
     if quantity <= fact.busted_quantity:
@@ -293,19 +293,27 @@ def _key(command: Any, stream: UUID, version: int) -> str:
 def _trade(command: Any, streams: Streams) -> _Trade:
     """Find the trade that a command is about. Raises `CommandRejected` (trade_unknown)."""
     place = streams.event_place(_number_of(command.trade))
-    trade = _trade_at(command.trade, *place, streams) if place else None
+    trade = _trade_at(command, *place, streams) if place else None
     if trade is None:
         raise CommandRejected(Reason.TRADE_UNKNOWN, command, value=command.trade)
     return trade
 
 
-def _trade_at(ref: str, stream: UUID, version: int, streams: Streams) -> _Trade | None:
+def _trade_at(command: Any, stream: UUID, version: int, streams: Streams) -> _Trade | None:
     position = streams.state(stream)
     if not isinstance(position, Position):
         return None
-    journal = read_journal(streams.journal(stream))
-    fact = journal.fill(version)
-    return _Trade(ref, stream, position, journal, fact) if fact else None
+    journals = read_journals(streams.journal(stream))
+    for journal in reversed(journals):
+        fact = journal.fill(version)
+        if fact is not None:
+            times = [fact.at, getattr(command, "execution_time", None) or fact.at]
+            require_restatable(command, journals[-1], min(times))
+            if journal is journals[-1]:
+                return _Trade(command.trade, stream, position, journal, fact)
+            at, base = fact.at.isoformat(), journals[-1].base
+            raise CommandRejected(Reason.HANDED_ON, command, value=at, held=base.at.isoformat() if base else at)
+    return None
 
 
 def _number_of(ref: str) -> int:

@@ -3,12 +3,15 @@
 A fact counts at its own time, whenever it became known: facts are ordered by (effective time, version of the event that
 recorded them). A settlement or void is none of them: it comes last, whatever its time. `_READERS` is the table from
 event to fact; a kind of event that brings facts of its own adds a reader here and a step in `restating`.
+
+A position that was received, transferred in part or split begins anew there: what other accounts took over, or count
+otherwise since, is not restated. So its life is a row of journals, and only the last one can still change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -28,6 +31,7 @@ from position_ledger.domain.restatements import (
     TradeBusted,
     TradeCorrected,
 )
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,10 +40,10 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.draft import Append
     from position_ledger.domain.event import Event
-    from position_ledger.domain.parts import Fill, TradeNow
+    from position_ledger.domain.parts import Figures, Fill, TradeNow
     from position_ledger.domain.vocabulary import Side
 
-__all__ = ["Fact", "FillFact", "Journal", "Verdict", "in_order", "read_journal"]
+__all__ = ["Base", "Fact", "FillFact", "Journal", "Verdict", "in_order", "read_journal", "read_journals"]
 
 
 class Fact(Protocol):
@@ -110,12 +114,27 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
-    """The opening, the facts in effective order, and what the market did last."""
+class Base:
+    """Where a journal begins, when that is not an opening fill: figures that are not restated."""
 
-    opened: PositionOpened
-    opened_at: datetime
-    facts: tuple[Fact, ...]
+    version: int
+    at: datetime
+    event: PositionReceived | PositionTransferred | SharesSplit
+
+    @property
+    def figures(self) -> Figures:
+        """Of the position there."""
+        return self.event.figures
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The facts in effective order since the opening or the base, and what the market did last."""
+
+    opened: PositionOpened | None
+    """The opening with its fill; None: the journal begins with its base."""
+    base: Base | None
+    facts: tuple[Fact, ...] = ()
     verdict: Verdict | None = None
 
     def fill(self, version: int) -> FillFact | None:
@@ -133,27 +152,38 @@ def in_order(facts: Iterable[Fact]) -> tuple[Fact, ...]:
     return tuple(sorted(facts, key=attrgetter("at", "version")))
 
 
-@dataclass(slots=True)
-class _Pages:
-    side: Side
-    facts: dict[int, Fact] = field(default_factory=dict)
-    verdict: Verdict | None = None
-
-
 def read_journal(appends: Iterable[Append]) -> Journal:
-    """Read the events of one position, by version. Events that bring no facts are passed over."""
-    stream = iter(appends)
-    first = next(stream)
-    opened = first.event
-    if not isinstance(opened, PositionOpened):
-        raise TypeError(f"a position begins with {type(opened).__name__}; the log is damaged")
-    pages = _Pages(opened.side)
-    pages.facts[first.version] = FillFact(first.version, first.effective_at, is_entry=True, fill=opened.fill)
-    for append in stream:
-        reader = _READERS.get(type(append.event))
-        if reader is not None:
-            reader(pages, append)
-    return Journal(opened, first.effective_at, in_order(pages.facts.values()), pages.verdict)
+    """Read the events of one position, by version, into the journal that can still change."""
+    return read_journals(appends)[-1]
+
+
+def read_journals(appends: Iterable[Append]) -> list[Journal]:
+    """Read the whole life of a position. Events that bring no facts are passed over."""
+    journals: list[_Pages] = []
+    for append in appends:
+        event = append.event
+        if isinstance(event, PositionOpened):
+            journals.append(_Pages(event.side, opened=event))
+            journals[-1].facts[append.version] = FillFact(append.version, append.effective_at, True, event.fill)  # noqa: FBT003
+        elif isinstance(event, PositionReceived):
+            journals.append(_Pages(event.side, base=Base(append.version, append.effective_at, event)))
+        elif isinstance(event, PositionTransferred | SharesSplit):
+            journals.append(_Pages(journals[-1].side, base=Base(append.version, append.effective_at, event)))
+        elif reader := _READERS.get(type(event)):
+            reader(journals[-1], append)
+    return [pages.journal() for pages in journals]
+
+
+class _Pages:
+    def __init__(self, side: Side, opened: PositionOpened | None = None, base: Base | None = None) -> None:
+        self.side = side
+        self.opened = opened
+        self.base = base
+        self.facts: dict[int, Fact] = {}
+        self.verdict: Verdict | None = None
+
+    def journal(self) -> Journal:
+        return Journal(self.opened, self.base, in_order(self.facts.values()), self.verdict)
 
 
 def _traded(pages: _Pages, append: Append) -> None:

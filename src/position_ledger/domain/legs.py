@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from position_ledger.domain.book import BookKey
     from position_ledger.domain.commands import Command
     from position_ledger.domain.draft import Draft, Streams
+    from position_ledger.domain.journal import Journal
     from position_ledger.domain.position import Position
     from position_ledger.domain.vocabulary import Side
 
@@ -48,6 +49,7 @@ __all__ = [
     "may_still_change",
     "require_in_order",
     "require_prices",
+    "require_restatable",
     "require_same_currency",
 ]
 
@@ -75,6 +77,8 @@ class Leg:
     position: Position | None = None
     opening: Opening | None = None
     """Given exactly when there is no position yet."""
+    fee_charged: Decimal | None = None
+    """What the venue charged in another currency than the position's."""
     dust_excess: Decimal = ZERO
     is_dust_left: bool = False
     exit_reason: str = "fill"
@@ -134,6 +138,7 @@ def _fill(leg: Leg, shared: dict[str, Any], realized_gross: Decimal = ZERO) -> F
         price=price,
         amount=amount,
         fee=fee,
+        fee_charged=leg.fee_charged,
         realized_gross=realized_gross,
         dust_excess=leg.dust_excess,
         is_dust_left=leg.is_dust_left,
@@ -180,8 +185,9 @@ def _book_late(draft: Draft, leg: Leg, position: Position, shared: dict[str, Any
     """Put an execution in its place among those that are known already, and fold all of them again."""
     fill = _fill(leg, shared)
     fact = FillFact(position.version + 1, draft.effective_at, leg.is_entry, fill, leg.exit_reason)
-    journal = read_journal(draft.streams.journal(leg.stream)).with_fact(fact)
-    restated, folding = restate(position, journal)
+    journal = read_journal(draft.streams.journal(leg.stream))
+    require_restatable(None, journal, fact.at)
+    restated, folding = restate(position, journal.with_fact(fact))
     event = LateFillRecorded(
         effect=PositionEffect.INCREASE if leg.is_entry else PositionEffect.REDUCE,
         exit_reason=leg.exit_reason,
@@ -219,7 +225,15 @@ def held_then(located: Located, streams: Streams, at: datetime) -> Decimal:
     position = located.position
     if not is_late(position, at):
         return position.quantity
-    return held_at(position, read_journal(streams.journal(located.stream)), at)
+    journal = read_journal(streams.journal(located.stream))
+    require_restatable(None, journal, at)
+    return held_at(position, journal, at)
+
+
+def require_restatable(command: object, journal: Journal, at: datetime) -> None:
+    """Refuse to change what was before the position was received, transferred or split."""
+    if journal.base is not None and at < journal.base.at:
+        raise CommandRejected(Reason.HANDED_ON, command, value=at.isoformat(), held=journal.base.at.isoformat())
 
 
 _CAN_CHANGE = (Status.CLOSED, Status.SETTLED, Status.VOIDED)

@@ -183,7 +183,12 @@ def _transferred(position: Position, event: Event, effective_at: datetime) -> _C
 def _split(position: Position, event: Event, effective_at: datetime) -> _Changes:
     split = cast("SharesSplit", event)
     names = ("target_price", "stop_loss_price", "trailing_stop")
-    return {**_filled(position, event, effective_at), **{name: getattr(split, name) for name in names}}
+    mark_price = None if position.mark_price is None else split.figures.current_price
+    return {
+        **_filled(position, event, effective_at),
+        "mark_price": mark_price,
+        **{name: getattr(split, name) for name in names},
+    }
 
 
 def _marked(position: Position, event: Event, effective_at: datetime) -> _Changes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from position_ledger.domain.journal import Fact, Journal, Verdict
     from position_ledger.domain.position import Position
 
-__all__ = ["Folding", "begin", "folded", "held_at", "payout", "restate", "settle", "step"]
+__all__ = ["Folding", "begin", "first_entry", "folded", "held_at", "payout", "restate", "settle", "step"]
 
 BUSTED = "busted"
 """Exit reason of a position without any fill left."""
@@ -66,11 +67,14 @@ class Folding:
 
 
 def begin(position: Position, journal: Journal, quote: Decimal) -> Folding:
-    """Start before the first fact, with nothing held."""
-    price = journal.opened.fill.price
-    return Folding(
-        msgspec.structs.replace(position, **_NOTHING | {"entry_price": price, "current_price": quote}), quote
-    )
+    """Start before the first fact, with nothing held or with what the base left."""
+    if journal.base is not None:
+        return Folding(
+            msgspec.structs.replace(position, **journal.base.figures.__dict__), quote, entry_time=position.entry_time
+        )
+    price = journal.opened.fill.price if journal.opened else ZERO
+    nothing = _NOTHING | {"entry_price": price, "current_price": quote}
+    return Folding(msgspec.structs.replace(position, **nothing), quote)
 
 
 def step(folding: Folding, fact: Fact) -> None:
@@ -103,7 +107,7 @@ def restate(position: Position, journal: Journal) -> tuple[Restated, Folding]:
     """Fold the journal again and tell all that may differ from the present position."""
     folding = folded(position, journal)
     after = folding.position
-    entry_time = folding.entry_time or journal.opened_at
+    entry_time = folding.entry_time or _opened_at(journal)
     is_marked = _is_marked(position, folding.entry_time)
     restated = Restated(
         figures=figures_of(after),
@@ -136,10 +140,17 @@ def _outcome(folding: Folding, journal: Journal) -> dict[str, Any]:
     return {"status": Status.CLOSED, "exit_time": last.at, "exit_reason": getattr(last, "exit_reason", "fill")}
 
 
+def _opened_at(journal: Journal) -> datetime:
+    """When the fill that opened the position was; where the journal begins, if no fill did."""
+    first = journal.base or min(journal.facts, key=attrgetter("version"))
+    return first.at
+
+
 def _last_fill_at(journal: Journal) -> datetime:
     """Latest time of what counts; of all that was recorded, if nothing counts any more."""
-    times = [fact.at for fact in journal.facts if fact.counts] or [fact.at for fact in journal.facts]
-    return max([*times, journal.verdict.at] if journal.verdict else times)
+    times = [one.at for one in (journal.base, journal.verdict) if one is not None]
+    times += [fact.at for fact in journal.facts if fact.counts]
+    return max(times or [fact.at for fact in journal.facts])
 
 
 def _is_dust(folding: Folding) -> bool:
@@ -151,11 +162,18 @@ def _is_dust(folding: Folding) -> bool:
 
 def _quote(position: Position, journal: Journal) -> Decimal:
     """Take the last mark, unless it is before the first entry that counts; then that entry's price."""
-    entries = (one for one in journal.facts if isinstance(one, FillFact) and one.is_entry and one.counts)
-    first = next(entries, None)
+    if journal.base is not None:
+        return journal.base.figures.current_price if position.mark_price is None else position.mark_price
+    first = first_entry(journal)
     if position.mark_price is not None and _is_marked(position, first.at if first else None):
         return position.mark_price
-    return first.fill.price if first else journal.opened.fill.price
+    return first.fill.price if first else journal.opened.fill.price if journal.opened else ZERO
+
+
+def first_entry(journal: Journal) -> FillFact | None:
+    """Find the first entry that counts."""
+    entries = (one for one in journal.facts if isinstance(one, FillFact) and one.is_entry and one.counts)
+    return next(entries, None)
 
 
 def _is_marked(position: Position, entry_time: datetime | None) -> bool:

@@ -109,6 +109,12 @@ def funded(command: type[Command], **fields: Any) -> Callable[[World], object]:
     return act
 
 
+def pays_in_contracts(world: World) -> object:
+    world.do(RegisterMarket(environment="paper", market="BTC", kind="spot", base_asset="BTC"))
+    fields = {"market": "BTC", "side": "LONG", "action": "buy", "quantity": 2, "fee": 2, "fee_currency": "BTC"}
+    return world.do(RecordFill(**FILL | fields))
+
+
 def repeated(check: Callable[[Command, bytes], None]) -> Callable[[World], object]:
     first = OpenPosition(**OPENING, command_id="c-1", venue_fill_id="f-1")
     other = OpenPosition(**OPENING | {"quantity": 11}, command_id="c-1", venue_fill_id="f-1")
@@ -172,6 +178,12 @@ def bust(**fields: Any) -> Callable[[World], object]:
 def bust_half_of_a_flip(world: World) -> object:
     world.fill("sell", 15, "0.5", on_excess="flip")
     return bust(trade=world.trade(2), quantity=1)(world)
+
+
+def bust_of_what_was_handed_on(world: World) -> object:
+    world.later(seconds=1)
+    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=4))
+    return bust()(world)
 
 
 def correct_what_is_busted(world: World) -> object:
@@ -309,6 +321,11 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "fee_currency EUR is not the currency USD of the position",
     ),
     (
+        Reason.FEE_TAKES_ALL,
+        pays_in_contracts,
+        "fee 2 in the base asset takes all of the 2 contracts",
+    ),
+    (
         Reason.ENTRY_PRICE_OUT_OF_RANGE,
         opening(entry_price="0.995"),
         "entry_price 0.995 is outside valid range [0.01, 0.99]",
@@ -332,6 +349,11 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         Reason.TOO_LATE,
         on_position(ClosePosition, price="0.5", reason="manual", effective_at=NOON - timedelta(seconds=1)),
         "effective_at 2026-03-01T11:59:59+00:00 is before the last fill at 2026-03-01T12:00:00+00:00",
+    ),
+    (
+        Reason.HANDED_ON,
+        bust_of_what_was_handed_on,
+        "effective_at 2026-03-01T12:00:00+00:00 is before 2026-03-01T12:00:01+00:00, when the position was received",
     ),
     (
         Reason.QUANTITY_EXCEEDS_HELD,
@@ -398,18 +420,13 @@ def test_the_table_has_every_reason_once() -> None:
 def test_only_what_other_commands_can_cure_is_transient() -> None:
     transient = {reason for reason in Reason if reason.transient}
     assert transient == {
+        Reason.REFERENCE_UNKNOWN,
+        Reason.EDGE_UNKNOWN,
+        Reason.POSITION_UNKNOWN,
         Reason.MARKET_UNKNOWN,
         Reason.MARKET_STATUS_WRONG,
         Reason.MARKET_NOT_OPEN,
         Reason.OUTCOME_DIFFERS,
-        Reason.POSITION_UNKNOWN,
-        Reason.QUANTITY_EXCEEDS_HELD,
-        Reason.INSUFFICIENT_FUNDS,
-        Reason.REFERENCE_UNKNOWN,
-        Reason.EDGE_UNKNOWN,
-        Reason.POSITION_UNKNOWN,
-        Reason.QUANTITY_EXCEEDS_HELD,
-        Reason.POSITION_UNKNOWN,
         Reason.POSITION_NOT_SETTLED,
         Reason.TRADE_UNKNOWN,
         Reason.QUANTITY_EXCEEDS_HELD,
@@ -497,7 +514,6 @@ def test_what_the_column_cannot_hold(value: object) -> None:
         ("trailing_stop", {"trail_amount": "0.1", "activation_price": 2}, Reason.PRICE_OUT_OF_RANGE),
         ("entry_price", "0.009999999999999999", Reason.ENTRY_PRICE_OUT_OF_RANGE),
         ("entry_price", "1.5", Reason.ENTRY_PRICE_OUT_OF_RANGE),
-        ("fee_currency", "EUR", Reason.FEE_CURRENCY_UNSUPPORTED),
     ],
 )
 def test_bad_fields_of_an_opening(field: str, value: object, reason: Reason) -> None:
