@@ -9,17 +9,17 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from position_ledger.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from position_ledger.importing.mapping import FileLayout, FillMapping
+    from position_ledger.importing.mapping import FileLayout
 
-__all__ = ["FileDamaged", "Table", "digest_of", "open_table"]
+__all__ = ["FileColumns", "FileDamaged", "FileMapping", "Table", "digest_of", "open_table"]
 
 GZIP: Final = b"\x1f\x8b"
 ARCHIVES: Final = {b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2", b"\xfd7zXZ\x00": "packed by xz"}
@@ -28,6 +28,38 @@ BYTE_ORDER_MARK: Final = "\ufeff"
 
 class FileDamaged(LedgerError):
     """The file cannot be read as the mapping describes; nothing was imported. The message names what is wrong."""
+
+
+class FileColumns(Protocol):
+    """Which columns a mapping needs."""
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        """Field to column."""
+
+    @property
+    def also_needed(self) -> Mapping[str, str]:
+        """Further columns, under the words that a message calls them by."""
+
+    @property
+    def time(self) -> str:
+        """The column that has the time of the row."""
+
+
+class FileMapping(Protocol):
+    """The part of a mapping that opening a file needs."""
+
+    @property
+    def name(self) -> str:
+        """Of the preset or the file, for messages."""
+
+    @property
+    def file(self) -> FileLayout:
+        """How the text of the file is cut into rows and cells."""
+
+    @property
+    def columns(self) -> FileColumns:
+        """Which columns must be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +84,7 @@ def digest_of(path: Path) -> str:
 
 
 @contextmanager
-def open_table(path: Path, mapping: FillMapping) -> Iterator[Table]:
+def open_table(path: Path, mapping: FileMapping) -> Iterator[Table]:
     """Open the file for reading once, from its first row to its last.
 
     Raises:
@@ -110,8 +142,8 @@ def _header(records: Iterator[list[str]], path: Path) -> tuple[str, ...]:
     return tuple(name.strip() for name in header)
 
 
-def _require_columns(header: Sequence[str], mapping: FillMapping, path: Path) -> None:
-    wanted = {**mapping.columns.named, **{f"fill_id ({name})": name for name in mapping.columns.fill_id_columns}}
+def _require_columns(header: Sequence[str], mapping: FileMapping, path: Path) -> None:
+    wanted = {**mapping.columns.named, **mapping.columns.also_needed}
     for field, column in wanted.items():
         found = header.count(column)
         if found != 1:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -22,7 +22,17 @@ from position_ledger.errors import ConfigurationError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["FillMapping", "load_mapping", "preset_names"]
+__all__ = [
+    "FileLayout",
+    "FillMapping",
+    "MappingTable",
+    "NumberReading",
+    "TimeReading",
+    "load",
+    "load_mapping",
+    "parse",
+    "preset_names",
+]
 
 MAPPING_BYTES_MAX: Final = 1_000_000
 ISO: Final = "iso"
@@ -88,6 +98,7 @@ def _format(value: str) -> str:
     return value
 
 
+MappingT = TypeVar("MappingT", bound=BaseModel)
 Name = Annotated[str, Field(min_length=1)]
 Scale = Annotated[Decimal, BeforeValidator(_scale)]
 PositiveScale = Annotated[Decimal, BeforeValidator(_positive_scale)]
@@ -97,11 +108,13 @@ Encoding = Annotated[str, AfterValidator(_encoding)]
 TimeFormat = Annotated[str, AfterValidator(_format)]
 
 
-class _Table(BaseModel):
+class MappingTable(BaseModel):
+    """A table of a mapping file: unknown keys are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class FileLayout(_Table):
+class FileLayout(MappingTable):
     """How the text of the file is cut into rows and cells."""
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
@@ -113,7 +126,7 @@ class FileLayout(_Table):
     """Names of the columns of a file without a header."""
 
 
-class Columns(_Table):
+class Columns(MappingTable):
     """Which column of the file has which field of a fill."""
 
     account: Name | None = None
@@ -147,8 +160,13 @@ class Columns(_Table):
         """The columns that make the venue's id; none: the file has no ids."""
         return (self.fill_id,) if isinstance(self.fill_id, str) else self.fill_id or ()
 
+    @cached_property
+    def also_needed(self) -> dict[str, str]:
+        """Columns beside those of `named` that the file must have, as messages call them."""
+        return {f"fill_id ({name})": name for name in self.fill_id_columns}
 
-class Constants(_Table):
+
+class Constants(MappingTable):
     """Values that are the same for every row."""
 
     account: Name | None = None
@@ -169,7 +187,7 @@ class Constants(_Table):
         return {field: str(value) for field, value in self if value is not None}
 
 
-class TimeReading(_Table):
+class TimeReading(MappingTable):
     """How the time of a row is read."""
 
     formats: Annotated[tuple[TimeFormat, ...], Field(min_length=1)] = (ISO,)
@@ -190,7 +208,7 @@ class TimeReading(_Table):
         return self
 
 
-class PriceReading(_Table):
+class PriceReading(MappingTable):
     """What the price column quotes."""
 
     space: Literal["own", "yes"] = "own"
@@ -199,7 +217,7 @@ class PriceReading(_Table):
     """What one unit of the column is worth: 0.01 for cents and percent."""
 
 
-class QuantityReading(_Table):
+class QuantityReading(MappingTable):
     """What the quantity column counts."""
 
     scale: PositiveScale = Decimal(1)
@@ -207,20 +225,20 @@ class QuantityReading(_Table):
     """Of a negative quantity: a reject; or it is the action, below zero a sell; or it says nothing."""
 
 
-class FeeReading(_Table):
+class FeeReading(MappingTable):
     """What the fee column says; above zero is a charge, -1 as scale where it is a cash flow."""
 
     scale: Scale = Decimal(1)
 
 
-class AmountCheck(_Table):
+class AmountCheck(MappingTable):
     """How far quantity * price may be from the amount column, whatever its sign."""
 
     scale: Scale = Decimal(1)
     tolerance: NotNegative = Decimal("0.01")
 
 
-class NumberReading(_Table):
+class NumberReading(MappingTable):
     """How numbers are written."""
 
     decimal: Literal[".", ","] = "."
@@ -236,7 +254,7 @@ class NumberReading(_Table):
         return self
 
 
-class FillMapping(_Table):
+class FillMapping(MappingTable):
     """One mapping file."""
 
     name: str
@@ -275,24 +293,28 @@ class FillMapping(_Table):
         return self
 
 
-def preset_names() -> list[str]:
+def preset_names(folder: str = "") -> list[str]:
     """Names of the mapping files that ship with the package."""
-    return sorted(one.name.removesuffix(".toml") for one in _presets().iterdir() if one.name.endswith(".toml"))
+    return sorted(one.name.removesuffix(".toml") for one in _presets(folder).iterdir() if one.name.endswith(".toml"))
 
 
 def load_mapping(source: str | Path) -> FillMapping:
-    """Read a preset by its name, or a mapping file by its path, which ends in ``.toml``.
+    """Read a mapping of fills, see `load`."""
+    return load(source, FillMapping)
+
+
+def load(source: str | Path, kind: type[MappingT], folder: str = "") -> MappingT:
+    """Read a preset of a folder by its name, or a mapping file by its path, which ends in ``.toml``.
 
     Raises:
         ConfigurationError: there is none, or it cannot be used; names the key and its value.
     """
     if isinstance(source, str) and not source.endswith(".toml"):
-        if source not in preset_names():
-            msg = (
-                f"mapping {source!r} is no preset ({', '.join(preset_names())}); name one, or a file that ends in .toml"
-            )
+        known = preset_names(folder)
+        if source not in known:
+            msg = f"mapping {source!r} is no preset ({', '.join(known)}); name one, or a file that ends in .toml"
             raise ConfigurationError(msg)
-        return parse_mapping(source, (_presets() / f"{source}.toml").read_text(encoding="utf-8"))
+        return parse(source, (_presets(folder) / f"{source}.toml").read_text(encoding="utf-8"), kind)
     path = Path(source)
     try:
         if path.stat().st_size > MAPPING_BYTES_MAX:
@@ -302,14 +324,19 @@ def load_mapping(source: str | Path) -> FillMapping:
         raise ConfigurationError(f"mapping {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"mapping {path} is not UTF-8 at byte {error.start}; TOML must be") from error
-    return parse_mapping(path.name, text)
+    return parse(path.name, text, kind)
 
 
 def parse_mapping(name: str, text: str) -> FillMapping:
+    """Check the text of a mapping of fills, see `parse`."""
+    return parse(name, text, FillMapping)
+
+
+def parse(name: str, text: str, kind: type[MappingT]) -> MappingT:
     """Check the text of a mapping file. Raises `ConfigurationError` with the first thing that is wrong."""
     try:
         content = tomllib.loads(text, parse_float=Decimal)
-        return FillMapping.model_validate({"name": name, **content})
+        return kind.model_validate({"name": name, **content})
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"mapping {name} is no TOML: {error}") from error
     except ValidationError as error:
@@ -331,5 +358,6 @@ def _problem(details: ErrorDetails) -> str:
     return f"{key} cannot be {shown(details['input'])}: {said[:1].lower()}{said[1:]}"
 
 
-def _presets() -> Any:
-    return files("position_ledger.importing") / "presets"
+def _presets(folder: str) -> Any:
+    presets = files("position_ledger.importing") / "presets"
+    return presets / folder if folder else presets
