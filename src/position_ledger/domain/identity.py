@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["content_digest", "derived_fill_id", "fill_key_of", "require_same_command", "require_same_fill", "row_text"]
 
-_NOT_CONTENT: Final = {"command_id", "actor", "correlation_id", "causation_id", "handle", "dust", "on_excess"}
+_NOT_CONTENT: Final = {
+    "command_id",
+    "actor",
+    "correlation_id",
+    "causation_id",
+    "handle",
+    "dust",
+    "on_excess",
+    "min_change",
+}
 """Who asks, on whose behalf, under which name, and what is tolerated or done about an excess, is no part of the fact."""
 
 

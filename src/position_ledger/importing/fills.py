@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from position_ledger.domain.commands import Command
     from position_ledger.execution.streams import WorkingStreams
 
-__all__ = ["ImportResult", "Progress", "import_fills"]
+__all__ = ["FillLedger", "ImportResult", "Progress", "environment_of", "import_fills", "provenance_of"]
 
 BATCH_ROWS_MAX: Final = 500
 """Rows in one atomic append: few round trips, and a lock on the feed of some milliseconds."""
@@ -90,8 +90,8 @@ def import_fills(
     """
     if not isinstance(mapping, FillMapping):
         mapping = load_mapping(mapping)
-    where, source, told = _environment(environment), Path(path), progress or no_progress
-    provenance = f"import:{digest_of(source)[:DIGEST_CHARACTERS]}:{_printable(source.name)}"
+    where, source, told = environment_of(environment), Path(path), progress or no_progress
+    provenance = provenance_of(source, digest_of(source))
     target = Path(rejects_path) if rejects_path is not None else None
     with rejects_file(target, source) as rejects, Sorter() as sorter:
         with open_table(source, mapping) as table:
@@ -104,7 +104,8 @@ def import_fills(
     return ImportResult(rows, tally.accepted, rejected, tally.duplicates, tally.events, tally.token, reasons)
 
 
-def _environment(environment: Environment | str) -> Environment:
+def environment_of(environment: Environment | str) -> Environment:
+    """Check the environment of an import. Raises `ConfigurationError`."""
     try:
         return Environment(environment)
     except ValueError:
@@ -112,8 +113,10 @@ def _environment(environment: Environment | str) -> Environment:
         raise ConfigurationError(f"environment cannot be {environment!r}; it must be one of {known}") from None
 
 
-def _printable(name: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in name[:NAME_CHARACTERS_MAX])
+def provenance_of(source: Path, digest: str) -> str:
+    """Say which file events come from, in the text that is kept beside them."""
+    name = "".join(sign if sign.isprintable() else "?" for sign in source.name[:NAME_CHARACTERS_MAX])
+    return f"import:{digest[:DIGEST_CHARACTERS]}:{name}"
 
 
 # Recording
