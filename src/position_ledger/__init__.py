@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         Handle,
         IncreasePosition,
         MarkPosition,
+        MergePair,
         OpenPosition,
         QuoteMarket,
         RecordCash,
         RecordFill,
+        RecordOpeningPosition,
         ReducePosition,
         RegisterMarket,
         SetExits,
@@ -31,16 +33,22 @@ if TYPE_CHECKING:
         SetOpeningBalance,
         SettleMarket,
         SettlePosition,
+        SplitPair,
+        SplitShares,
         TrailingStop,
+        TransferPosition,
         VoidMarket,
         Withdraw,
     )
+    from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
+    from position_ledger.domain.games.commands import RecordGameState
     from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason
     from position_ledger.errors import (
         ConcurrencyError,
         ConfigurationError,
         DatabaseUnavailable,
         GenerationNotOurs,
+        InsufficientMarginError,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
     )
     from position_ledger.execution.executor import Executed
     from position_ledger.ledger import Ledger
+    from position_ledger.manager import PositionManager
     from position_ledger.projection.definition import Projection, Row
     from position_ledger.settings import Settings
     from position_ledger.store.envelope import Recorded
@@ -58,6 +67,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
+    "PositionManager",
     "Settings",
     # commands
     "ClosePosition",
@@ -71,6 +81,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands beside executions
+    "MergePair",
+    "RecordOpeningPosition",
+    "SplitPair",
+    "SplitShares",
+    "TransferPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
@@ -87,6 +103,11 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetMarketStatus",
     "SettleMarket",
     "VoidMarket",
+    # edges and games
+    "ChangeEdgeStatus",
+    "DetectEdge",
+    "RecordGameState",
+    "ReviseEdge",
     # projected tables
     "Projection",
     "Recorded",
@@ -99,6 +120,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "DatabaseUnavailable",
     "FloatRefused",
     "GenerationNotOurs",
+    "InsufficientMarginError",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -113,18 +135,22 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
+        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
         "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
         "SettleMarket VoidMarket "
         "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
         "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
     ),
+    "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
+    "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
-        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
-        "MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
+        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
+    "position_ledger.manager": "PositionManager",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
     "position_ledger.store.envelope": "Recorded",

@@ -9,6 +9,7 @@ __all__ = [
     "ConfigurationError",
     "DatabaseUnavailable",
     "GenerationNotOurs",
+    "InsufficientMarginError",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -47,6 +48,10 @@ class NotYetVisible(LedgerError):
             f"do not repeat the command, call wait_for({token}) or start a worker"
         )
         self.token = token
+
+
+class InsufficientMarginError(LedgerError):
+    """The position would cost more than the margin that is available; nothing was written, lower the quantity."""
 
 
 class GenerationNotOurs(LedgerError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from position_ledger.domain.accounts.events import CashMoved, PositionBooked, Postings
+from position_ledger.domain.edges.events import EdgeDetected, EdgeRevised, EdgeStatusChanged
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
     BookPositionClosed,
@@ -21,6 +22,7 @@ from position_ledger.domain.events import (
     StreamRef,
 )
 from position_ledger.domain.families import EVENTS
+from position_ledger.domain.games.events import GameStateRecorded
 from position_ledger.domain.markets.events import (
     MarketAmended,
     MarketChanged,
@@ -32,17 +34,22 @@ from position_ledger.domain.markets.events import (
     MarketStatusSet,
     MarketVoided,
 )
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
 __all__ = [
     "EVENTS",
     "BookPositionClosed",
     "BookPositionOpened",
     "CashMoved",
+    "EdgeDetected",
+    "EdgeRevised",
+    "EdgeStatusChanged",
     "Event",
     "ExitTriggered",
     "ExitsSet",
     "Figures",
     "Fill",
+    "GameStateRecorded",
     "Holder",
     "MarketAmended",
     "MarketChanged",
@@ -58,8 +65,11 @@ __all__ = [
     "PositionIncreased",
     "PositionMarked",
     "PositionOpened",
+    "PositionReceived",
     "PositionReduced",
     "PositionSettled",
+    "PositionTransferred",
     "Postings",
+    "SharesSplit",
     "StreamRef",
 ]

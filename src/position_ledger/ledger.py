@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +20,8 @@ from position_ledger.projection.inline import Appender
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableRow
+from position_ledger.reporting.exposure import exposure
+from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
@@ -49,7 +51,8 @@ class Ledger:
         if positions is None:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
-        self._reader = Reader(self._connection, settings.ledger_schema, positions)
+        has_markets = any(one.table == "markets" for one in self.projections)
+        self._reader = Reader(self._connection, settings.ledger_schema, positions, has_markets=has_markets)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -79,22 +82,24 @@ class Ledger:
 
     # Commands
 
-    def execute(self, command: Command) -> Executed:
+    def execute(self, command: Command, *, admit: Admit | None = None) -> Executed:
         """Execute one command; its result has the position and the token to wait for.
+
+        ``admit`` is a further condition of the caller, see `position_ledger.execution.executor.Admit`.
 
         Raises:
             CommandRejected: refused, with an enumerated reason; nothing was written.
             ConcurrencyError, DatabaseUnavailable: see their docstrings; repeating with a command_id is safe.
             NotYetVisible: with strong consistency only; the command is committed.
         """
-        return self.execute_many([command])[0]
+        return self.execute_many([command], admit=admit)[0]
 
-    def execute_many(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+    def execute_many(self, commands: Sequence[Command], *, admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute commands in order in one atomic append: all or none. Raises as `execute`."""
         if not commands:
             return ()
         with translated():
-            done = self._executor.execute(commands)
+            done = self._executor.execute(commands, admit)
         if self.settings.consistency == "strong":
             self.wait_for(max(one.token for one in done))
         return done
@@ -126,6 +131,12 @@ class Ledger:
         with translated():
             wait_for(self._connection, self.projections, self.codec, token, limit_s)
 
+    def catch_up(self, timeout_s: float | None = None) -> None:
+        """Return when the rows of everything that was committed before this call are visible. Raises as `wait_for`."""
+        with translated(), self._connection() as connection:
+            committed = feed.horizon(connection)
+        self.wait_for(committed, timeout_s)
+
     # Reading
 
     def position(self, ref: str | int) -> TableRow:
@@ -137,6 +148,11 @@ class Ledger:
         """All versions of a position, oldest first. Raises `CommandRejected` if there is none."""
         with translated():
             return self._reader.history(ref)
+
+    def version(self, surrogate_id: int) -> TableRow:
+        """One version of a position, by its surrogate id. Raises `CommandRejected` if no version has it."""
+        with translated():
+            return self._reader.version(surrogate_id)
 
     def events(self, ref: str | int) -> list[TableRow]:
         """The events of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -165,6 +181,62 @@ class Ledger:
                 side=side,
                 known_at=known_at,
             )
+
+    def open_positions(
+        self, *, environment: str, market: str | None = None, strategy: int | None = None
+    ) -> list[TableRow]:
+        """What is open in one environment, with its market's current ticker, yes_price and no_price; newest entry first.
+
+        A position whose market has no row shows with None in their place.
+        """
+        with translated():
+            return self._reader.open_positions(environment=environment, market=market, strategy=strategy)
+
+    # Reports
+
+    def exposure(self, *, environment: str | Iterable[str], by: str = "market") -> list[TableRow]:
+        """Open positions by market, strategy, account or environment: cost, value, unrealized, and what they can lose.
+
+        One row for each environment, currency and group, the largest cost first: nothing is summed over currencies or
+        environments. Columns: `position_ledger.reporting.exposure`.
+
+        Raises:
+            ConfigurationError: no environment, or one or a grouping that does not exist.
+        """
+        with translated(), self._reader.snapshot() as query:
+            return exposure(query, self.settings.ledger_schema, environment, by)
+
+    def pnl(
+        self,
+        *,
+        environment: str | Iterable[str],
+        by: str = "effective",
+        zone: str = "UTC",
+        since: date | None = None,
+        until: date | None = None,
+        account: str | None = None,
+        market: str | None = None,
+        strategy: int | None = None,
+    ) -> list[TableRow]:
+        """Realized P&L by the day on which it happened (effective) or was booked (recorded), and what was restated.
+
+        One row for each day, environment and currency; days are those of the time zone ``zone``, ``since`` and
+        ``until`` included. Columns: `position_ledger.reporting.pnl`.
+
+        Raises:
+            ConfigurationError: no environment, or an environment, axis or zone that does not exist.
+        """
+        days = zone_named(zone)
+        with translated(), self._reader.snapshot() as query:
+            changes = pnl_changes(
+                query,
+                self.settings.ledger_schema,
+                environment,
+                account=account,
+                market=market,
+                strategy=strategy,
+            )
+            return by_day(changes, by, days, since=since, until=until)
 
     def lag(self, table: str = "positions") -> Lag:
         """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -20,6 +20,8 @@ from position_ledger.projection.definition import Projection
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 TableRow = dict[str, Any]
 """One row by column name: Decimal, aware datetime in UTC, str, int, bool, or what JSON holds."""
+Query = Callable[[Any, Mapping[str, Any]], list[TableRow]]
+"""Runs one statement with named parameters."""
 
 ROWS_MAX = 100_000
 """Most rows that one listing answers; narrow it by its filters beyond that."""
@@ -38,6 +40,11 @@ SELECT e.notification_id AS seq, e.originator_id AS stream, e.originator_version
  WHERE o.notification_id = %s ORDER BY e.originator_version
 """
 
+QUOTES = """
+LEFT JOIN {} AS q ON q.ticker = p.market_id AND q.execution_environment = p.execution_environment AND q.row_current_ind
+"""
+NO_QUOTES = "LEFT JOIN (SELECT NULL AS ticker, NULL::numeric AS yes_price, NULL::numeric AS no_price) AS q ON false"
+
 FILTERS: Mapping[str, str] = {
     "status": "status",
     "account": "account_id",
@@ -51,8 +58,9 @@ FILTERS: Mapping[str, str] = {
 class Reader:
     """Reads one schema. Never selects *, so a swap to a table with more columns breaks no prepared statement."""
 
-    def __init__(self, connect: Connect, schema: str, positions: Projection[Any]) -> None:
+    def __init__(self, connect: Connect, schema: str, positions: Projection[Any], *, has_markets: bool = False) -> None:
         self._connect = connect
+        self._quotes = SQL(QUOTES).format(Identifier(schema, "markets")) if has_markets else SQL(NO_QUOTES)
         self._table = Identifier(schema, positions.table)
         self._columns = sql.SQL(", ").join(Identifier("p", column) for column in positions.columns)
 
@@ -86,13 +94,41 @@ class Reader:
         """
         return self._select(SQL("p.position_id = %(id)s"), {"id": self.position_id(ref)}, order=SQL("p.version"))
 
+    def version(self, surrogate_id: int) -> TableRow:
+        """One version of a position.
+
+        Raises:
+            CommandRejected: no version has this id.
+        """
+        rows = self._select(SQL("p.id = %(id)s"), {"id": surrogate_id})
+        if not rows:
+            raise unknown_position(surrogate_id)
+        return rows[0]
+
+    def open_positions(self, *, environment: str, **filters: str | int | None) -> list[TableRow]:
+        """Open positions of one environment beside the current quotes of their markets, the newest entry first.
+
+        The columns of a position, then ticker, yes_price and no_price: None where the market has no row.
+        """
+        conditions, parameters = _filtered({"environment": environment, "status": "open", **filters})
+        statement = SQL(
+            "SELECT {columns}, q.ticker, q.yes_price, q.no_price FROM {table} AS p {quotes} "
+            "WHERE p.row_current_ind AND {where} ORDER BY p.entry_time DESC, p.id DESC LIMIT {limit}"
+        ).format(
+            columns=self._columns,
+            table=self._table,
+            quotes=self._quotes,
+            where=SQL(" AND ").join(conditions),
+            limit=sql.Literal(ROWS_MAX),
+        )
+        return [_plain(row) for row in self._rows(statement, parameters)]
+
     def positions(self, *, known_at: datetime | None = None, **filters: str | int | None) -> list[TableRow]:
         """Positions that pass every filter that is not None, the newest entry first.
 
         ``known_at`` (aware): the rows as the ledger knew them at that recorded time; None: the current rows.
         """
-        conditions: list[Composable] = []
-        parameters: dict[str, Any] = {}
+        conditions, parameters = _filtered(filters)
         if known_at is None:
             conditions.append(SQL("p.row_current_ind"))
         else:
@@ -103,10 +139,6 @@ class Reader:
                 )
             )
             parameters["known_at"] = known_at
-        for name, value in filters.items():
-            if value is not None:
-                conditions.append(SQL("p.{} = {}").format(Identifier(FILTERS[name]), sql.Placeholder(name)))
-                parameters[name] = value
         return self._select(SQL(" AND ").join(conditions), parameters)
 
     def events(self, ref: str | int) -> list[TableRow]:
@@ -116,6 +148,16 @@ class Reader:
             CommandRejected: unknown id.
         """
         return self._rows(SQL(EVENTS_OF), (number_of(self.position_id(ref)),))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Query]:
+        """A function that runs one query after the other on one state of the database: (statement, parameters) -> rows."""
+        with self._connect() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            with connection.cursor(row_factory=dict_row) as cursor:
+                yield lambda statement, parameters: [
+                    _plain(row) for row in cursor.execute(statement, parameters, prepare=False).fetchall()
+                ]
 
     def _select(
         self, where: Composable, parameters: Mapping[str, Any], order: Composable | None = None
@@ -137,6 +179,15 @@ class Reader:
             except psycopg.errors.FeatureNotSupported:
                 connection.execute("DEALLOCATE ALL")
                 return cursor.execute(statement, parameters, prepare=False).fetchall()
+
+
+def _filtered(filters: Mapping[str, str | int | None]) -> tuple[list[Composable], dict[str, Any]]:
+    """Conditions and parameters of the filters that are not None."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    conditions: list[Composable] = [
+        SQL("p.{} = {}").format(Identifier(FILTERS[name]), sql.Placeholder(name)) for name in given
+    ]
+    return conditions, dict(given)
 
 
 def _plain(row: TableRow) -> TableRow:

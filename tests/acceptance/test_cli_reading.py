@@ -229,7 +229,7 @@ def test_status_tells_lag_workers_and_servers(run: CommandLine) -> None:
     assert found["servers"][1]["problem"]
     assert (found["workers_alive"], found["queue_length"]) == (0, None)
     assert found["schema_version"].startswith("00")
-    (positions,) = found["projections"]
+    positions = next(one for one in found["projections"] if one["table"] == "positions")
     assert (positions["state"], positions["lag_events"], positions["lag_s"]) == ("active", 0, 0.0)
     assert (positions["shards"], positions["shards_held"], positions["shards_free"]) == (16, 0, 16)
     assert found["events"] > 0

@@ -6,7 +6,7 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Final, Self
+from typing import Self
 
 from pydantic import BaseModel, model_validator
 
@@ -28,10 +28,16 @@ from position_ledger.domain.markets.commands import (
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.commands import (
+    MergePair,
+    RecordOpeningPosition,
+    SplitPair,
+    SplitShares,
+    TransferPosition,
+)
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
-    "COMMANDS",
     "AdjustCash",
     "AmendMarket",
     "ChangeMarket",
@@ -43,10 +49,12 @@ __all__ = [
     "Handle",
     "IncreasePosition",
     "MarkPosition",
+    "MergePair",
     "OpenPosition",
     "QuoteMarket",
     "RecordCash",
     "RecordFill",
+    "RecordOpeningPosition",
     "ReducePosition",
     "RegisterMarket",
     "SetExits",
@@ -54,7 +62,10 @@ __all__ = [
     "SetOpeningBalance",
     "SettleMarket",
     "SettlePosition",
+    "SplitPair",
+    "SplitShares",
     "TrailingStop",
+    "TransferPosition",
     "VoidMarket",
     "Withdraw",
 ]
@@ -194,33 +205,3 @@ class RecordFill(_Exits, _Execution):
                 if getattr(self, name) is None:
                     raise refusal(Reason.FIELD_MISSING, name)
         return self
-
-
-COMMANDS: Final[dict[str, type[Command]]] = {
-    command.__name__: command
-    for command in (
-        OpenPosition,
-        IncreasePosition,
-        ReducePosition,
-        ClosePosition,
-        SettlePosition,
-        MarkPosition,
-        SetExits,
-        RecordFill,
-        RegisterMarket,
-        ChangeMarket,
-        QuoteMarket,
-        SetMarketStatus,
-        DetermineMarket,
-        DisputeMarket,
-        AmendMarket,
-        SettleMarket,
-        VoidMarket,
-        Deposit,
-        Withdraw,
-        SetOpeningBalance,
-        AdjustCash,
-        RecordCash,
-    )
-}
-"""Every command by its name."""

@@ -14,20 +14,31 @@ from position_ledger.domain.accounts.account import AccountKey, account_stream
 from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
 from position_ledger.domain.book import BookKey, book_stream
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
+from position_ledger.domain.edges import commands as edge_commands
+from position_ledger.domain.edges import decisions as edges
+from position_ledger.domain.edges.state import edge_stream
 from position_ledger.domain.families import family_of
 from position_ledger.domain.fills import record_fill
+from position_ledger.domain.games.commands import RecordGameState
+from position_ledger.domain.games.decisions import record_state
+from position_ledger.domain.games.state import game_stream
 from position_ledger.domain.identity import fill_key_of
 from position_ledger.domain.markets.commands import MarketCommand
 from position_ledger.domain.markets.decisions import MARKET_DECIDERS
 from position_ledger.domain.markets.market import MarketKey, market_stream
 from position_ledger.domain.markets.terms import named
+from position_ledger.domain.references import require_references
+from position_ledger.domain.transfers.decisions import TRANSFER_DECIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
     from uuid import UUID
 
+    from position_ledger.domain.vocabulary import Environment
+
 __all__ = [
+    "COMMANDS",
     "Append",
     "Decision",
     "Located",
@@ -50,9 +61,17 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.RecordFill: record_fill,
     **MARKET_DECIDERS,
     **ACCOUNT_DECIDERS,
+    **TRANSFER_DECIDERS,
+    edge_commands.DetectEdge: edges.detect,
+    edge_commands.ReviseEdge: edges.revise,
+    edge_commands.ChangeEdgeStatus: edges.change_status,
+    RecordGameState: record_state,
 }
-_INTENTIONS: Final = (c.OpenPosition,)
+_INTENTIONS: Final = (c.OpenPosition, c.TransferPosition)
 """What may be refused for lack of money, beside commands on accounts; everything else is a fact."""
+
+COMMANDS: Final[dict[str, type[c.Command]]] = {command.__name__: command for command in _DECIDERS}
+"""Every command by its name."""
 
 
 def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
@@ -62,6 +81,7 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     and then nothing has changed.
     """
     command = named(command, streams)
+    require_references(command, streams)
     decision = _DECIDERS[type(command)](command, streams, now)
     return booked(command, decision, streams, is_intention=isinstance(command, _INTENTIONS))
 
@@ -81,6 +101,10 @@ def streams_of(command: c.Command) -> set[UUID]:
     """Streams that deciding a command will surely read and whose ids follow from the command alone."""
     if isinstance(command, MarketCommand):
         return {market_stream(MarketKey(command.environment, command.market))}
+    if isinstance(command, RecordGameState):
+        return {game_stream(command.environment, command.game_id)}
+    if isinstance(command, _OF_EDGES):
+        return _named_edge(command.environment, command.name)
     if not isinstance(command, c.OpenPosition | c.RecordFill):
         return set()
     environment, account, market = command.environment, command.account, command.market
@@ -91,6 +115,13 @@ def streams_of(command: c.Command) -> set[UUID]:
         market_stream(MarketKey(environment, market)),
         account_stream(AccountKey(environment, account, command.currency or "USD")),
     }
+
+
+_OF_EDGES: Final = (edge_commands.DetectEdge, edge_commands.ReviseEdge, edge_commands.ChangeEdgeStatus)
+
+
+def _named_edge(environment: Environment | None, name: str | None) -> set[UUID]:
+    return set() if environment is None or name is None else {edge_stream(environment, name)}
 
 
 def fill_key(command: c.Command, streams: Streams) -> str | None:

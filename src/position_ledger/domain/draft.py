@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from position_ledger.domain.family import Family
     from position_ledger.domain.fields import Handle
     from position_ledger.domain.position import Position
+    from position_ledger.domain.transfers.events import PositionReceived
     from position_ledger.domain.vocabulary import ExitKind
 
 __all__ = [
@@ -71,6 +72,9 @@ class Streams(Protocol):
 
     def event_place(self, number: int) -> tuple[UUID, int] | None:
         """Say at which (stream, version) the event of a sequence number stands; None: there is no such event."""
+
+    def reference(self, field: str, value: str | int) -> bool:
+        """Say whether a row that a field of `references.REFERENCE_TABLES` names exists; True if its table is empty."""
 
     def new_stream(self) -> UUID:
         """Mint the id of a new stream (uuid4)."""
@@ -128,7 +132,7 @@ class Draft:
             self._versions[stream] = version
             self.appends.append(Append(stream, version, event, self.effective_at))
 
-    def note_opened(self, stream: UUID, opened: PositionOpened) -> None:
+    def note_opened(self, stream: UUID, opened: PositionOpened | PositionReceived) -> None:
         """Tell the book that a position was opened."""
         key = BookKey(opened.environment, opened.account, opened.market, opened.strategy)
         event = BookPositionOpened(

@@ -128,6 +128,8 @@ class Figures(_Part):
     unrealized_pnl: Figure | None = None
     unrealized_pnl_pct: Figure | None = None
     shortfall_quantity: Figure = ZERO
+    transferred_quantity: Figure = ZERO
+    """What came from other accounts less what went there, after the opening."""
 
 
 class PositionOpened(Event):

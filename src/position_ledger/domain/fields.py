@@ -14,11 +14,12 @@ from pydantic_core import CoreSchema, core_schema
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
 
-__all__ = ["CommandId", "Handle", "Metadata", "Moment", "PositionRef", "RowId", "Text"]
+__all__ = ["CommandId", "Count", "Handle", "Metadata", "Moment", "PositionRef", "RowId", "RowRef", "Text"]
 
 _CHARACTERS_MAX: Final = 1000
 _METADATA_CHARACTERS_MAX: Final = 100_000
 _ROW_ID_MAX: Final = 2**63 - 1
+_COUNT_MAX: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,16 @@ def _row_id(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _ROW_ID_MAX:
         raise refusal(Reason.FIELD_INVALID, value)
     return int(value)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _COUNT_MAX:
+        raise refusal(Reason.COUNT_INVALID, value)
+    return int(value)
+
+
+def _row_ref(value: object) -> str | int:
+    return text(value) if isinstance(value, str) else _row_id(value)
 
 
 def _moment(value: object) -> datetime:
@@ -123,6 +134,10 @@ CommandId = Annotated[str, BeforeValidator(_command_id)]
 """A caller's id of a command, for ever; a UUID is kept as its text."""
 RowId = Annotated[int, BeforeValidator(_row_id)]
 """Id of a row of a reference table."""
+Count = Annotated[int, BeforeValidator(_count)]
+"""A whole number from 0, such as a score."""
+RowRef = Annotated[str | int, BeforeValidator(_row_ref)]
+"""EDGE-7, or the number of any version of what is meant."""
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """A moment with a zone, kept in UTC."""
 Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from position_ledger.domain.position import Position
     from position_ledger.domain.vocabulary import Side
 
-__all__ = ["Booking", "entered", "exited", "opened", "unrealized"]
+__all__ = ["Booking", "checked", "entered", "exited", "opened", "unrealized"]
 
 
 class Booking(NamedTuple):
@@ -48,7 +48,7 @@ def opened(side: Side, booking: Booking, multiplier: Decimal = ONE) -> Figures:
     """Figures of a new position; its current price is its entry price."""
     quantity, price, amount, fee = booking
     profit, fraction = unrealized(side, quantity, amount, price, multiplier)
-    return _checked(
+    return checked(
         Figures(
             quantity=quantity,
             entry_quantity=quantity,
@@ -73,7 +73,7 @@ def entered(before: Position, booking: Booking) -> Figures:
     entry_quantity = plus(before.entry_quantity, booking.quantity)
     entry_amount = plus(before.entry_amount, booking.amount)
     profit, fraction = unrealized(before.side, quantity, cost, before.current_price, before.multiplier)
-    return _checked(
+    return checked(
         Figures(
             quantity=quantity,
             entry_quantity=entry_quantity,
@@ -93,6 +93,7 @@ def entered(before: Position, booking: Booking) -> Figures:
             realized_pnl=minus(before.realized_pnl, booking.fee),
             realized_pnl_closed=before.realized_pnl_closed,
             shortfall_quantity=before.shortfall_quantity,
+            transferred_quantity=before.transferred_quantity,
             unrealized_pnl=profit,
             unrealized_pnl_pct=fraction,
         )
@@ -138,10 +139,11 @@ def exited(before: Position, booking: Booking) -> tuple[Figures, Decimal]:
         realized_pnl=minus(minus(realized_gross, before.open_fees), close_fees),
         realized_pnl_closed=minus(minus(realized_gross, close_fees), open_fees_released),
         shortfall_quantity=before.shortfall_quantity,
+        transferred_quantity=before.transferred_quantity,
         unrealized_pnl=profit,
         unrealized_pnl_pct=fraction,
     )
-    return _checked(after), gain
+    return checked(after), gain
 
 
 def _mean_exit(before: Position, booking: Booking, exit_amount: Decimal, exit_quantity: Decimal) -> Decimal:
@@ -173,7 +175,8 @@ def _signed(side: Side, gain: Decimal) -> Decimal:
     return gain if side.sign > 0 else minus(ZERO, gain)
 
 
-def _checked(figures: Figures) -> Figures:
+def checked(figures: Figures) -> Figures:
+    """Refuse figures that their columns cannot hold."""
     for field, value in figures.__dict__.items():
         if value is not None and not -LIMIT < value < LIMIT:
             require_fits(field, value)

@@ -95,9 +95,8 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     if command.position_id is not None:
         located = open_position(command, command.position_id, streams)
         key, held_side = BookKey.of(located.position), located.position.side
-        terms = market_of(key.environment, key.market, streams)
         others = _open_on(key, held_side.other, streams) if command.on_excess is OnExcess.FLIP else ()
-        return _Target(key, held_side, (located,), others, terms)
+        return _Target(key, held_side, (located,), others, market_of(key.environment, key.market, streams))
     # A command without a position id that lacks one of these cannot be constructed.
     environment, account, market, side = command.environment, command.account, command.market, command.side
     if environment is None or account is None or market is None or side is None:

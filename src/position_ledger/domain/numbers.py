@@ -28,6 +28,7 @@ __all__ = [
     "Money",
     "NotNegative",
     "Price",
+    "Probability",
     "Quantity",
     "allocate",
     "amount_of",
@@ -163,6 +164,13 @@ def _not_negative(value: object) -> Decimal:
     return number
 
 
+def _probability(value: object) -> Decimal:
+    number = exact(value)
+    if not 0 <= number <= 1:
+        raise refusal(Reason.PROBABILITY_OUT_OF_RANGE, value)
+    return number
+
+
 @dataclass(frozen=True, slots=True)
 class _Exactly:
     """Validate with one Python function and write as text; faster than pydantic's own Decimal with a validator."""
@@ -184,6 +192,9 @@ NotNegative = Annotated[Decimal, _Exactly(_not_negative)]
 
 Price = Annotated[Decimal, _Exactly(_not_negative)]
 """Price of one contract, own side. 0 is a legal price; the upper bound depends on the side and is checked with it."""
+
+Probability = Annotated[Decimal, _Exactly(_probability)]
+"""A number in [0, 1]."""
 
 Quantity = Annotated[Decimal, _Exactly(_quantity)]
 """Number of contracts, greater than 0."""

@@ -23,6 +23,7 @@ from position_ledger.domain.events import (
 )
 from position_ledger.domain.exits import TrailingState
 from position_ledger.domain.numbers import ONE, ZERO
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 from position_ledger.domain.vocabulary import Environment, ExitKind, Side, Status
 
 __all__ = ["Position", "evolve"]
@@ -83,6 +84,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     unrealized_pnl: Decimal | None
     unrealized_pnl_pct: Decimal | None
     shortfall_quantity: Decimal
+    transferred_quantity: Decimal
 
     @property
     def is_open(self) -> bool:
@@ -96,9 +98,9 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
     Raises ``TypeError`` for an event that is not a position's, or that does not fit a stream that has begun or not.
     """
     handler = _HANDLERS.get(type(event))
-    if handler is None and isinstance(event, PositionOpened):
+    if handler is None and isinstance(event, PositionOpened | PositionReceived):
         if position is not None:
-            raise TypeError("position.opened must be the first event of its stream; the log is damaged")
+            raise TypeError(f"{event.TOPIC} must be the first event of its stream; the log is damaged")
         return _opened(event, effective_at)
     if handler is None or position is None:
         raise TypeError(f"{type(event).__name__} cannot be folded into {type(position).__name__}; the log is damaged")
@@ -112,9 +114,10 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
 
 
 _OPENED_AS_THEY_ARE: Final = tuple(name for name in PositionOpened.model_fields if name not in {"fill", "figures"})
+"""Those of PositionReceived are the same."""
 
 
-def _opened(event: PositionOpened, effective_at: datetime) -> Position:
+def _opened(event: PositionOpened | PositionReceived, effective_at: datetime) -> Position:
     attributes = {name: getattr(event, name) for name in _OPENED_AS_THEY_ARE}
     return Position(
         version=1,
@@ -154,6 +157,21 @@ def _settled(position: Position, event: Event, effective_at: datetime) -> _Chang
     }
 
 
+def _transferred(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    changes = _filled(position, event, effective_at)
+    return (
+        changes
+        if changes["quantity"]
+        else {**changes, "status": Status.TRANSFERRED, "exit_time": effective_at, "exit_reason": "transfer"}
+    )
+
+
+def _split(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    split = cast("SharesSplit", event)
+    names = ("target_price", "stop_loss_price", "trailing_stop")
+    return {**_filled(position, event, effective_at), **{name: getattr(split, name) for name in names}}
+
+
 def _marked(position: Position, event: Event, effective_at: datetime) -> _Changes:
     marked = cast("PositionMarked", event)
     return {
@@ -184,4 +202,6 @@ _HANDLERS: Final[dict[type[Event], Callable[[Position, Event, datetime], _Change
     PositionMarked: _marked,
     ExitTriggered: _triggered,
     ExitsSet: _exits_set,
+    PositionTransferred: _transferred,
+    SharesSplit: _split,
 }

@@ -46,6 +46,12 @@ class Reason(Enum):
         "{field} is {value} but must be greater than 0 after rounding to 18 places; the action says the direction",
     )
     NUMBER_NEGATIVE = ("number_negative", _FINAL, "{field} {value} is outside valid range: it must not be negative")
+    PROBABILITY_OUT_OF_RANGE = (
+        "probability_out_of_range",
+        _FINAL,
+        "{field} {value} is outside valid range [0, 1]; percent are divided by 100 first",
+    )
+    COUNT_INVALID = ("count_invalid", _FINAL, "{field} is {value}; it must be a whole number from 0 to 2147483647")
     SIDE_UNKNOWN = ("side_unknown", _FINAL, "{field} is {value}; it must be exactly YES, NO, LONG or SHORT")
     ACTION_UNKNOWN = ("action_unknown", _FINAL, "{field} is {value}; it must be buy or sell")
     ENVIRONMENT_UNKNOWN = ("environment_unknown", _FINAL, "{field} is {value}; it must be live, paper or backtest")
@@ -83,6 +89,32 @@ class Reason(Enum):
         "venue_fill_id {value} was recorded before with other content; correct the recorded trade instead",
     )
     # The ledger as it is: decided by the streams the command addresses.
+    REFERENCE_UNKNOWN = (
+        "reference_unknown",
+        _TRANSIENT,
+        "{field} is {value}, which has no row in {table}; see: position-ledger reference list {table}",
+    )
+    EDGE_UNKNOWN = (
+        "edge_unknown",
+        _TRANSIENT,
+        "edge {value} not found; name one that was detected in the same environment",
+    )
+    EDGE_IS_OTHER = (
+        "edge_is_other",
+        _FINAL,
+        "{field} is {value} but the edge has {held}; leave it out or address the right edge",
+    )
+    EDGE_NOT_LIVE = ("edge_not_live", _FINAL, "edge {value} is {status}; its values do not change any more")
+    EDGE_STATUS_INVALID = (
+        "edge_status_invalid",
+        _FINAL,
+        "edge {value} is {status} and cannot become {wanted}; it goes detected, recommended, acted_on and ends once",
+    )
+    OUT_OF_ORDER = (
+        "out_of_order",
+        _FINAL,
+        "effective_at {value} is before {held}, when it became {status}; a status follows the one before it in time",
+    )
     POSITION_UNKNOWN = ("position_unknown", _TRANSIENT, "position {value} not found; see: position-ledger positions")
     MARKET_UNKNOWN = (
         "market_unknown",
@@ -169,6 +201,21 @@ class Reason(Enum):
         "balance_already_set",
         _FINAL,
         "account {value} has its opening balance or a deposit already; use Deposit, Withdraw or AdjustCash",
+    )
+    TRANSFER_TO_ITSELF = (
+        "transfer_to_itself",
+        _FINAL,
+        "{field} {value} holds the position already; name another account or another strategy",
+    )
+    SIDE_CANNOT_SPLIT = (
+        "side_cannot_split",
+        _FINAL,
+        "{field} is {value}: a binary contract pays 1 and cannot be split; use SplitPair to make pairs of YES and NO",
+    )
+    NOT_A_PAIR = (
+        "not_a_pair",
+        _FINAL,
+        "{field} is {value} where {held} is needed; a pair is YES and NO of one market in one account",
     )
     INSUFFICIENT_FUNDS = (
         "insufficient_funds",

@@ -10,7 +10,7 @@ from position_ledger.domain.numbers import ONE, minus
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = ["Action", "CashKind", "Environment", "ExitKind", "Liquidity", "OnExcess", "Side", "Status"]
+__all__ = ["Action", "CashKind", "Environment", "ExitKind", "Liquidity", "OnExcess", "Origin", "Side", "Status"]
 
 
 class Environment(StrEnum):
@@ -67,6 +67,14 @@ class Action(StrEnum):
 
     BUY = "buy"
     SELL = "sell"
+
+
+class Origin(StrEnum):
+    """Where a position comes from that was not bought here."""
+
+    TRANSFER = "transfer"
+    OPENING = "opening"
+    """Held before the ledger knew the account."""
 
 
 class Status(StrEnum):

@@ -17,6 +17,7 @@ from position_ledger.domain.decisions import Append, Decision, decide, fill_key,
 from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
+from position_ledger.execution.references import KnownReferences
 from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
 from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
@@ -125,18 +126,20 @@ class Executor:
         self._append = append
         self._codec = codec
         self._cache = StreamCache(streams_cached_max)
+        self._references = KnownReferences(connect)
         self._retries_max = retries_max
         self._clock = clock
 
-    def execute(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+    def execute(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute a batch in one atomic append; results in the order of the commands.
 
         Raises:
             CommandRejected: the first command that is refused; nothing of the batch was written.
+            NotAdmitted: ``admit`` refused one; likewise.
             ConcurrencyError: other writers were faster at every retry; nothing was written.
             DatabaseUnavailable: the answer was lost and the database did not come back to tell.
         """
-        outcomes = self._until_written(commands, known={}, refresh=False, admit=None, refuses_each=False)
+        outcomes = self._until_written(commands, known={}, refresh=False, admit=admit, refuses_each=False)
         return tuple(outcome for outcome in outcomes if isinstance(outcome, Executed))
 
     def execute_each(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed | Refusal, ...]:
@@ -145,7 +148,7 @@ class Executor:
         Each command is decided on what those before it left, as if the refused ones had not been sent. Reads all
         streams afresh, in a few round trips: made for large batches. Raises as `execute`, but no `CommandRejected`.
         """
-        states = WorkingStreams(self._connect, self._codec, self._cache, refresh=False)
+        states = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=False)
         known = self._look_up(self._all_keys(commands, states))
         return self._until_written(commands, known=known, refresh=True, admit=admit, refuses_each=True)
 
@@ -154,7 +157,7 @@ class Executor:
     ) -> tuple[Executed | Refusal, ...]:
         """Plan and append until no other writer is faster."""
         for attempt in range(self._retries_max + 1):
-            streams = WorkingStreams(self._connect, self._codec, self._cache, refresh=refresh)
+            streams = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=refresh)
             try:
                 plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
                 return self._appended(commands, plan)
@@ -174,6 +177,11 @@ class Executor:
     def forget(self) -> None:
         """Drop every state kept in memory."""
         self._cache.clear()
+        self._references.forget()
+
+    def forget_references(self) -> None:
+        """Ask the database again which rows its reference tables have."""
+        self._references.forget()
 
     def _plan(
         self,

@@ -20,11 +20,12 @@ from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
 from position_ledger.domain.errors import LedgerError
 from position_ledger.domain.events import Fill, PositionMarked
-from position_ledger.domain.families import POSITION
+from position_ledger.domain.families import POSITION, family_of_state
 from position_ledger.domain.family import Family
 from position_ledger.domain.fields import Handle
 from position_ledger.domain.position import Position
 from position_ledger.execution.loaded import NOT_BEGUN, Loaded, leave_snapshot, read_snapshot
+from position_ledger.execution.references import KnownReferences
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, new_event_id
 
@@ -136,16 +137,20 @@ class WorkingStreams:
     Implements `position_ledger.domain.decisions.Streams`.
     """
 
-    def __init__(self, connect: Connect, codec: Codec, cache: StreamCache, *, refresh: bool) -> None:
+    def __init__(
+        self, connect: Connect, codec: Codec, cache: StreamCache, references: KnownReferences, *, refresh: bool
+    ) -> None:
         self._connect = connect
         self._codec = codec
         self._cache = cache
+        self._references = references
         self._refresh = refresh
         self._streams: dict[UUID, _Working] = {}
         self._handles: dict[str, UUID] = {}
         self._fills_at: dict[tuple[UUID, datetime], tuple[Fill, ...]] = {}
         self._journals: dict[UUID, tuple[Append, ...]] = {}
         self._folded_here: list[Append] = []
+        self._references_here: dict[tuple[str, str | int], bool] = {}
         self._guarded: set[UUID] = set()
         self.from_cache = False
         """Whether any state was taken from memory without asking the database: a refusal must then be checked."""
@@ -219,6 +224,13 @@ class WorkingStreams:
         state = self._working(book_stream(key)).state
         return Book() if state is None else cast("Book", state)
 
+    def reference(self, field: str, value: str | int) -> bool:
+        """Whether the row of a reference table that a field names exists, or the table is not in use; asked once."""
+        asked = (field, value)
+        if asked not in self._references_here:
+            self._references_here[asked] = self._references.has(field, value)
+        return self._references_here[asked]
+
     def new_stream(self) -> UUID:
         """A random stream id, which has nothing to load."""
         stream = new_event_id()
@@ -281,7 +293,7 @@ class WorkingStreams:
             working = self._streams[stream]
             opened_seq = working.loaded.opened_seq or opened[stream]
             working.loaded = Loaded(working.state, event.version, event.stream_hash, opened_seq, receipt.seq)
-            self._cache.put(stream, working.loaded, opened_seq if isinstance(working.state, Position) else None)
+            self._cache.put(stream, working.loaded, opened_seq if family_of_state(working.state).prefix else None)
         self._leave_due(ends)
 
     def _leave_due(self, ends: Mapping[UUID, tuple[NewEvent, Receipt]]) -> None:

@@ -24,7 +24,7 @@ from position_ledger.projection import generations
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import GENERATION_LOCK, Generation
-from position_ledger.projection.projector import apply_events
+from position_ledger.projection.projector import Target, apply_all, concerning
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
@@ -107,8 +107,7 @@ class Appender:
             projections = [self._ours(one) for one in held]
             receipts = append_here(connection, events, keys, reads)
             rows = _stored(events, receipts)
-            for one, projection in zip(held, projections, strict=True):
-                self._project(connection, one, projection, rows)
+            self._project(connection, held, projections, rows)
         return receipts
 
     def _ours(self, generation: Generation) -> Projection[Any]:
@@ -124,14 +123,19 @@ class Appender:
     def _project(
         self,
         connection: psycopg.Connection[Any],
-        generation: Generation,
-        projection: Projection[Any],
+        inline: Sequence[Generation],
+        projections: Sequence[Projection[Any]],
         rows: Sequence[StoredRow],
     ) -> None:
         # A resolver of its own: what it remembers of this transaction must not outlive a rollback.
-        resolver = Resolver(self._codec, projection.folds)
-        wanted = [row for row in rows if row.topic in projection.topics]
-        apply_events(connection, generation.schema, projection, resolver.resolve(connection, wanted), {})
+        resolver = Resolver(self._codec, {event for projection in projections for event in projection.folds})
+        topics = {topic for projection in projections for topic in projection.topics}
+        events = resolver.resolve(connection, [row for row in rows if row.topic in topics])
+        targets = [
+            Target(one.schema, projection, concerning(projection, events))
+            for one, projection in zip(inline, projections, strict=True)
+        ]
+        apply_all(connection, targets)
 
 
 def _inline_now(connection: psycopg.Connection[Any]) -> tuple[Generation, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -37,6 +37,7 @@ def wait_for(
 
     Raises:
         NotYetVisible: not in time. The command is committed all the same and must not be repeated.
+        FoldFailed, WriteMismatch: nobody else projects one of the tables, and the caller cannot.
     """
     definitions = tuple(projections)
     tables = [projection.table for projection in definitions]
@@ -67,8 +68,15 @@ def _help(
     follower = Follower(connection, projections, codec, name=name, share=False)
     try:
         follower.step()
+        _raise_first(follower.failures)
         while follower.held and time.monotonic() < deadline and visible_up_to(connection, tables) < token:
             if not follower.step():
                 time.sleep(POLL_FIRST_S)
+            _raise_first(follower.failures)
     finally:
         follower.close()
+
+
+def _raise_first(failures: Mapping[str, Exception]) -> None:
+    for error in failures.values():
+        raise error

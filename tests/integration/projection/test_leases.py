@@ -141,13 +141,13 @@ def test_a_connection_lost_in_a_batch_leaves_nothing_half_done(
 
 def _kill_at(place: str, kill_connection: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     if place == "before the checkpoint":
-        real_advance = Projector._advance
+        real_advance = projector.advance
 
-        def advance(self: Projector, *arguments: Any) -> str:
+        def advance(*arguments: Any) -> dict[int, str]:
             kill_connection()
-            return real_advance(self, *arguments)
+            return real_advance(*arguments)
 
-        monkeypatch.setattr(Projector, "_advance", advance)
+        monkeypatch.setattr(projector, "advance", advance)
         return
     real = projector.write_changes
 

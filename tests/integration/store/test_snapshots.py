@@ -9,6 +9,7 @@ import pytest
 
 from position_ledger import MarkPosition, OpenPosition
 from position_ledger.execution.loaded import read_snapshot
+from position_ledger.execution.references import KnownReferences
 from position_ledger.execution.streams import PAGE_EVENTS, StreamCache, WorkingStreams
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ MARKS = 2 * PAGE_EVENTS + 7
 
 def cold(ledger: Ledger) -> WorkingStreams:
     """Streams as a process that has just started loads them."""
-    return WorkingStreams(ledger._connection, ledger.codec, StreamCache(10), refresh=False)
+    return WorkingStreams(
+        ledger._connection, ledger.codec, StreamCache(10), KnownReferences(ledger._connection), refresh=False
+    )
 
 
 def mark(ledger: Ledger, position_id: str, count: int) -> None:

@@ -65,6 +65,17 @@ def test_rows_of_the_cursor_answer_by_name_and_by_place(ledger: Ledger, db_curso
     assert row[-1] == Decimal(100)
 
 
+def test_rows_of_the_pool_answer_by_name_and_by_place(db_pool: ConnectionPool[Any]) -> None:
+    """As trading code may expect either of its own pool."""
+    with db_pool.connection() as connection:
+        row = connection.execute("SELECT 7 AS seven, 'x' AS letter").fetchone()
+    assert row == (7, "x")
+    assert row is not None
+    assert (row[0], row["seven"], row["letter"], row[-1]) == (7, 7, "x", "x")
+    with pytest.raises(KeyError, match="eight"):
+        row["eight"]
+
+
 def test_the_pool_has_the_rights_of_trading_code(db_pool: ConnectionPool[Any], db_cursor: OwnerCursor) -> None:
     with db_pool.connection() as connection:
         assert connection.execute("SELECT current_user").fetchone() == ("position_ledger_app",)

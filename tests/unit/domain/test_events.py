@@ -35,6 +35,9 @@ TOPICS = {
     "position.exits_set",
     "book.position_opened",
     "book.position_closed",
+    "position.received",
+    "position.transferred",
+    "position.shares_split",
     "market.registered",
     "market.changed",
     "market.quoted",
@@ -46,6 +49,10 @@ TOPICS = {
     "market.voided",
     "account.cash_moved",
     "account.position_booked",
+    "edge.detected",
+    "edge.revised",
+    "edge.status_changed",
+    "game_state.recorded",
 }
 
 

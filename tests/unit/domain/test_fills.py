@@ -22,6 +22,7 @@ from position_ledger.domain.commands import (
     ReducePosition,
     SettlePosition,
 )
+from position_ledger.domain.edges.commands import DetectEdge
 from position_ledger.domain.events import (
     BookPositionClosed,
     BookPositionOpened,
@@ -356,9 +357,11 @@ def test_a_position_can_be_addressed_by_its_handle_in_the_same_batch(world: Worl
 
 def test_an_opening_tells_everything(world: World) -> None:
     """S25, S26, S82."""
+    world.do(DetectEdge(environment="paper", market="KXNBA-CLE", true_win_probability=".5"))
+    edge = len(world.log)
     decision = world.do(
         OpenPosition(
-            environment="paper", account="main", market="KXNBA-CLE", strategy=1, model=2, edge=3, platform="kalshi",
+            environment="paper", account="main", market="KXNBA-CLE", strategy=1, model=2, edge=edge, platform="kalshi",
             side="NO", quantity=100, entry_price="0.42", fee="1.68", target_price=".6", stop_loss_price=".3",
             trailing_stop={"trail_percent": ".1"}, metadata={"why": "test"}, venue="k", venue_fill_id="f", order_id="o",
             liquidity="taker", source="api", effective_at="2026-02-28T19:00:00-05:00",
@@ -373,7 +376,7 @@ def test_an_opening_tells_everything(world: World) -> None:
         "KXNBA-CLE",
         "NO",
     )
-    assert (event.strategy, event.model, event.edge, event.platform) == (1, 2, 3, "kalshi")
+    assert (event.strategy, event.model, event.edge, event.platform) == (1, 2, edge, "kalshi")
     assert (event.metadata, event.fill.metadata) == ({"why": "test"}, None)
     assert (event.fill.venue, event.fill.venue_fill_id, event.fill.order_id) == ("k", "f", "o")
     assert (event.fill.liquidity, event.fill.source) == ("taker", "api")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from position_ledger.domain.book import BookKey, book_stream
-from position_ledger.domain.commands import COMMANDS, ClosePosition, Handle, MarkPosition, OpenPosition, RecordFill
-from position_ledger.domain.decisions import fill_key
+from position_ledger.domain.commands import ClosePosition, Handle, MarkPosition, OpenPosition, RecordFill
+from position_ledger.domain.decisions import COMMANDS, fill_key
 from position_ledger.domain.identity import (
     content_digest,
     derived_fill_id,

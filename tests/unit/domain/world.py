@@ -51,6 +51,8 @@ class World:
     log: list[Append] = field(default_factory=list)
     names: dict[str | int, UUID] = field(default_factory=dict)
     minted: int = 0
+    references: dict[str, set[str | int]] = field(default_factory=dict)
+    """Rows of the reference tables that are in use, by the field that names them."""
 
     def position(self, ref: str | int | Handle) -> Located:
         stream = self.names.get(ref.name if isinstance(ref, Handle) else ref)
@@ -62,11 +64,17 @@ class World:
         return self.states.get(stream)
 
     def located(self, ref: str | int, family: Family) -> tuple[UUID, Any]:
-        stream = self.position(ref).stream if family is POSITION else self.names[ref]
+        stream = self.position(ref).stream if family is POSITION else self._numbered(ref, family)
         state = self.states[stream]
         if not isinstance(state, family.state):
             raise LookupError(ref)  # noqa: TRY004 - as the store answers
         return stream, state
+
+    def _numbered(self, ref: str | int, family: Family) -> UUID:
+        place = self.event_place(int(str(ref).removeprefix(family.prefix or "")))
+        if place is None:
+            raise LookupError(ref)
+        return place[0]
 
     def journal(self, stream: UUID) -> tuple[Append, ...]:
         return tuple(one for one in self.log if one.stream == stream and not isinstance(one.event, PositionMarked))
@@ -87,6 +95,9 @@ class World:
         assert isinstance(book, Book)
         return book
 
+    def reference(self, field: str, value: str | int) -> bool:
+        return field not in self.references or value in self.references[field]
+
     def new_stream(self) -> UUID:
         self.minted += 1
         return UUID(int=self.minted)
@@ -97,11 +108,14 @@ class World:
         for append in decision.appends:
             self.states[append.stream] = fold_append(self.states.get(append.stream), append)
             self.log.append(append)
-        if decision.opened:
-            self.names[f"POS-{sum(isinstance(state, Position) for state in self.states.values())}"] = decision.opened
-            handle = getattr(command, "handle", None)
-            if handle:
-                self.names[handle] = decision.opened
+        new = [
+            one.stream for one in decision.appends if one.version == 1 and isinstance(self.states[one.stream], Position)
+        ]
+        known = len(self.positions) - len(new)
+        self.names |= {f"POS-{known + place}": stream for place, stream in enumerate(new, 1)}
+        handle = getattr(command, "handle", None)
+        if handle and decision.opened:
+            self.names[handle] = decision.opened
         return decision
 
     def open(self, **fields: Any) -> Position:

@@ -10,8 +10,8 @@ from position_ledger.domain.accounts.commands import AdjustCash, Deposit, Record
 from position_ledger.domain.accounts.effects import Effect, effect
 from position_ledger.domain.accounts.events import CashMoved, PositionBooked, Postings
 from position_ledger.domain.draft import Append, Decision, Draft, Subject, effective_time
-from position_ledger.domain.events import POSITION_EVENTS, ExitsSet, ExitTriggered, PositionMarked, StreamRef
-from position_ledger.domain.families import ACCOUNT
+from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked, StreamRef
+from position_ledger.domain.families import ACCOUNT, POSITION
 from position_ledger.domain.figures import require_fits
 from position_ledger.domain.numbers import ZERO, minus, plus
 from position_ledger.domain.position import Position, evolve
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ACCOUNT_DECIDERS", "account_of", "booked", "with_accounts"]
 
 _MOVE_NO_MONEY: Final = (PositionMarked, ExitTriggered, ExitsSet)
-_MONEY_EVENTS: Final = tuple(event for event in POSITION_EVENTS if event not in _MOVE_NO_MONEY)
+_MONEY_EVENTS: Final = tuple(event for event in POSITION.events if event not in _MOVE_NO_MONEY)
 
 
 def account_of(key: AccountKey, streams: Streams) -> Account:

@@ -1,4 +1,4 @@
--- Migration: 008
+-- Migration: 006
 -- Description: The markets table and its view
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers

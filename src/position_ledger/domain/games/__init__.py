@@ -1,0 +1,1 @@
+"""Game states: score, period, clock and situation of a game as it goes on."""
