@@ -10,10 +10,14 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.commands import (
         AdjustCash,
+        AdjustFee,
         AmendMarket,
+        AmendSettlement,
+        BustTrade,
         ChangeMarket,
         ClosePosition,
         Command,
+        CorrectTrade,
         Deposit,
         DetermineMarket,
         DisputeMarket,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
         TrailingStop,
         TransferPosition,
         VoidMarket,
+        VoidPosition,
         Withdraw,
     )
     from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
         DatabaseUnavailable,
         GenerationNotOurs,
         InsufficientMarginError,
+        KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -87,6 +93,12 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SplitPair",
     "SplitShares",
     "TransferPosition",
+    # commands that correct what was recorded
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
+    "CorrectTrade",
+    "VoidPosition",
     # commands on accounts
     "AdjustCash",
     "Deposit",
@@ -121,6 +133,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "FloatRefused",
     "GenerationNotOurs",
     "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -135,18 +148,18 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "MergePair RecordOpeningPosition SplitPair SplitShares TransferPosition "
-        "AmendMarket ChangeMarket DetermineMarket DisputeMarket QuoteMarket RegisterMarket SetMarketStatus "
-        "SettleMarket VoidMarket "
-        "AdjustCash ClosePosition Command Deposit Handle IncreasePosition MarkPosition OpenPosition RecordCash "
-        "RecordFill ReducePosition SetExits SetOpeningBalance SettlePosition TrailingStop Withdraw"
+        "AdjustCash AdjustFee AmendMarket AmendSettlement BustTrade ChangeMarket ClosePosition Command "
+        "CorrectTrade Deposit DetermineMarket DisputeMarket Handle IncreasePosition MarkPosition MergePair "
+        "OpenPosition QuoteMarket RecordCash RecordFill RecordOpeningPosition ReducePosition RegisterMarket "
+        "SetExits SetMarketStatus SetOpeningBalance SettleMarket SettlePosition SplitPair SplitShares "
+        "TrailingStop TransferPosition VoidMarket VoidPosition Withdraw"
     ),
     "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
     "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
-        "LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "KnownAtRefused LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",

@@ -10,6 +10,7 @@ __all__ = [
     "DatabaseUnavailable",
     "GenerationNotOurs",
     "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -52,6 +53,10 @@ class NotYetVisible(LedgerError):
 
 class InsufficientMarginError(LedgerError):
     """The position would cost more than the margin that is available; nothing was written, lower the quantity."""
+
+
+class KnownAtRefused(LedgerError):
+    """A time in the past of the ledger that cannot be read: it has not come, or its rows did not come in time."""
 
 
 class GenerationNotOurs(LedgerError):

@@ -8,6 +8,7 @@ from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
     BookPositionClosed,
     BookPositionOpened,
+    BookPositionReopened,
     ExitsSet,
     ExitTriggered,
     Figures,
@@ -34,12 +35,22 @@ from position_ledger.domain.markets.events import (
     MarketStatusSet,
     MarketVoided,
 )
+from position_ledger.domain.parts import Restated, TradeNow
+from position_ledger.domain.restatements import (
+    FeeAdjusted,
+    LateFillRecorded,
+    PositionVoided,
+    SettlementAmended,
+    TradeBusted,
+    TradeCorrected,
+)
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
 __all__ = [
     "EVENTS",
     "BookPositionClosed",
     "BookPositionOpened",
+    "BookPositionReopened",
     "CashMoved",
     "EdgeDetected",
     "EdgeRevised",
@@ -47,10 +58,12 @@ __all__ = [
     "Event",
     "ExitTriggered",
     "ExitsSet",
+    "FeeAdjusted",
     "Figures",
     "Fill",
     "GameStateRecorded",
     "Holder",
+    "LateFillRecorded",
     "MarketAmended",
     "MarketChanged",
     "MarketDetermined",
@@ -69,7 +82,13 @@ __all__ = [
     "PositionReduced",
     "PositionSettled",
     "PositionTransferred",
+    "PositionVoided",
     "Postings",
+    "Restated",
+    "SettlementAmended",
     "SharesSplit",
     "StreamRef",
+    "TradeBusted",
+    "TradeCorrected",
+    "TradeNow",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import date
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,15 +17,18 @@ from position_ledger.operations import require_ledger
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.inline import Appender
+from position_ledger.projection.known_at import KnownAt, Settling
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
-from position_ledger.reading import Reader, TableRow
+from position_ledger.reading import Reader, TableReader, TableRow
 from position_ledger.reporting.exposure import exposure
 from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
+
+POSITIONS = "positions"
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +50,14 @@ class Ledger:
         except BaseException:
             self._connections.close()
             raise
-        positions = next((p for p in self.projections if p.table == "positions"), None)
-        if positions is None:
+        self._tables = {
+            one.table: TableReader(self._connection, settings.ledger_schema, one) for one in self.projections
+        }
+        if POSITIONS not in self._tables:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
-        has_markets = any(one.table == "markets" for one in self.projections)
-        self._reader = Reader(self._connection, settings.ledger_schema, positions, has_markets=has_markets)
+        self._reader = Reader(self._connection, self._tables[POSITIONS], self._tables.get("markets"))
+        self._settling = Settling(self._connection, self.projections, self.codec)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -139,10 +144,16 @@ class Ledger:
 
     # Reading
 
-    def position(self, ref: str | int) -> TableRow:
-        """The current row of a position, by POS-n or any surrogate id. Raises `CommandRejected` if there is none."""
+    def position(self, ref: str | int, *, known_at: KnownAt | None = None) -> TableRow:
+        """The current row of a position, or as it was known, by POS-n or any surrogate id.
+
+        Raises:
+            CommandRejected: there is none, or there was none then.
+            KnownAtRefused: as `positions`.
+        """
         with translated():
-            return self._reader.position(ref)
+            self._settle(POSITIONS, known_at)
+            return self._reader.position(ref, known_at)
 
     def history(self, ref: str | int) -> list[TableRow]:
         """All versions of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -168,10 +179,18 @@ class Ledger:
         strategy: int | None = None,
         environment: str | None = None,
         side: str | None = None,
-        known_at: datetime | None = None,
+        known_at: KnownAt | None = None,
     ) -> list[TableRow]:
-        """Positions that pass the filters, the newest entry first; ``known_at`` (aware): as recorded at that time."""
+        """Positions that pass the filters, the newest entry first.
+
+        ``known_at``: as the ledger knew them at that recorded time (aware), or when the command that returned this token
+        was done. Waits until the rows of then are there, as `wait_for` does.
+
+        Raises:
+            KnownAtRefused: the time has not come, or its rows did not come within wait_timeout_s.
+        """
         with translated():
+            self._settle(POSITIONS, known_at)
             return self._reader.positions(
                 status=status,
                 account=account,
@@ -238,6 +257,45 @@ class Ledger:
             )
             return by_day(changes, by, days, since=since, until=until)
 
+    def row(self, table: str, key: str, *, known_at: KnownAt | None = None) -> TableRow | None:
+        """The current row of a business key in any projected table, or as it was known; None if there is none.
+
+        Raises:
+            KnownAtRefused: as `positions`.
+            ConfigurationError: no such table.
+        """
+        with translated():
+            reader = self._table(table)
+            self._settle(table, known_at)
+            return reader.current(key) if known_at is None else reader.known(key, known_at)
+
+    def versions(self, table: str, key: str) -> list[TableRow]:
+        """All versions of a business key in any projected table, oldest first; empty if there is none."""
+        with translated():
+            return self._table(table).history(key)
+
+    def rows(self, table: str, *, known_at: KnownAt | None = None, **columns: Any) -> list[TableRow]:
+        """One row of each business key of any projected table, current or as known, that has these values, newest first.
+
+        Raises:
+            KnownAtRefused: as `positions`.
+            ConfigurationError: no such table, or no such column.
+        """
+        with translated():
+            reader = self._table(table)
+            self._settle(table, known_at)
+            return reader.rows(columns, known_at=known_at)
+
+    def _table(self, table: str) -> TableReader:
+        if table not in self._tables:
+            msg = f"there is no projected table {table!r}: there are {', '.join(self._tables)}"
+            raise ConfigurationError(msg)
+        return self._tables[table]
+
+    def _settle(self, table: str, known_at: KnownAt | None) -> None:
+        if known_at is not None:
+            self._settling.through(known_at, [table], self.settings.wait_timeout_s)
+
     def lag(self, table: str = "positions") -> Lag:
         """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
         with translated(), self._connection() as connection:
@@ -258,6 +316,7 @@ class Ledger:
     def forget(self) -> None:
         """Drop every state kept in memory: the next command reads the log. For when the log itself was replaced."""
         self._executor.forget()
+        self._settling.forget()
 
     # Life
 

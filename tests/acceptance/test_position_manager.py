@@ -565,7 +565,7 @@ def test_exits_that_somebody_else_changes_meanwhile_are_not_lost(
                 other.execute(SetExits(position_id=position, target_price=price))
             return row
 
-        ledger.position = read_too_early  # type: ignore[method-assign]
+        ledger.position = read_too_early  # type: ignore[method-assign, assignment]
         row = manager.initialize_trailing_stop(position, {"trail_amount": D("0.05")})
 
     assert row["target_price"] == D("0.92")

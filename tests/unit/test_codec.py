@@ -11,10 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from position_ledger import (
+    AdjustFee,
     AmendMarket,
+    AmendSettlement,
+    BustTrade,
     ChangeMarket,
     ClosePosition,
     Command,
+    CorrectTrade,
     Deposit,
     DetermineMarket,
     DisputeMarket,
@@ -32,6 +36,7 @@ from position_ledger import (
     TrailingStop,
     TransferPosition,
     VoidMarket,
+    VoidPosition,
 )
 from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
 from position_ledger.domain.event import Event
@@ -74,6 +79,10 @@ def signal_steps() -> list[Command]:
     ]
 
 
+OPENED = opening(fee="0.02")
+SAID: dict[str, Any] = {"reason": "venue", "actor": "desk"}
+
+
 def every_event() -> list[Event]:
     """Events of every kind, with every part that a trading day gives them."""
     stop = TrailingStop(trail_amount="0.05")
@@ -104,7 +113,24 @@ def every_event() -> list[Event]:
     )  # fmt: skip
     if outcome.rejection:
         raise outcome.rejection
-    return [*outcome.events]
+    corrected = given(OPENED).when(
+        ReducePosition(position_id="POS-1", quantity=5, price="0.60"),
+        RecordFill(position_id="POS-1", action="buy", quantity=5, price="0.50", effective_at=long_ago),
+        CorrectTrade(**SAID, trade="TRD-1", correction_id="C", price="0.41", execution_time=long_ago),
+        AdjustFee(**SAID, trade="TRD-1", adjustment_id="A", fee="-0.02", effective_at=long_ago),
+        SettlePosition(position_id="POS-1", value=1, settlement_revision=1),
+        AmendSettlement(position_id="POS-1", value="0.5", fee="0.01", settlement_revision=2),
+        VoidPosition(position_id="POS-1", refund_fees=True, settlement_revision=3),
+        BustTrade(**SAID, trade="TRD-1", bust_id="B", quantity="0.5"),
+        ReducePosition(position_id="POS-1", quantity=1, price="0.60", effective_at=long_ago + timedelta(1)),
+    )
+    reopened = given(OPENED, ClosePosition(position_id="POS-1", price=1, reason="manual")).when(
+        BustTrade(**SAID, trade="TRD-4", bust_id="B")
+    )
+    for one in (corrected, reopened):
+        if one.rejection:
+            raise one.rejection
+    return [*outcome.events, *corrected.events, *reopened.events]
 
 
 EXAMPLES = every_event()

@@ -12,6 +12,14 @@ from pydantic import BaseModel, model_validator
 
 from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
 from position_ledger.domain.command import Command
+from position_ledger.domain.corrections import (
+    AdjustFee,
+    AmendSettlement,
+    BustTrade,
+    CorrectTrade,
+    SettlePosition,
+    VoidPosition,
+)
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
 from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
 from position_ledger.domain.markets.commands import (
@@ -39,10 +47,14 @@ from position_ledger.domain.vocabulary import Action, Environment, Liquidity, On
 
 __all__ = [
     "AdjustCash",
+    "AdjustFee",
     "AmendMarket",
+    "AmendSettlement",
+    "BustTrade",
     "ChangeMarket",
     "ClosePosition",
     "Command",
+    "CorrectTrade",
     "Deposit",
     "DetermineMarket",
     "DisputeMarket",
@@ -67,6 +79,7 @@ __all__ = [
     "TrailingStop",
     "TransferPosition",
     "VoidMarket",
+    "VoidPosition",
     "Withdraw",
 ]
 
@@ -144,14 +157,6 @@ class ClosePosition(_OnPosition, _Execution):
     reason: Text
     """profit_target, stop_loss, trailing_stop, market_close, manual, risk_limit, or any text."""
     metadata: Metadata | None = None
-
-
-class SettlePosition(_OnPosition):
-    """Pay out an open position: ``value`` per YES and ``1 - value`` per NO; elsewhere the settlement price."""
-
-    value: Price
-    fee: Money = ZERO
-    fee_currency: Text | None = None
 
 
 class MarkPosition(_OnPosition):

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain import commands as c
-from position_ledger.domain import orders
+from position_ledger.domain import correcting, orders
 from position_ledger.domain.accounts.account import AccountKey, account_stream
 from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
 from position_ledger.domain.book import BookKey, book_stream
+from position_ledger.domain.correcting import correction_key
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
 from position_ledger.domain.edges import commands as edge_commands
 from position_ledger.domain.edges import decisions as edges
@@ -43,6 +44,7 @@ __all__ = [
     "Decision",
     "Located",
     "Streams",
+    "correction_key",
     "decide",
     "fill_key",
     "fold_append",
@@ -60,6 +62,11 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
     **MARKET_DECIDERS,
+    c.BustTrade: correcting.bust_trade,
+    c.CorrectTrade: correcting.correct_trade,
+    c.AdjustFee: correcting.adjust_fee,
+    c.AmendSettlement: correcting.amend_settlement,
+    c.VoidPosition: correcting.void_position,
     **ACCOUNT_DECIDERS,
     **TRANSFER_DECIDERS,
     edge_commands.DetectEdge: edges.detect,

@@ -11,15 +11,17 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.book import BookKey
-from position_ledger.domain.draft import Decision, Draft, Located, effective_time, open_position
+from position_ledger.domain.draft import Decision, Draft, Located, effective_time
 from position_ledger.domain.figures import Booking
 from position_ledger.domain.identity import fill_key_of
 from position_ledger.domain.legs import (
     Leg,
     Opening,
     book_legs,
+    changing_position,
     described,
-    require_in_order,
+    held_then,
+    may_still_change,
     require_prices,
     require_same_currency,
 )
@@ -27,6 +29,7 @@ from position_ledger.domain.markets.terms import currency_in, market_of, multipl
 from position_ledger.domain.markets.vocabulary import Netting
 from position_ledger.domain.numbers import ZERO, allocate, amount_of, minus, plus
 from position_ledger.domain.orders import opening_attributes, require_exit_prices
+from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import OnExcess, Side
 
@@ -38,14 +41,13 @@ if TYPE_CHECKING:
     from position_ledger.domain.commands import RecordFill
     from position_ledger.domain.draft import Streams
     from position_ledger.domain.markets.market import Market
-    from position_ledger.domain.position import Position
 
-__all__ = ["record_fill"]
+__all__ = ["positions_then", "record_fill"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the fill is for: a key and side, and the open positions it may touch, the oldest entry first."""
+    """What the fill is for: a key and side, and the positions it may touch at its time, the oldest entry first."""
 
     key: BookKey
     side: Side
@@ -66,6 +68,8 @@ class _Share:
     located: Located | None
     quantity: Decimal
     is_entry: bool = False
+    held: Decimal = ZERO
+    """What the position held at the time of the fill, for an exit."""
     dust_excess: Decimal = ZERO
 
 
@@ -78,9 +82,9 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     _require_one_currency(command, target)
     require_prices(command, target.side, price=command.price)
     require_exit_prices(command, target.side)
-    shares = _shares(command, target)
-    at = _time_in_order(command, target.key, shares, streams, now)
-    legs = _legs(command, target, shares, streams)
+    at = _time(command, target, streams, now)
+    shares = _shares(command, target, streams, at)
+    legs = _legs(command, target, shares, streams, at)
     draft = Draft(streams, at)
     book_legs(draft, legs, described(command))
     return Decision(
@@ -93,9 +97,10 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
 
 def _target(command: RecordFill, streams: Streams) -> _Target:
     if command.position_id is not None:
-        located = open_position(command, command.position_id, streams)
+        located = changing_position(command, command.position_id, streams)
         key, held_side = BookKey.of(located.position), located.position.side
-        others = _open_on(key, held_side.other, streams) if command.on_excess is OnExcess.FLIP else ()
+        flips = command.on_excess is OnExcess.FLIP
+        others = _others(command, key, held_side, streams, is_entry=True) if flips else ()
         return _Target(key, held_side, (located,), others, market_of(key.environment, key.market, streams))
     # A command without a position id that lacks one of these cannot be constructed.
     environment, account, market, side = command.environment, command.account, command.market, command.side
@@ -104,12 +109,36 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     key = BookKey(environment, account, market, command.strategy)
     terms = market_of(environment, market, streams)
     nets = terms is not None and terms.netting is Netting.MARKET
-    others = _open_on(key, side.other, streams) if nets or command.on_excess is OnExcess.FLIP else ()
-    return _Target(key, side, _open_on(key, side, streams), others, terms, nets)
+    is_entry = command.action is side.entry_action
+    held = positions_then(key, side, streams, command.effective_at, is_entry=is_entry)
+    touches_others = nets if is_entry else command.on_excess is OnExcess.FLIP
+    others = _others(command, key, side, streams, is_entry=not is_entry) if touches_others else ()
+    return _Target(key, side, held, others, terms, nets)
 
 
-def _open_on(key: BookKey, side: Side, streams: Streams) -> tuple[Located, ...]:
-    return tuple(Located(stream, streams.position_stream(stream)) for stream in streams.book(key).open_on(side))
+def _others(command: RecordFill, key: BookKey, side: Side, streams: Streams, *, is_entry: bool) -> tuple[Located, ...]:
+    return positions_then(key, side.other, streams, command.effective_at, is_entry=is_entry)
+
+
+def positions_then(
+    key: BookKey, side: Side, streams: Streams, at: datetime | None, *, is_entry: bool
+) -> tuple[Located, ...]:
+    """Positions of a side that a fill at a time touches, the oldest entry first; None: now.
+
+    Those that are open and had begun, and the last one that has ended, if that was later. An entry before all of them
+    joins the oldest that is open, unless another cycle has ended in between: then it opens one of its own.
+    """
+    now_open = tuple(Located(stream, streams.position_stream(stream)) for stream in streams.book(key).open_on(side))
+    if at is None:
+        return now_open
+    then = [located for located in now_open if located.position.entry_time <= at]
+    last = streams.book(key).last_exit(side)
+    if last is None or at >= last.effective_at:
+        return tuple(then) or (now_open if is_entry else ())
+    ended = streams.state(last.stream)
+    if isinstance(ended, Position) and ended.entry_time <= at and may_still_change(ended, at):
+        then.append(Located(last.stream, ended))
+    return tuple(sorted(then, key=lambda located: located.position.entry_time))
 
 
 def _require_position_fits(command: RecordFill, position: Position) -> None:
@@ -133,12 +162,12 @@ def _currency(command: RecordFill, target: _Target) -> str:
     return currency_in(target.market, command.currency or (known.position.currency if known else None))
 
 
-def _shares(command: RecordFill, target: _Target) -> list[_Share]:
+def _shares(command: RecordFill, target: _Target, streams: Streams, at: datetime) -> list[_Share]:
     """Decide which positions the fill touches and how much of it each one takes."""
     side, quantity = target.side, command.quantity
     if command.action is side.entry_action:
-        return _entries(command, target)
-    shares, rest = _exits(target.held, quantity)
+        return _entries(command, target, streams, at)
+    shares, rest = _exits(target.held, quantity, streams, at)
     if rest and shares and rest <= command.dust:
         shares[-1] = replace(shares[-1], dust_excess=rest)
     elif rest and command.on_excess is OnExcess.FLIP:
@@ -149,9 +178,9 @@ def _shares(command: RecordFill, target: _Target) -> list[_Share]:
     return shares
 
 
-def _entries(command: RecordFill, target: _Target) -> list[_Share]:
+def _entries(command: RecordFill, target: _Target, streams: Streams, at: datetime) -> list[_Share]:
     """What an entry enters; where the market nets, what is open on the other side is closed first."""
-    shares, rest = _exits(target.others, command.quantity) if target.nets else ([], command.quantity)
+    shares, rest = _exits(target.others, command.quantity, streams, at) if target.nets else ([], command.quantity)
     if shares and rest and rest <= command.dust:
         return [*shares[:-1], replace(shares[-1], dust_excess=rest)]
     if rest:
@@ -159,32 +188,32 @@ def _entries(command: RecordFill, target: _Target) -> list[_Share]:
     return shares
 
 
-def _exits(held: Sequence[Located], quantity: Decimal) -> tuple[list[_Share], Decimal]:
-    """Take from the oldest entry first; the rest is what is not held."""
+def _exits(
+    positions: Sequence[Located], quantity: Decimal, streams: Streams, at: datetime
+) -> tuple[list[_Share], Decimal]:
+    """Take from the oldest entry first what each held at the time; the rest is what was not held."""
     shares = []
-    for located in held:
+    for located in positions:
         if not quantity:
             break
-        taken = min(quantity, located.position.quantity)
-        shares.append(_Share(located.position.side, located, taken))
-        quantity = minus(quantity, taken)
+        held = held_then(located, streams, at)
+        taken = min(quantity, held)
+        if taken:
+            shares.append(_Share(located.position.side, located, taken, held=held))
+            quantity = minus(quantity, taken)
     return shares, quantity
 
 
-def _time_in_order(
-    command: RecordFill, key: BookKey, shares: Sequence[_Share], streams: Streams, now: datetime
-) -> datetime:
-    """Effective time of the fill; refused when it is before the last fill of a position or side it touches."""
-    touched = [share.located.position for share in shares if share.located]
-    exits = [streams.book(key).last_exit(share.side) for share in shares if not share.located]
-    ended = [last.effective_at for last in exits if last]
-    at = effective_time(command, now, [*(position.last_effective_at for position in touched), *ended])
-    lasts = [*(position.last_fill_at for position in touched), *ended]
-    require_in_order(command, at, max(lasts, default=None))
-    return at
+def _time(command: RecordFill, target: _Target, streams: Streams, now: datetime) -> datetime:
+    """Effective time of the fill: as stated, else now and never before what its positions and sides have seen."""
+    if command.effective_at is not None:
+        return command.effective_at
+    exits = [streams.book(target.key).last_exit(side) for side in (target.side, target.side.other)]
+    seen = [located.position.last_effective_at for located in (*target.held, *target.others)]
+    return effective_time(command, now, [*seen, *(last.effective_at for last in exits if last)])
 
 
-def _legs(command: RecordFill, target: _Target, shares: Sequence[_Share], streams: Streams) -> list[Leg]:
+def _legs(command: RecordFill, target: _Target, shares: Sequence[_Share], streams: Streams, at: datetime) -> list[Leg]:
     fees = allocate(command.fee, [share.quantity for share in shares])
     prices = [_price(command, target, share) for share in shares]
     amounts = _amounts(shares, prices, multiplier_of(target.market))
@@ -200,7 +229,7 @@ def _legs(command: RecordFill, target: _Target, shares: Sequence[_Share], stream
             is_entry=share.is_entry,
             booking=Booking(share.quantity, price, amount, fee),
             position=position,
-            opening=None if position else _opening(command, target, share.side, streams),
+            opening=None if position else _opening(command, target, share.side, streams, at),
             dust_excess=share.dust_excess,
             is_dust_left=not share.is_entry and _is_dust_left(share, command.dust),
             exit_reason=reason,
@@ -225,11 +254,10 @@ def _amounts(shares: Sequence[_Share], prices: Sequence[Decimal], of_new: Decima
 
 
 def _is_dust_left(share: _Share, dust: Decimal) -> bool:
-    left = minus(share.located.position.quantity, share.quantity) if share.located else ZERO
-    return ZERO < left <= dust
+    return ZERO < minus(share.held, share.quantity) <= dust
 
 
-def _opening(command: RecordFill, target: _Target, side: Side, streams: Streams) -> Opening:
+def _opening(command: RecordFill, target: _Target, side: Side, streams: Streams, at: datetime) -> Opening:
     """Describe the position that the fill opens; a flip hands on what the market and the model are."""
     attributes: dict[str, Any] = opening_attributes(command, target.market)
     attributes["currency"] = _currency(command, target)
@@ -238,7 +266,7 @@ def _opening(command: RecordFill, target: _Target, side: Side, streams: Streams)
         for name in ("platform", "model"):
             attributes[name] = attributes[name] or getattr(flipped.position, name)
     last = streams.book(target.key).last_exit(side)
-    previous = flipped or last
+    previous = flipped or (last if last and last.effective_at <= at else None)
     return Opening(target.key, attributes, command.trailing_stop, previous.stream if previous else None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.book import BookKey
+from position_ledger.domain.commands import ClosePosition
 from position_ledger.domain.draft import Decision, Draft, effective_time, open_position
 from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked, PositionSettled
 from position_ledger.domain.exits import arm, touched, trail
@@ -14,7 +15,9 @@ from position_ledger.domain.legs import (
     Leg,
     Opening,
     book_legs,
+    changing_position,
     described,
+    held_then,
     require_in_order,
     require_prices,
     require_same_currency,
@@ -28,8 +31,9 @@ from position_ledger.domain.markets.terms import (
     require_terms,
     terms_copied,
 )
-from position_ledger.domain.numbers import ONE, amount_of, minus
+from position_ledger.domain.numbers import amount_of
 from position_ledger.domain.rejections import CommandRejected, Reason
+from position_ledger.domain.restating import payout
 from position_ledger.domain.vocabulary import ExitKind, Side
 
 if TYPE_CHECKING:
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from position_ledger.domain.commands import (
-        ClosePosition,
         IncreasePosition,
         MarkPosition,
         OpenPosition,
@@ -98,14 +101,19 @@ def _trade(
     *,
     is_entry: bool = False,
 ) -> Decision:
-    located = open_position(command, command.position_id, streams)
+    ends = isinstance(command, ClosePosition)
+    find = open_position if ends else changing_position
+    located = find(command, command.position_id, streams)
     position = located.position
     require_same_currency(command, command.fee_currency, position.currency)
     require_prices(command, position.side, price=command.price)
-    draft = _draft_in_order(command, position, streams, now)
-    quantity: Decimal = getattr(command, "quantity", position.quantity)
-    if not is_entry and quantity > position.quantity:
-        raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=position.quantity)
+    draft = Draft(streams, effective_time(command, now, (position.last_effective_at,)))
+    if ends:
+        require_in_order(command, draft.effective_at, position.last_fill_at)
+    held = held_then(located, streams, draft.effective_at)
+    quantity: Decimal = getattr(command, "quantity", held)
+    if not is_entry and quantity > held:
+        raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=held)
     booking = Booking(quantity, command.price, amount_of(quantity, command.price, position.multiplier), command.fee)
     leg = Leg(
         located.stream, position.side, is_entry, booking, position, exit_reason=getattr(command, "reason", "manual")
@@ -131,23 +139,12 @@ def settle(command: SettlePosition, streams: Streams, now: datetime) -> Decision
         amount=amount,
         fee=command.fee,
         realized_gross=gain,
+        settlement_revision=command.settlement_revision,
         figures=figures,
     )
     draft.append(stream, position.version, event)
     draft.note_ended(stream, position)
     return Decision(tuple(draft.appends), (stream,))
-
-
-def payout(position: Position, value: Decimal) -> tuple[Decimal, Decimal]:
-    """Say what one contract and all of them receive when a market settles at ``value`` per YES (or at that price).
-
-    NO gets what YES leaves, so that a pair receives exactly 1 whatever the rounding.
-    """
-    quantity, multiplier = position.quantity, position.multiplier
-    amount = amount_of(quantity, value, multiplier)
-    if position.side is Side.NO:
-        return minus(ONE, value), minus(amount_of(quantity, ONE, multiplier), amount)
-    return value, amount
 
 
 def mark(command: MarkPosition, streams: Streams, now: datetime) -> Decision:
@@ -156,7 +153,7 @@ def mark(command: MarkPosition, streams: Streams, now: datetime) -> Decision:
     position, side, price = located.position, located.position.side, command.price
     require_prices(command, side, price=price)
     at = effective_time(command, now, (position.last_effective_at,))
-    if at < (position.mark_time or position.entry_time):
+    if at < max(position.mark_time or position.entry_time, position.entry_time):
         return Decision(positions=(located.stream,))
     trailing = trail(position.trailing_stop, side, price) if position.trailing_stop else None
     profit, fraction = unrealized(side, position.quantity, position.cost, price, position.multiplier)

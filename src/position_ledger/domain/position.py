@@ -19,10 +19,11 @@ from position_ledger.domain.events import (
     PositionOpened,
     PositionReduced,
     PositionSettled,
-    StreamRef,
 )
 from position_ledger.domain.exits import TrailingState
-from position_ledger.domain.numbers import ONE, ZERO
+from position_ledger.domain.numbers import ONE, ZERO, plus
+from position_ledger.domain.parts import Restated, StreamRef
+from position_ledger.domain.restatements import RESTATEMENT_EVENTS, PositionVoided, SettlementAmended
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 from position_ledger.domain.vocabulary import Environment, ExitKind, Side, Status
 
@@ -57,12 +58,20 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """Exits that were told since they were armed; they are not told again."""
     mark_time: datetime | None = None
     mark_source: str | None = None
+    mark_price: Decimal | None = None
+    """Last mark ever; what an open position is valued at after a restatement."""
     last_fill_at: datetime
-    """Effective time of the last event that changed the quantity."""
+    """Latest effective time of the facts that count: fills and the settlement."""
     last_effective_at: datetime
     """Latest effective time of any event."""
     previous: StreamRef | None = None
     metadata: dict[str, Any] | None = None
+    settlement_revision: int | None = None
+    """Of the market's last verdict that the position was told."""
+    restatements: int = 0
+    """Events that changed what had been recorded before."""
+    restated_realized: Decimal = ZERO
+    """Sum of what they changed ``realized_pnl`` by."""
 
     quantity: Decimal
     entry_quantity: Decimal
@@ -84,7 +93,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     unrealized_pnl: Decimal | None
     unrealized_pnl_pct: Decimal | None
     shortfall_quantity: Decimal
-    transferred_quantity: Decimal
+    shortfall_amount: Decimal = ZERO
+    transferred_quantity: Decimal = ZERO
 
     @property
     def is_open(self) -> bool:
@@ -128,6 +138,9 @@ def _opened(event: PositionOpened | PositionReceived, effective_at: datetime) ->
     )
 
 
+_RESTATED_AS_THEY_ARE: Final = (
+    "status", "entry_time", "exit_time", "exit_reason", "settlement_value", "last_fill_at",
+)  # fmt: skip
 _Changes = dict[str, Any]
 
 
@@ -154,6 +167,7 @@ def _settled(position: Position, event: Event, effective_at: datetime) -> _Chang
         "exit_reason": settled.exit_reason,
         "exit_time": effective_at,
         "settlement_value": settled.settlement_value,
+        "settlement_revision": settled.settlement_revision,
     }
 
 
@@ -169,7 +183,12 @@ def _transferred(position: Position, event: Event, effective_at: datetime) -> _C
 def _split(position: Position, event: Event, effective_at: datetime) -> _Changes:
     split = cast("SharesSplit", event)
     names = ("target_price", "stop_loss_price", "trailing_stop")
-    return {**_filled(position, event, effective_at), **{name: getattr(split, name) for name in names}}
+    mark_price = None if position.mark_price is None else split.figures.current_price
+    return {
+        **_filled(position, event, effective_at),
+        "mark_price": mark_price,
+        **{name: getattr(split, name) for name in names},
+    }
 
 
 def _marked(position: Position, event: Event, effective_at: datetime) -> _Changes:
@@ -178,9 +197,24 @@ def _marked(position: Position, event: Event, effective_at: datetime) -> _Change
         "current_price": marked.price,
         "mark_time": effective_at,
         "mark_source": marked.source,
+        "mark_price": marked.price,
         "unrealized_pnl": marked.unrealized_pnl,
         "unrealized_pnl_pct": marked.unrealized_pnl_pct,
         "trailing_stop": position.trailing_stop if marked.trailing_stop is None else marked.trailing_stop,
+    }
+
+
+def _restated(position: Position, event: Event, effective_at: datetime) -> _Changes:  # noqa: ARG001 - one shape
+    """Take the position as it is when all its facts are folded again; marks stay those that were recorded last."""
+    restated: Restated = cast("Any", event).restated
+    counts = not isinstance(event, PositionVoided) or event.replaces_settlement
+    told = isinstance(event, SettlementAmended | PositionVoided)
+    return {
+        **{name: getattr(restated, name) for name in _RESTATED_AS_THEY_ARE},
+        **restated.figures.__dict__,
+        "restatements": position.restatements + counts,
+        "restated_realized": plus(position.restated_realized, restated.restated_realized),
+        "settlement_revision": cast("Any", event).settlement_revision if told else position.settlement_revision,
     }
 
 
@@ -204,4 +238,5 @@ _HANDLERS: Final[dict[type[Event], Callable[[Position, Event, datetime], _Change
     ExitsSet: _exits_set,
     PositionTransferred: _transferred,
     SharesSplit: _split,
+    **dict.fromkeys(RESTATEMENT_EVENTS, _restated),
 }

@@ -88,6 +88,11 @@ class Reason(Enum):
         _FINAL,
         "venue_fill_id {value} was recorded before with other content; correct the recorded trade instead",
     )
+    CORRECTION_ID_REUSED = (
+        "correction_id_reused",
+        _FINAL,
+        "{field} {value} was used before for this trade with other content; give the new correction an id of its own",
+    )
     # The ledger as it is: decided by the streams the command addresses.
     REFERENCE_UNKNOWN = (
         "reference_unknown",
@@ -141,6 +146,27 @@ class Reason(Enum):
         _FINAL,
         "position {value} is {status}, not open; nothing can be traded, marked or closed on it",
     )
+    POSITION_NOT_SETTLED = (
+        "position_not_settled",
+        _TRANSIENT,
+        "position {value} is {status} and was never settled or voided by its market; there is nothing to amend",
+    )
+    TRADE_UNKNOWN = ("trade_unknown", _TRANSIENT, "trade {value} not found; give TRD- and the number of its fill")
+    FLIP_IS_ONE_TRADE = (
+        "flip_is_one_trade",
+        _FINAL,
+        "trade {value} is one half of a flip: bust it whole, which busts both halves, and record what is right anew",
+    )
+    TRADE_BUSTED = (
+        "trade_busted",
+        _FINAL,
+        "of trade {value} {held} contracts are busted; a correction must leave more than that",
+    )
+    BUST_EXCEEDS_REST = (
+        "bust_exceeds_rest",
+        _FINAL,
+        "quantity {value} exceeds the {held} of the trade that are not busted yet; another bust may be recorded already",
+    )
     KEY_MISMATCH = (
         "key_mismatch",
         _FINAL,
@@ -181,11 +207,15 @@ class Reason(Enum):
         _TRANSIENT,
         "value {value} is not the outcome {held} that the market was determined at; AmendMarket changes it",
     )
-    # A later issue of the project restates positions in effective order and lifts this one.
     TOO_LATE = (
         "too_late",
         _FINAL,
-        "effective_at {value} is before the last fill at {held}; fills are recorded in the order of the venue",
+        "effective_at {value} is before the last fill at {held}; what ends a position comes after all its fills",
+    )
+    HANDED_ON = (
+        "handed_on",
+        _FINAL,
+        "effective_at {value} is before {held}, when the position was received, transferred or split; that is not restated",
     )
     QUANTITY_EXCEEDS_HELD = (
         "quantity_exceeds_held",

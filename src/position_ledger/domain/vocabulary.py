@@ -10,7 +10,18 @@ from position_ledger.domain.numbers import ONE, minus
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = ["Action", "CashKind", "Environment", "ExitKind", "Liquidity", "OnExcess", "Origin", "Side", "Status"]
+__all__ = [
+    "Action",
+    "CashKind",
+    "Environment",
+    "ExitKind",
+    "Liquidity",
+    "OnExcess",
+    "Origin",
+    "PositionEffect",
+    "Side",
+    "Status",
+]
 
 
 class Environment(StrEnum):
@@ -99,6 +110,15 @@ class OnExcess(StrEnum):
 
     REFUSE = "refuse"
     FLIP = "flip"
+
+
+class PositionEffect(StrEnum):
+    """What a trade does to its position."""
+
+    OPEN = "open"
+    INCREASE = "increase"
+    REDUCE = "reduce"
+    CLOSE = "close"
 
 
 class ExitKind(StrEnum):

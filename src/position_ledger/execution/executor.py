@@ -13,8 +13,14 @@ from uuid import UUID
 import psycopg
 
 from position_ledger.domain.commands import Command
-from position_ledger.domain.decisions import Append, Decision, decide, fill_key, streams_of
-from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
+from position_ledger.domain.decisions import Append, Decision, correction_key, decide, fill_key, streams_of
+from position_ledger.domain.identity import (
+    content_digest,
+    correction_digest,
+    require_same_command,
+    require_same_correction,
+    require_same_fill,
+)
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
 from position_ledger.execution.references import KnownReferences
@@ -270,9 +276,13 @@ class Executor:
     # Repeats
 
     def _keys(self, command: Command, decision: Decision) -> tuple[Key, ...]:
-        if not decision.appends or (command.command_id is None and decision.fill_key is None):
+        if not decision.appends:
             return ()
-        digest = content_digest(command)
+        names = [f"command:{command.command_id}"] if command.command_id is not None else []
+        if decision.fill_key is not None:
+            names.append(f"fill:{decision.fill_key}")
+        if not names and not decision.correction_keys:
+            return ()
         appended = {
             "events": [[append.stream, append.version] for append in decision.appends],
             "positions": decision.positions,
@@ -281,12 +291,9 @@ class Executor:
             "subject": _subject(decision),
             "trades": [[append.stream, append.version] for append in decision.appends if _is_trade(append)],
         }
-        names = []
-        if command.command_id is not None:
-            names.append(f"command:{command.command_id}")
-        if decision.fill_key is not None:
-            names.append(f"fill:{decision.fill_key}")
-        return tuple(Key(name, digest, appended) for name in names)
+        digest = content_digest(command) if names else b""
+        keys = [Key(name, digest, appended) for name in names]
+        return (*keys, *(Key(name, correction_digest(command), appended) for name in decision.correction_keys))
 
     @staticmethod
     def _all_keys(commands: Sequence[Command], streams: WorkingStreams) -> list[str]:
@@ -389,8 +396,10 @@ def _first_result(appended: dict[str, Any], numbers: Numbers) -> Executed:
 def _require_same(name: str, command: Command, digest: bytes) -> None:
     if name.startswith("command:"):
         require_same_command(command, digest)
-    else:
+    elif name.startswith("fill:"):
         require_same_fill(command, digest)
+    else:
+        require_same_correction(command, digest)
 
 
 def _is_repeat(place: int, command: Command, names: Sequence[str], plan: _Plan) -> bool:
@@ -413,7 +422,7 @@ def _is_echo(place: int, command: Command, names: Sequence[str], plan: _Plan) ->
         return False
     first = plan.owners[name]
     planned = plan.planned[first]
-    _require_same(name, command, planned.keys[0].digest)
+    _require_same(name, command, next(key.digest for key in planned.keys if key.key == name))
     plan.streams.note_handle(command, planned.decision.opened)
     plan.echoes[place] = first
     return True
@@ -430,7 +439,8 @@ def _key_names(command: Command, streams: WorkingStreams) -> list[str]:
             key = None
         if key is not None:
             names.append(f"fill:{key}")
-    return names
+    correction = correction_key(command, streams)
+    return names if correction is None else [*names, correction]
 
 
 def _done(planned: _Planned, receipts: Sequence[Receipt], streams: WorkingStreams) -> Executed:

@@ -246,5 +246,31 @@ def _change(
         connection.execute(LIST)
 
 
+def drop_without_table(connection: psycopg.Connection[Any]) -> list[str]:
+    """Drop the generations whose table a rollback has taken away, as the owner of the schema; answers their tables.
+
+    When the table is made again it is projected from the first event on: nothing may remember the rows of the old one.
+    """
+    gone = [one for one in generations.kept(connection) if not _has_table(connection, one)]
+    for one in gone:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, one.generation_id))
+            connection.execute("LOCK TABLE feed IN ACCESS EXCLUSIVE MODE")
+            connection.execute("DELETE FROM projection_checkpoints WHERE generation_id = %s", (one.generation_id,))
+            connection.execute(
+                "UPDATE projection_generations SET state = 'dropped' WHERE generation_id = %s", (one.generation_id,)
+            )
+            connection.execute(LIST)
+    return sorted({one.projection for one in gone})
+
+
+def _has_table(connection: psycopg.Connection[Any], generation: Generation) -> bool:
+    row = connection.execute(
+        "SELECT to_regclass(format('%%I.%%I', %s::text, %s::text)) IS NOT NULL",
+        (generation.schema, generation.projection),
+    ).fetchone()
+    return row == (True,)
+
+
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, LedgerError) else "appends or followers held their locks"

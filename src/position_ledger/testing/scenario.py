@@ -27,6 +27,7 @@ from position_ledger.domain.events import BOOK_EVENTS, PositionMarked, PositionO
 from position_ledger.domain.family import Family
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
+from position_ledger.domain.restatements import RESTATEMENT_EVENTS
 from position_ledger.events import EVENTS
 from position_ledger.execution.streams import number_of
 from position_ledger.store.codec import Codec
@@ -48,7 +49,7 @@ Step = Event | Command | Callable[[], Command]
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """An event of a type with some of its values, each looked for in the event, its figures and its fill."""
+    """An event of a type with some of its values, each looked for in the event, what it restates, figures and fill."""
 
     event: type[Event]
     values: Mapping[str, Any]
@@ -71,7 +72,9 @@ def like(event: type[Event], **values: Any) -> Like:
 
 
 def _value_of(event: Event, name: str) -> Any:
-    for holder in (event, getattr(event, "figures", None), getattr(event, "fill", None)):
+    restated = getattr(event, "restated", None)
+    figures = getattr(event, "figures", None) or getattr(restated, "figures", None)
+    for holder in (event, restated, figures, getattr(event, "fill", None)):
         if holder is not None and name in type(holder).model_fields:
             return getattr(holder, name)
     raise AssertionError(f"{type(event).__name__} has no field {name!r}, nor have its figures and its fill")
@@ -279,6 +282,8 @@ class _World:
         after = cast("Position", fold_append(state, draft.appends[0]))
         if isinstance(event, PositionOpened):
             draft.note_opened(stream, event)
+        elif isinstance(state, Position) and isinstance(event, RESTATEMENT_EVENTS):
+            draft.note_restated(stream, state, cast("Any", event).restated)
         elif was_open and not after.is_open:
             draft.note_ended(stream, after)
         for append in with_accounts(tuple(draft.appends), self):

@@ -25,6 +25,7 @@ from tests.support.commands import opening
 from tests.support.engine import Traffic
 from tests.support.engine_fixtures import NO_QUEUE
 from tests.support.many_tables import EXTRA, HOLDINGS, POSITIONS, VALUATIONS, failing, many_settings, migrated
+from tests.support.rebuilding import last_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -385,3 +386,32 @@ def test_verify_names_the_table_that_is_wrong(many: Settings, ledger: Ledger) ->
     assert sorted(proof.table for proof in report.tables) == TABLES
     assert alone.holds
     assert [proof.table for proof in alone.tables] == ["valuations"]
+
+
+def test_a_table_that_was_rolled_back_and_comes_again_has_all_of_its_rows(
+    settings: Settings, many: Settings, ledger: Ledger
+) -> None:
+    # Given tables with rows, one of them in inline mode
+    token = Traffic(ledger, 14).run(30)
+    ledger.wait_for(token, timeout_s=10)
+    assert set_mode(many, "valuations", "inline")
+    first = last_number(settings) + 1
+    # When the migrations that made them are rolled back, then commands and positions go on without them
+    operations.migrate_down(many, engine.reached(many), first, engine.quiet)
+    with Ledger(settings, engine.reached(settings)) as old:
+        old.wait_for(Traffic(old, 15).run(20), timeout_s=10)
+    assert generations_of(settings, "valuations") == ["dropped"]
+    # and when they come again, then with the rows of the whole log
+    engine.migrate(many)
+    assert generations_of(settings, "valuations") == ["dropped", "active"]
+    engine.project_all(many)
+    engine.proven(many)
+    assert all(all_rows(many).values())
+
+
+def generations_of(settings: Settings, table: str) -> list[str]:
+    with engine.connected(settings) as connection:
+        rows = connection.execute(
+            "SELECT state FROM projection_generations WHERE projection = %s ORDER BY generation_id", (table,)
+        ).fetchall()
+    return [row[0] for row in rows]

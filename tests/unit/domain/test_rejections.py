@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from position_ledger.domain.commands import (
+    AmendSettlement,
+    BustTrade,
     ClosePosition,
     Command,
+    CorrectTrade,
     Deposit,
     DetermineMarket,
     DisputeMarket,
@@ -38,7 +41,13 @@ from position_ledger.domain.decisions import COMMANDS, Decision
 from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge
 from position_ledger.domain.errors import LedgerError
 from position_ledger.domain.games.commands import RecordGameState
-from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
+from position_ledger.domain.identity import (
+    content_digest,
+    correction_digest,
+    require_same_command,
+    require_same_correction,
+    require_same_fill,
+)
 from position_ledger.domain.rejections import CommandRejected, FloatRefused, Reason, shown
 from tests.unit.domain.world import NOON, D, World
 
@@ -153,7 +162,29 @@ def with_references(act: Callable[[World], object], **known: set[str | int]) -> 
     return both
 
 
-"""Events of what came before the refused command."""
+BUST = {"trade": "TRD-1", "bust_id": "b-1", "reason": "erroneous", "actor": "desk"}
+
+
+def bust(**fields: Any) -> Callable[[World], object]:
+    return lambda world: world.do(BustTrade(**BUST | fields))
+
+
+def bust_half_of_a_flip(world: World) -> object:
+    world.fill("sell", 15, "0.5", on_excess="flip")
+    return bust(trade=world.trade(2), quantity=1)(world)
+
+
+def bust_of_what_was_handed_on(world: World) -> object:
+    world.later(seconds=1)
+    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=4))
+    return bust()(world)
+
+
+def correct_what_is_busted(world: World) -> object:
+    bust()(world)
+    return world.do(CorrectTrade(trade="TRD-1", correction_id="c", price=1, reason="venue", actor="desk"))
+
+
 NAN_IN_METADATA = {"edge": float("nan")}
 
 TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
@@ -197,6 +228,11 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     (Reason.FIELD_INVALID, opening(strategy=0), "strategy is 0: it must be the positive whole number of a row"),
     (Reason.COMMAND_ID_REUSED, repeated(require_same_command), "command_id c-1 was used before with other content"),
     (Reason.FILL_ID_REUSED, repeated(require_same_fill), "venue_fill_id f-1 was recorded before with other content"),
+    (
+        Reason.CORRECTION_ID_REUSED,
+        lambda _: require_same_correction(BustTrade(**BUST | {"quantity": 2}), correction_digest(BustTrade(**BUST))),
+        "bust_id b-1 was used before for this trade with other content",
+    ),
     (
         Reason.REFERENCE_UNKNOWN,
         with_references(opening(strategy=2), strategy={1}),
@@ -250,6 +286,15 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "position POS-1 is closed, not open",
     ),
     (
+        Reason.POSITION_NOT_SETTLED,
+        on_position(AmendSettlement, value=1),
+        "position POS-1 is open and was never settled or voided",
+    ),
+    (Reason.TRADE_UNKNOWN, bust(trade="TRD-99"), "trade TRD-99 not found"),
+    (Reason.FLIP_IS_ONE_TRADE, bust_half_of_a_flip, "is one half of a flip: bust it whole"),
+    (Reason.TRADE_BUSTED, correct_what_is_busted, "of trade TRD-1 10 contracts are busted"),
+    (Reason.BUST_EXCEEDS_REST, bust(quantity=11), "quantity 11 exceeds the 10 of the trade that are not busted yet"),
+    (
         Reason.KEY_MISMATCH,
         fill(position_id="POS-1", account="other"),
         "account is other but the position has main",
@@ -291,8 +336,13 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     ),
     (
         Reason.TOO_LATE,
-        on_position(ReducePosition, quantity=1, price="0.5", effective_at=NOON - timedelta(seconds=1)),
+        on_position(ClosePosition, price="0.5", reason="manual", effective_at=NOON - timedelta(seconds=1)),
         "effective_at 2026-03-01T11:59:59+00:00 is before the last fill at 2026-03-01T12:00:00+00:00",
+    ),
+    (
+        Reason.HANDED_ON,
+        bust_of_what_was_handed_on,
+        "effective_at 2026-03-01T12:00:00+00:00 is before 2026-03-01T12:00:01+00:00, when the position was received",
     ),
     (
         Reason.QUANTITY_EXCEEDS_HELD,
@@ -359,17 +409,17 @@ def test_the_table_has_every_reason_once() -> None:
 def test_only_what_other_commands_can_cure_is_transient() -> None:
     transient = {reason for reason in Reason if reason.transient}
     assert transient == {
+        Reason.REFERENCE_UNKNOWN,
+        Reason.EDGE_UNKNOWN,
+        Reason.POSITION_UNKNOWN,
         Reason.MARKET_UNKNOWN,
         Reason.MARKET_STATUS_WRONG,
         Reason.MARKET_NOT_OPEN,
         Reason.OUTCOME_DIFFERS,
-        Reason.POSITION_UNKNOWN,
+        Reason.POSITION_NOT_SETTLED,
+        Reason.TRADE_UNKNOWN,
         Reason.QUANTITY_EXCEEDS_HELD,
         Reason.INSUFFICIENT_FUNDS,
-        Reason.REFERENCE_UNKNOWN,
-        Reason.EDGE_UNKNOWN,
-        Reason.POSITION_UNKNOWN,
-        Reason.QUANTITY_EXCEEDS_HELD,
     }
 
 

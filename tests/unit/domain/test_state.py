@@ -103,5 +103,5 @@ def test_marks_and_exits_change_nothing_else(world: World) -> None:
 
     changed = {name for name in before.__struct_fields__ if getattr(before, name) != getattr(after, name)}
     assert changed == {
-        "version", "current_price", "mark_time", "unrealized_pnl", "unrealized_pnl_pct", "last_effective_at",
+        "version", "current_price", "mark_time", "mark_price", "unrealized_pnl", "unrealized_pnl_pct", "last_effective_at",
     }  # fmt: skip

@@ -132,6 +132,11 @@ class World:
             RecordFill(**key | {"action": action, "quantity": quantity, "price": price, "fee": fee} | fields)
         )
 
+    def trade(self, fill: int) -> str:
+        """Return the TRD-n of the fill-th fill that was recorded, 1-based."""
+        fills = [number for number, one in enumerate(self.log, 1) if getattr(one.event, "fill", None) is not None]
+        return f"TRD-{fills[fill - 1]}"
+
     def at(self, ref: str) -> Position:
         """Return the present state of a position."""
         return self.position(ref).position

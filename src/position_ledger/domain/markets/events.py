@@ -7,9 +7,9 @@ from typing import Final
 from pydantic import JsonValue
 
 from position_ledger.domain.event import Event
-from position_ledger.domain.events import UtcTime
 from position_ledger.domain.markets.vocabulary import MarketKind, MarketStatus, Netting
 from position_ledger.domain.numbers import ONE, ZERO, Figure
+from position_ledger.domain.parts import UtcTime
 from position_ledger.domain.vocabulary import Environment
 
 __all__ = [

@@ -7,9 +7,9 @@ from typing import Any, Final
 from pydantic import JsonValue
 
 from position_ledger.domain.event import Event
-from position_ledger.domain.events import Figures, StreamRef, UtcTime
 from position_ledger.domain.exits import TrailingState
 from position_ledger.domain.numbers import ONE, ZERO, Figure
+from position_ledger.domain.parts import Figures, StreamRef, UtcTime
 from position_ledger.domain.vocabulary import Environment, Origin, Side
 
 __all__ = ["TRANSFER_EVENTS", "PositionReceived", "PositionTransferred", "SharesSplit"]
