@@ -15,12 +15,12 @@ from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.domain.vocabulary import Environment
 from position_ledger.errors import NotYetVisible
-from position_ledger.importing import import_fills, load_mapping
+from position_ledger.importing import import_fills, import_quotes, load_mapping, load_quote_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from position_ledger.importing import ImportResult
+    from position_ledger.importing import ImportResult, QuotesResult
     from position_ledger.ledger import Ledger
 
 VISIBLE_WITHIN_S = 600.0
@@ -67,6 +67,57 @@ def fills(*, file: Path, mapping: str, environment: str, rejects: Path | None, s
     return ANSWER_IS_NO if strict and result.rejected else 0
 
 
+@group.command(
+    help="""Record the quotes, statuses and outcomes of markets in a CSV file (plain or gzip), oldest first.
+
+    A market that is not registered is registered with the terms of the mapping. Positions of markets that the file
+    settles or voids are paid. Importing a file again adds only what is new.
+
+    \b
+    Examples:
+      position-ledger import quotes ticks.csv.gz --map betfair-ticks --environment backtest
+      position-ledger import quotes quotes.csv --map my-venue.toml --environment paper --rejects rejects.csv
+    """
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--map", "mapping", required=True, metavar="PRESET|FILE.toml", help="How its columns become quotes.")
+@click.option(
+    "--environment",
+    type=click.Choice([one.value for one in Environment]),
+    required=True,
+    envvar="POSITION_LEDGER_ENVIRONMENT",
+    help="Where these markets are; never assumed.",
+)
+@click.option("--rejects", type=click.Path(path_type=Path), metavar="FILE", help="Where refused rows go, with reasons.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if a row was rejected.")
+@as_json
+def quotes(*, file: Path, mapping: str, environment: str, rejects: Path | None, strict: bool, as_json: bool) -> int:
+    """Import, pay what was settled, wait until the rows are visible, and say what happened."""
+    checked = load_quote_mapping(mapping)
+    with open_ledger() as ledger, Bar() as bar:
+        bar.start(None, "reading")
+        result = import_quotes(
+            ledger, file, checked, environment=environment, rejects_path=rejects, progress=_Told(bar)
+        )
+        _wait(ledger, result.token)
+        for market in result.paid:
+            ledger.pay_markets(environment, market)
+    if as_json:
+        write_json(asdict(result))
+    else:
+        write_lines(_quote_lines(result, environment, rejects))
+    return ANSWER_IS_NO if strict and result.rejected else 0
+
+
+def _quote_lines(result: QuotesResult, environment: str, rejects: Path | None) -> Iterator[str]:
+    yield (
+        f"{result.rows:,} rows of {result.markets:,} markets: {result.accepted:,} accepted ({environment}), "
+        f"{result.rejected:,} rejected, {result.duplicates:,} nothing new, {result.ignored:,} ignored; "
+        f"{result.events:,} events"
+    )
+    yield from _reason_lines(result.reasons, rejects)
+
+
 class _Told:
     """Passes on what the importer tells: the rows done, and their total once it is known."""
 
@@ -95,9 +146,13 @@ def _lines(result: ImportResult, environment: str, rejects: Path | None) -> Iter
         f"{result.rows:,} rows: {result.accepted:,} accepted ({environment}), {result.rejected:,} rejected, "
         f"{result.duplicates:,} recorded before; {result.events:,} events"
     )
-    for code, count in list(result.reasons.items())[:REASONS_SHOWN_MAX]:
+    yield from _reason_lines(result.reasons, rejects)
+
+
+def _reason_lines(reasons: Mapping[str, int], rejects: Path | None) -> Iterator[str]:
+    for code, count in list(reasons.items())[:REASONS_SHOWN_MAX]:
         yield f"  {count:>8,}  {code}"
-    if result.rejected:
+    if reasons:
         yield (
             f"rejected rows are in {rejects}" if rejects else "name a file with --rejects to see why each was rejected"
         )
