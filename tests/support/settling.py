@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from position_ledger import Command, Ledger
 
 MARKET = "RAIN"
+OPENED_AT = datetime(2026, 4, 1, 12, tzinfo=UTC)
 BATCH = 500
 
 
@@ -35,6 +37,7 @@ def openings(count: int, market: str = MARKET, accounts: int = 7) -> list[Comman
             quantity=number % 9 + 1,
             entry_price=Decimal(number % 90 + 5) / 100,
             fee="0.01",
+            effective_at=OPENED_AT,
         )
         for number in range(count)
     ]
@@ -72,12 +75,12 @@ def paid_count(url: str) -> int:
 
 
 def figures(url: str, market: str) -> list[dict[str, Any]]:
-    """All money of the positions of a market, in the order of their opening."""
+    """All money of the positions of a market, in an order of its own."""
     return query(
         url,
         "SELECT account_id, side, strategy_id, status, quantity, entry_price, exit_price, settlement_value, cost,"
         " realized_gross, open_fees, close_fees, open_fees_released, realized_pnl, realized_pnl_closed, exit_reason,"
         " exit_time FROM positions WHERE row_current_ind AND market_id = %s"
-        " ORDER BY substr(position_id, 5)::bigint",
+        " ORDER BY account_id, side, strategy_id, entry_price, entry_quantity, exit_time",
         market,
     )

@@ -54,7 +54,8 @@ def voided(position: Position, journal: Journal, verdict: Verdict) -> PositionVo
     restated, folding = restate(position, replace(journal, verdict=verdict))
     is_first = journal.verdict is None
     if is_first:
-        restated = restated.model_copy(update={"restated_realized": ZERO})
+        so_far = {"restated_realized": ZERO, "restated_realized_sum": position.restated_realized}
+        restated = restated.model_copy(update=so_far)
     quantity, price, amount, _ = folding.paid or (ZERO, ZERO, ZERO, ZERO)
     return PositionVoided(
         quantity=quantity,

@@ -24,12 +24,13 @@ from position_ledger import (
     SettlePosition,
     VoidMarket,
 )
+from position_ledger.domain.numbers import amount_of
 from position_ledger.events import EVENTS
 from position_ledger.settings import load_settings
 from position_ledger.settling.service import SettlingService
 from position_ledger.store.codec import Codec
 from tests.support import engine
-from tests.support.settling import MARKET, figures, opened, openings, paid_count, payouts, query, registered
+from tests.support.settling import MARKET, OPENED_AT, figures, opened, openings, paid_count, payouts, query, registered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
 YES = {"environment": "paper", "account": "ann", "market": MARKET, "side": "YES"}
+PAIR = Decimal("3.333333333333333333")
 POSITIONS = 450
 """More than two batches."""
 
@@ -47,7 +49,7 @@ def test_settling_pays_every_position_once_and_pairs_receive_1(ledger: Ledger, l
     registered(ledger)
     opened(ledger, POSITIONS)
     for side in ("YES", "NO"):
-        ledger.execute(OpenPosition(**YES | {"side": side, "quantity": "3.333333333333333333", "entry_price": "0.5"}))
+        ledger.execute(OpenPosition(**YES | {"side": side, "quantity": PAIR, "entry_price": "0.5"}))
 
     # when
     done = ledger.settle_market("paper", MARKET, "0.333333333333333333", fee="0.02")
@@ -64,7 +66,8 @@ def test_settling_pays_every_position_once_and_pairs_receive_1(ledger: Ledger, l
         ("NO", Decimal("0.666666666666666667")),
     }
     yes, no = [row for row in rows if row["account_id"] == "ann"]
-    assert yes["realized_gross"] + no["realized_gross"] == 0, "the pair cost 1 each and receives 1 each"
+    cost = amount_of(PAIR, Decimal("0.5"))
+    assert yes["realized_gross"] + no["realized_gross"] + 2 * cost == PAIR
     assert all(row["close_fees"] == Decimal("0.02") for row in rows)
     engine.proven(ledger.settings)
 
@@ -91,13 +94,16 @@ def test_settle_then_amend_is_settle_on_real_rows(ledger: Ledger, ledger_url: st
         opened(ledger, 60, market)
     ledger.catch_up()
     for market in ("TWICE", "ONCE"):
-        for row in ledger.positions(market=market)[:20]:
-            ledger.execute(ReducePosition(position_id=row["position_id"], quantity="0.5", price="0.4", effective_at=AT))
+        for row in [row for row in ledger.positions(market=market) if row["strategy_id"] <= 20]:
+            ledger.execute(
+                ReducePosition(position_id=row["position_id"], quantity="0.5", price="0.4", effective_at=OPENED_AT)
+            )
 
     first = ledger.settle_market("paper", "TWICE", 1, fee="0.03", effective_at=AT)
     amended = ledger.amend_market("paper", "TWICE", "0.25")
     ledger.settle_market("paper", "ONCE", "0.25", fee="0.03", effective_at=AT)
 
+    assert {row["exit_time"] for row in figures(ledger_url, "TWICE")} == {AT}
     assert (first.settled, amended.amended, amended.settled, amended.revision) == (60, 60, 0, 2)
     assert figures(ledger_url, "TWICE") == figures(ledger_url, "ONCE")
     steps = query(
@@ -150,7 +156,10 @@ def test_unwinding_busts_every_trade_and_keeps_what_was_sold_from_counting(ledge
 
     assert (void.voided, void.busted) == (6, 0)
     kept = [row for row in figures(ledger_url, "VOID") if row["account_id"] == "ann"]
-    assert [(row["status"], row["realized_gross"]) for row in kept] == [("closed", Decimal("4.4")), ("voided", 0)]
+    assert [(row["side"], row["status"], row["realized_gross"]) for row in kept] == [
+        ("NO", "voided", 0),
+        ("YES", "closed", Decimal("4.4")),
+    ]
     assert (unwound.busted, unwound.left) == (8, 0), "the flip is one bust for its two legs"
     rows = figures(ledger_url, "UNWOUND")
     assert {(row["status"], row["realized_pnl"], row["quantity"]) for row in rows} == {("voided", 0, 0)}
