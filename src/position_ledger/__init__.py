@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         LedgerError,
         MigrationError,
         NotYetVisible,
+        ReferenceRefused,
         SchemaMismatch,
         SwapBlocked,
         VerificationFailed,
@@ -138,6 +139,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "MigrationError",
     "NotYetVisible",
     "Reason",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -159,7 +161,8 @@ _HOMES = {
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
-        "KnownAtRefused LedgerError MigrationError NotYetVisible SchemaMismatch SwapBlocked VerificationFailed"
+        "KnownAtRefused LedgerError MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked "
+        "VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",

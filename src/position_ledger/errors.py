@@ -14,6 +14,7 @@ __all__ = [
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
+    "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
     "VerificationFailed",
@@ -57,6 +58,10 @@ class InsufficientMarginError(LedgerError):
 
 class KnownAtRefused(LedgerError):
     """A time in the past of the ledger that cannot be read: it has not come, or its rows did not come in time."""
+
+
+class ReferenceRefused(LedgerError):
+    """A reference table does not take what it was given; nothing was changed, the message names field and value."""
 
 
 class GenerationNotOurs(LedgerError):

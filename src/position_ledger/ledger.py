@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from position_ledger.database import Connections, Lent, open_pool, translated
 from position_ledger.domain.commands import AmendMarket, Command, QuoteMarket, SettleMarket, VoidMarket
+from position_ledger.domain.decisions import unknown_position
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
@@ -22,8 +23,11 @@ from position_ledger.projection.known_at import KnownAt, Settling
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableReader, TableRow
+from position_ledger.reference_data import ReferenceData
 from position_ledger.reporting.exposure import exposure
+from position_ledger.reporting.holdings import open_positions, version
 from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
+from position_ledger.reporting.snapshot import query_on, snapshot
 from position_ledger.settings import Settings, load_settings
 from position_ledger.settling.payer import Paid, Payer, Settlement
 from position_ledger.settling.service import payer_of
@@ -60,8 +64,9 @@ class Ledger:
         if POSITIONS not in self._tables:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
-        self._reader = Reader(self._connection, self._tables[POSITIONS], self._tables.get("markets"))
+        self._reader = Reader(self._connection, self._tables[POSITIONS])
         self._settling = Settling(self._connection, self.projections, self.codec)
+        self._positions = next(one for one in self.projections if one.table == POSITIONS)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -70,6 +75,8 @@ class Ledger:
             retries_max=settings.conflict_retries_max,
         )
         self._payer = payer_of(self._connections, self._executor, settings, self.projections, self.codec)
+        self.reference = ReferenceData(self._connection, self._executor.forget_references)
+        """Strategies, probability models, platforms and market events."""
 
     @classmethod
     def open(cls, **settings: Any) -> Self:
@@ -234,8 +241,11 @@ class Ledger:
 
     def version(self, surrogate_id: int) -> TableRow:
         """One version of a position, by its surrogate id. Raises `CommandRejected` if no version has it."""
-        with translated():
-            return self._reader.version(surrogate_id)
+        with translated(), self._connection() as connection:
+            row = version(query_on(connection), self.settings.ledger_schema, self._positions, surrogate_id)
+        if row is None:
+            raise unknown_position(surrogate_id)
+        return row
 
     def events(self, ref: str | int) -> list[TableRow]:
         """The events of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -280,8 +290,15 @@ class Ledger:
 
         A position whose market has no row shows with None in their place.
         """
-        with translated():
-            return self._reader.open_positions(environment=environment, market=market, strategy=strategy)
+        with translated(), self._connection() as connection:
+            return open_positions(
+                query_on(connection),
+                self.settings.ledger_schema,
+                self._positions,
+                environment=environment,
+                market=market,
+                strategy=strategy,
+            )
 
     # Reports
 
@@ -294,7 +311,7 @@ class Ledger:
         Raises:
             ConfigurationError: no environment, or one or a grouping that does not exist.
         """
-        with translated(), self._reader.snapshot() as query:
+        with translated(), snapshot(self._connection) as query:
             return exposure(query, self.settings.ledger_schema, environment, by)
 
     def pnl(
@@ -318,7 +335,7 @@ class Ledger:
             ConfigurationError: no environment, or an environment, axis or zone that does not exist.
         """
         days = zone_named(zone)
-        with translated(), self._reader.snapshot() as query:
+        with translated(), snapshot(self._connection) as query:
             changes = pnl_changes(
                 query,
                 self.settings.ledger_schema,

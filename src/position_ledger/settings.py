@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(default=10.0, gt=0)
     statement_timeout_s: float = Field(default=30.0, gt=0)
     streams_cached_max: int = Field(default=20_000, ge=1)
-    conflict_retries_max: int = Field(default=20, ge=0)
+    conflict_retries_max: int = Field(default=100, ge=0)
     settling_poll_s: float = Field(default=1.0, ge=0.05, le=3600)
     """How often workers look for positions of decided markets that are not paid yet."""
     settling_batch_max: int = Field(default=200, ge=1, le=200)

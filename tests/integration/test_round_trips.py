@@ -17,8 +17,10 @@ from tests.support.commands import opening
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PROJECTING = 8
-"""A batch of known positions: mark, horizon, page; then BEGIN, generation lock, checkpoint, rows, COMMIT."""
+LOOKING = 3
+"""What a turn asks before it projects: mark, horizon, page."""
+PROJECTING = 5
+"""A batch of known positions in one table: BEGIN, generation lock, checkpoint, rows, COMMIT."""
 
 
 @pytest.fixture
@@ -83,6 +85,28 @@ def test_opening_a_position_reads_its_book_once_and_appends(ledger: Ledger, posi
     assert second == Count(statements=1, round_trips=1)
 
 
+def test_checking_references_costs_one_look_at_each_and_then_nothing(ledger: Ledger, position_id: str) -> None:
+    """A row that was found is never asked for again, because no row is ever deleted."""
+    assert position_id
+    ledger.reference.add_strategy("momentum", id=1)
+    with sent_by(ledger) as first:
+        ledger.execute(opening(market="ANOTHER", strategy=1))
+    with sent_by(ledger) as second:
+        ledger.execute_many([opening(market="ANOTHER", strategy=1) for _ in range(20)])
+
+    assert first == Count(statements=3, round_trips=3)
+    assert second == Count(statements=1, round_trips=1)
+
+
+def test_references_that_are_not_in_use_cost_nothing_either(ledger: Ledger, position_id: str) -> None:
+    assert position_id
+    ledger.execute(opening(market="ANOTHER", model=1))
+    with sent_by(ledger) as count:
+        ledger.execute_many([opening(market="ANOTHER", model=model) for model in range(2, 22)])
+
+    assert count == Count(statements=1, round_trips=1)
+
+
 def test_a_batch_of_commands_is_one_statement(ledger: Ledger, position_id: str) -> None:
     marks = [MarkPosition(position_id=position_id, price=Decimal(cents) / 100) for cents in range(40, 60)]
     with sent_by(ledger) as count:
@@ -105,7 +129,8 @@ def test_projecting_a_batch_takes_the_same_statements_whatever_its_size(
         assert follower.step()
 
     assert len(ledger.history(position_id)) == events + 2
-    assert count == Count(statements=PROJECTING, round_trips=PROJECTING)
+    expected = LOOKING + PROJECTING * len(ledger.projections)
+    assert count == Count(statements=expected, round_trips=expected)
 
 
 def test_waiting_for_a_visible_token_is_one_statement(ledger: Ledger, position_id: str, follower: Follower) -> None:

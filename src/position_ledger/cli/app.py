@@ -69,6 +69,7 @@ COMMANDS = {
     "amend": Entry("markets:amend", "Give a market another outcome and pay the difference."),
     "void": Entry("markets:void", "Void a market and give back what its positions cost."),
     "report": Entry("reports:group", "Exposure, and realized profit and loss by day."),
+    "reference": Entry("reference:group", "Strategies, models, platforms and market events."),
     "migrate": Entry("migrate:group", "Bring the schema to where the code needs it, and back."),
     "check": Entry("checks:check", "Do code, projections, queries and schema agree?"),
     "verify": Entry("checks:verify", "Do the tables equal the event log, and do the laws hold?"),

@@ -90,7 +90,9 @@ class _Execution(Command):
     fee: Money = ZERO
     """What the execution was charged; below zero: a rebate."""
     fee_currency: Text | None = None
-    """None: the currency of the position."""
+    """None: the currency of the position; the base asset of a registered market: paid in contracts."""
+    fee_rate: Price | None = None
+    """What one unit of a foreign fee currency is worth in the currency of the position."""
     venue: Text | None = None
     venue_fill_id: Text | None = None
     """The venue's id of the execution: recorded once per environment, account and venue."""

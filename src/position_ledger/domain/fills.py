@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.book import BookKey
 from position_ledger.domain.draft import Decision, Draft, Located, effective_time
+from position_ledger.domain.fees import Charge, charge_of
 from position_ledger.domain.figures import Booking
 from position_ledger.domain.identity import fill_key_of
 from position_ledger.domain.legs import (
@@ -23,7 +24,6 @@ from position_ledger.domain.legs import (
     held_then,
     may_still_change,
     require_prices,
-    require_same_currency,
 )
 from position_ledger.domain.markets.terms import currency_in, market_of, multiplier_of, require_terms
 from position_ledger.domain.markets.vocabulary import Netting
@@ -84,8 +84,9 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     require_prices(command, target.side, price=command.price)
     require_exit_prices(command, target.side)
     at = _time(command, target, streams, now)
-    shares = _shares(command, target, streams, at)
-    legs = _legs(command, target, shares, streams, at)
+    charge = _charge(command, target)
+    shares = _shares(command, target, charge.quantity, streams, at)
+    legs = _legs(command, target, charge, shares, streams, at)
     draft = Draft(streams, at)
     book_legs(draft, legs, described(command))
     pay_at_once(draft, target.market, (leg.stream for leg in legs))
@@ -156,7 +157,6 @@ def _require_one_currency(command: RecordFill, target: _Target) -> None:
         if located.position.currency != currency:
             held = located.position.currency
             raise CommandRejected(Reason.KEY_MISMATCH, command, field="currency", value=currency, held=held)
-    require_same_currency(command, command.fee_currency, currency)
 
 
 def _currency(command: RecordFill, target: _Target) -> str:
@@ -164,11 +164,23 @@ def _currency(command: RecordFill, target: _Target) -> str:
     return currency_in(target.market, command.currency or (known.position.currency if known else None))
 
 
-def _shares(command: RecordFill, target: _Target, streams: Streams, at: datetime) -> list[_Share]:
+def _charge(command: RecordFill, target: _Target) -> Charge:
+    held = next(iter(target.held), None)
+    return charge_of(
+        command,
+        target.market,
+        _currency(command, target),
+        price=command.price,
+        multiplier=held.position.multiplier if held else multiplier_of(target.market),
+        is_entry=command.action is target.side.entry_action,
+    )
+
+
+def _shares(command: RecordFill, target: _Target, quantity: Decimal, streams: Streams, at: datetime) -> list[_Share]:
     """Decide which positions the fill touches and how much of it each one takes."""
-    side, quantity = target.side, command.quantity
+    side = target.side
     if command.action is side.entry_action:
-        return _entries(command, target, streams, at)
+        return _entries(command, target, quantity, streams, at)
     shares, rest = _exits(target.held, quantity, streams, at)
     if rest and shares and rest <= command.dust:
         shares[-1] = replace(shares[-1], dust_excess=rest)
@@ -180,9 +192,9 @@ def _shares(command: RecordFill, target: _Target, streams: Streams, at: datetime
     return shares
 
 
-def _entries(command: RecordFill, target: _Target, streams: Streams, at: datetime) -> list[_Share]:
+def _entries(command: RecordFill, target: _Target, quantity: Decimal, streams: Streams, at: datetime) -> list[_Share]:
     """What an entry enters; where the market nets, what is open on the other side is closed first."""
-    shares, rest = _exits(target.others, command.quantity, streams, at) if target.nets else ([], command.quantity)
+    shares, rest = _exits(target.others, quantity, streams, at) if target.nets else ([], quantity)
     if shares and rest and rest <= command.dust:
         return [*shares[:-1], replace(shares[-1], dust_excess=rest)]
     if rest:
@@ -215,15 +227,24 @@ def _time(command: RecordFill, target: _Target, streams: Streams, now: datetime)
     return effective_time(command, now, [*seen, *(last.effective_at for last in exits if last)])
 
 
-def _legs(command: RecordFill, target: _Target, shares: Sequence[_Share], streams: Streams, at: datetime) -> list[Leg]:
-    fees = allocate(command.fee, [share.quantity for share in shares])
+def _legs(
+    command: RecordFill,
+    target: _Target,
+    charge: Charge,
+    shares: Sequence[_Share],
+    streams: Streams,
+    at: datetime,
+) -> list[Leg]:
+    quantities = [share.quantity for share in shares]
+    fees = allocate(charge.fee, quantities)
+    charged = [None] * len(shares) if charge.charged is None else allocate(charge.charged, quantities)
     prices = [_price(command, target, share) for share in shares]
     amounts = _amounts(shares, prices, multiplier_of(target.market))
     flips = len({share.side for share in shares}) > 1
     nets = command.action is target.side.entry_action
     reason = "netting" if nets else "flip" if flips else command.reason
     legs = []
-    for share, price, amount, fee in zip(shares, prices, amounts, fees, strict=True):
+    for share, price, amount, fee, of_it in zip(shares, prices, amounts, fees, charged, strict=True):
         position = share.located.position if share.located else None
         leg = Leg(
             stream=share.located.stream if share.located else streams.new_stream(),
@@ -232,6 +253,7 @@ def _legs(command: RecordFill, target: _Target, shares: Sequence[_Share], stream
             booking=Booking(share.quantity, price, amount, fee),
             position=position,
             opening=None if position else _opening(command, target, share.side, streams, at),
+            fee_charged=of_it,
             dust_excess=share.dust_excess,
             is_dust_left=not share.is_entry and _is_dust_left(share, command.dust),
             exit_reason=reason,

@@ -77,6 +77,8 @@ class Leg:
     position: Position | None = None
     opening: Opening | None = None
     """Given exactly when there is no position yet."""
+    fee_charged: Decimal | None = None
+    """What the venue charged in another currency than the position's."""
     dust_excess: Decimal = ZERO
     is_dust_left: bool = False
     exit_reason: str = "fill"
@@ -136,6 +138,7 @@ def _fill(leg: Leg, shared: dict[str, Any], realized_gross: Decimal = ZERO) -> F
         price=price,
         amount=amount,
         fee=fee,
+        fee_charged=leg.fee_charged,
         realized_gross=realized_gross,
         dust_excess=leg.dust_excess,
         is_dust_left=leg.is_dust_left,

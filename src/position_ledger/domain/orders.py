@@ -9,7 +9,8 @@ from position_ledger.domain.commands import ClosePosition
 from position_ledger.domain.draft import Decision, Draft, effective_time, open_position
 from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked
 from position_ledger.domain.exits import arm, touched, trail
-from position_ledger.domain.figures import Booking, unrealized
+from position_ledger.domain.fees import charge_of
+from position_ledger.domain.figures import unrealized
 from position_ledger.domain.identity import fill_key_of
 from position_ledger.domain.legs import (
     Leg,
@@ -31,14 +32,12 @@ from position_ledger.domain.markets.terms import (
     require_terms,
     terms_copied,
 )
-from position_ledger.domain.numbers import amount_of
 from position_ledger.domain.payouts import has_verdict, payout_time, settled
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import ExitKind, Side
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from decimal import Decimal
 
     from position_ledger.domain.commands import (
         IncreasePosition,
@@ -60,7 +59,6 @@ def open_new(command: OpenPosition, streams: Streams, now: datetime) -> Decision
     currency = currency_in(market, command.currency if "currency" in command.model_fields_set else None)
     require_market_open(command, market)
     require_terms(command, market, side, currency)
-    require_same_currency(command, command.fee_currency, currency)
     require_entry_price(command, market, side, price)
     require_exit_prices(command, side)
     key = BookKey(command.environment, command.account, command.market, command.strategy)
@@ -71,10 +69,17 @@ def open_new(command: OpenPosition, streams: Streams, now: datetime) -> Decision
         trailing_stop=command.trailing_stop,
         previous=last.stream if last else None,
     )
-    amount = amount_of(command.quantity, price, multiplier_of(market))
-    booking = Booking(command.quantity, price, amount, command.fee)
+    multiplier = multiplier_of(market)
+    charge = charge_of(command, market, currency, price=price, multiplier=multiplier, is_entry=True)
     draft = Draft(streams, effective_time(command, now, ()))
-    leg = Leg(streams.new_stream(), side, is_entry=True, booking=booking, opening=opening)
+    leg = Leg(
+        streams.new_stream(),
+        side,
+        is_entry=True,
+        booking=charge.booking(price, multiplier),
+        opening=opening,
+        fee_charged=charge.charged,
+    )
     book_legs(draft, [leg], described(command) | {"metadata": None})
     return _decided(draft, leg, fill_key_of(key.environment, key.account, command.venue, command.venue_fill_id))
 
@@ -105,18 +110,30 @@ def _trade(
     find = open_position if ends else changing_position
     located = find(command, command.position_id, streams)
     position = located.position
-    require_same_currency(command, command.fee_currency, position.currency)
     require_prices(command, position.side, price=command.price)
     draft = Draft(streams, effective_time(command, now, (position.last_effective_at,)))
     if ends:
         require_in_order(command, draft.effective_at, position.last_fill_at)
     held = held_then(located, streams, draft.effective_at)
-    quantity: Decimal = getattr(command, "quantity", held)
-    if not is_entry and quantity > held:
-        raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=held)
-    booking = Booking(quantity, command.price, amount_of(quantity, command.price, position.multiplier), command.fee)
+    charge = charge_of(
+        command,
+        market_of(position.environment, position.market, streams) if command.fee_currency else None,
+        position.currency,
+        price=command.price,
+        multiplier=position.multiplier,
+        is_entry=is_entry,
+        leaves=held if ends else None,
+    )
+    if not is_entry and charge.quantity > held:
+        raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=charge.quantity, held=held)
     leg = Leg(
-        located.stream, position.side, is_entry, booking, position, exit_reason=getattr(command, "reason", "manual")
+        located.stream,
+        position.side,
+        is_entry,
+        charge.booking(command.price, position.multiplier),
+        position,
+        fee_charged=charge.charged,
+        exit_reason=getattr(command, "reason", "manual"),
     )
     book_legs(draft, [leg], described(command))
     key = fill_key_of(position.environment, position.account, command.venue, command.venue_fill_id)

@@ -53,15 +53,18 @@ class Fill(Part):
     action: Action
     """What the venue executed: SHORT is sold to open and bought to cover."""
     quantity: Figure
-    """Contracts of this leg; the dust that was sold beyond them is apart."""
+    """Contracts that the position gained or lost: without, or with, those that a fee in the base asset took. The dust
+    that was sold beyond them is apart."""
     price: Figure
     """Own-side price of one contract."""
     amount: Figure
     """``round18(quantity * price)``, or this leg's part of it."""
     fee: Figure = ZERO
-    """What this leg was charged, in ``fee_currency``; below zero: a rebate."""
+    """What this leg was charged, in the currency of the position; below zero: a rebate."""
     fee_currency: str | None = None
-    """None: the currency of the position."""
+    """In which currency the venue charged it; None: that of the position."""
+    fee_charged: Figure | None = None
+    """What the venue charged in ``fee_currency``, if that is another than the position's."""
     realized_gross: Figure = ZERO
     """What this leg alone realized, before fees."""
     leg: int = 1
@@ -133,6 +136,8 @@ class Restated(Part):
     is_dust: bool = False
     restated_realized: Figure = ZERO
     """``realized_pnl`` now less what it was before this event."""
+    restated_realized_sum: Figure = ZERO
+    """The same of all restatements so far."""
 
 
 class TradeNow(Part):

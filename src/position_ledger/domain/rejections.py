@@ -185,7 +185,12 @@ class Reason(Enum):
     FEE_CURRENCY_UNSUPPORTED = (
         "fee_currency_unsupported",
         _FINAL,
-        "fee_currency {value} is not the currency {held} of the position; convert the fee first",
+        "fee_currency {value} is not the currency {held} of the position; say what one is worth in fee_rate",
+    )
+    FEE_TAKES_ALL = (
+        "fee_takes_all",
+        _FINAL,
+        "fee {value} in the base asset takes all of the {held} contracts; correct the fee or the quantity",
     )
     ENTRY_PRICE_OUT_OF_RANGE = (
         "entry_price_out_of_range",

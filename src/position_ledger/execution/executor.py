@@ -25,6 +25,7 @@ from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
 from position_ledger.execution.references import KnownReferences
 from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
+from position_ledger.execution.turns import Turns, pause
 from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
@@ -32,8 +33,6 @@ from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_i
 Append_ = Callable[[Sequence[NewEvent], Sequence[Key], Sequence[tuple[UUID, int]]], Sequence[Receipt]]
 Known = dict[str, tuple[bytes, dict[str, Any]]]
 """Keys that are in the log already: digest of the content, and what was appended under it."""
-BACKOFF_FIRST_S = 0.001
-BACKOFF_MAX_S = 0.05
 LOST_ANSWER_TRIES_MAX = 5
 LOST_ANSWER_WAIT_S = 0.5
 
@@ -132,6 +131,7 @@ class Executor:
         self._append = append
         self._codec = codec
         self._cache = StreamCache(streams_cached_max)
+        self._turns = Turns()
         self._references = KnownReferences(connect)
         self._retries_max = retries_max
         self._clock = clock
@@ -162,22 +162,30 @@ class Executor:
         self, commands: Sequence[Command], *, known: Known, refresh: bool, admit: Admit | None, refuses_each: bool
     ) -> tuple[Executed | Refusal, ...]:
         """Plan and append until no other writer is faster."""
-        for attempt in range(self._retries_max + 1):
-            streams = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=refresh)
-            try:
-                plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
-                return self._appended(commands, plan)
-            except _Stale:
-                refresh = True
-            except KeyTaken:
-                found = self._look_up(self._all_keys(commands, streams))
-                if not found.keys() - known.keys():
-                    raise
-                known.update(found)
-            except (VersionConflict, ReadApart):
-                refresh = True
-                _back_off(attempt)
-        msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"
+        conflicts = 0
+        with self._turns.turn() as turn:
+            while conflicts <= self._retries_max:
+                streams = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=refresh)
+                try:
+                    plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
+                    if not turn.was_taken and self._turns.is_line(streams.shared()):
+                        turn.take(streams.shared())
+                        continue  # who was ahead has changed the states, and left them in memory
+                    return self._appended(commands, plan)
+                except _Stale:
+                    refresh = True
+                except KeyTaken:
+                    found = self._look_up(self._all_keys(commands, streams))
+                    if not found.keys() - known.keys():
+                        raise
+                    known.update(found)
+                except (VersionConflict, ReadApart):
+                    refresh = True
+                    if turn.was_taken:
+                        pause(conflicts)  # the others are in other processes
+                    turn.take(streams.shared())
+                    conflicts += 1
+        msg = f"{conflicts} attempts met other writers on the same streams; nothing was written, repeat it"
         raise ConcurrencyError(msg)
 
     def forget(self) -> None:
@@ -482,8 +490,3 @@ def _is_connection_loss(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
     state = getattr(cause, "sqlstate", None)
     return state is None or state in {"57P01", "57P02", "57P03", "08006", "08003", "08000"}
-
-
-def _back_off(attempt: int) -> None:
-    """Wait with full jitter, longer each time, so that writers on one stream take turns."""
-    time.sleep(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**attempt)))  # noqa: S311 - jitter

@@ -55,7 +55,7 @@ class KnownReferences:
         if value in self._known[table] or self._clock() < self._unused_until.get(table, 0.0):
             return True
         with self._connect() as connection:
-            row = connection.execute(_look(table), (value,), prepare=True).fetchone()
+            row = connection.execute(_look(table), (value,)).fetchone()
         exists, is_used = row or (False, True)
         with self._lock:
             if exists:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from position_ledger.importing.mapping import FileLayout
 
-__all__ = ["FileColumns", "FileDamaged", "FileMapping", "Table", "digest_of", "open_table"]
+__all__ = ["FileDamaged", "Table", "TableMapping", "digest_of", "open_table"]
 
 GZIP: Final = b"\x1f\x8b"
 ARCHIVES: Final = {b"PK\x03\x04": "a zip archive", b"BZh": "packed by bzip2", b"\xfd7zXZ\x00": "packed by xz"}
@@ -30,36 +30,24 @@ class FileDamaged(LedgerError):
     """The file cannot be read as the mapping describes; nothing was imported. The message names what is wrong."""
 
 
-class FileColumns(Protocol):
-    """Which columns a mapping needs."""
-
-    @property
-    def named(self) -> Mapping[str, str]:
-        """Field to column."""
-
-    @property
-    def also_needed(self) -> Mapping[str, str]:
-        """Further columns, under the words that a message calls them by."""
-
-    @property
-    def time(self) -> str:
-        """The column that has the time of the row."""
-
-
-class FileMapping(Protocol):
-    """The part of a mapping that opening a file needs."""
+class TableMapping(Protocol):
+    """What reading a file needs to know of a mapping, whatever its rows become."""
 
     @property
     def name(self) -> str:
         """Of the preset or the file, for messages."""
 
     @property
-    def file(self) -> FileLayout:
-        """How the text of the file is cut into rows and cells."""
+    def order(self) -> str:
+        """oldest_first, newest_first or by_time."""
 
     @property
-    def columns(self) -> FileColumns:
-        """Which columns must be there."""
+    def file(self) -> FileLayout:
+        """How the text is cut into rows and cells."""
+
+    @property
+    def needed(self) -> Mapping[str, str]:
+        """Every field, and the column that the file must have for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +72,7 @@ def digest_of(path: Path) -> str:
 
 
 @contextmanager
-def open_table(path: Path, mapping: FileMapping) -> Iterator[Table]:
+def open_table(path: Path, mapping: TableMapping) -> Iterator[Table]:
     """Open the file for reading once, from its first row to its last.
 
     Raises:
@@ -142,9 +130,8 @@ def _header(records: Iterator[list[str]], path: Path) -> tuple[str, ...]:
     return tuple(name.strip() for name in header)
 
 
-def _require_columns(header: Sequence[str], mapping: FileMapping, path: Path) -> None:
-    wanted = {**mapping.columns.named, **mapping.columns.also_needed}
-    for field, column in wanted.items():
+def _require_columns(header: Sequence[str], mapping: TableMapping, path: Path) -> None:
+    for field, column in mapping.needed.items():
         found = header.count(column)
         if found != 1:
             what = "has no column" if not found else f"has {found} columns"

@@ -6,34 +6,39 @@ append, and ids of fills do not depend on batches, so an import that was killed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from position_ledger.domain.vocabulary import Environment
-from position_ledger.errors import ConfigurationError
 from position_ledger.execution.executor import Admit, Executed, Refusal
-from position_ledger.importing.files import digest_of, open_table
+from position_ledger.importing.files import open_table
 from position_ledger.importing.late import require_known_order
 from position_ledger.importing.mapping import FillMapping, load_mapping
-from position_ledger.importing.ordering import EPOCH, MICROSECOND, Progress, no_progress, row_of, sort_rows
+from position_ledger.importing.ordering import (
+    BATCH_ROWS_MAX,
+    EPOCH,
+    MICROSECOND,
+    ImportResult,
+    Progress,
+    environment_of,
+    provenance_of,
+    row_of,
+    silence,
+    sort_rows,
+)
 from position_ledger.importing.refusals import REFUSALS, why_not
 from position_ledger.importing.rejects import rejects_file, write_rejects
-from position_ledger.importing.rows import Candidate, Rows
+from position_ledger.importing.rows import Candidate, Rows, time_of
 from position_ledger.importing.sorting import Sorter
 
 if TYPE_CHECKING:
     from position_ledger.domain.commands import Command
     from position_ledger.execution.streams import WorkingStreams
 
-__all__ = ["FillLedger", "ImportResult", "Progress", "environment_of", "import_fills", "provenance_of"]
-
-BATCH_ROWS_MAX: Final = 500
-"""Rows in one atomic append: few round trips, and a lock on the feed of some milliseconds."""
-NAME_CHARACTERS_MAX: Final = 200
-DIGEST_CHARACTERS: Final = 16
+__all__ = ["ImportResult", "Progress", "import_fills"]
 
 
 class FillLedger(Protocol):
@@ -41,24 +46,6 @@ class FillLedger(Protocol):
 
     def execute_each(self, commands: Sequence[Command], *, admit: Admit | None = None) -> Sequence[Executed | Refusal]:
         """Execute in one atomic append what is accepted; a refused command is returned in its place."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImportResult:
-    """What an import did; ``rows = accepted + rejected + duplicates``."""
-
-    rows: int
-    """Rows of the file, header and blank lines not counted."""
-    accepted: int
-    rejected: int
-    duplicates: int
-    """Rows whose fill had been recorded before, with the same content."""
-    events: int
-    """Events that were appended."""
-    token: int
-    """Number to wait for before the rows of the import are read; 0: nothing was appended."""
-    reasons: Mapping[str, int]
-    """Code of a reason to the rows rejected for it, the most frequent first."""
 
 
 @dataclass(slots=True)
@@ -90,33 +77,18 @@ def import_fills(
     """
     if not isinstance(mapping, FillMapping):
         mapping = load_mapping(mapping)
-    where, source, told = environment_of(environment), Path(path), progress or no_progress
-    provenance = provenance_of(source, digest_of(source))
+    where, source, told = environment_of(environment), Path(path), progress or silence
+    provenance = provenance_of(source)
     target = Path(rejects_path) if rejects_path is not None else None
     with rejects_file(target, source) as rejects, Sorter() as sorter:
         with open_table(source, mapping) as table:
-            rows = sort_rows(table, mapping, sorter, source, told)
+            rows = sort_rows(table, mapping, lambda row: time_of(row, mapping), sorter, source, told)
         tally = _record(ledger, Rows(mapping, where, provenance), table.header, sorter, rows, told)
         if rejects is not None:
             write_rejects(rejects, table.header, sorter.refused())
         reasons = sorter.refused_by_code()
     rejected = sum(reasons.values())
     return ImportResult(rows, tally.accepted, rejected, tally.duplicates, tally.events, tally.token, reasons)
-
-
-def environment_of(environment: Environment | str) -> Environment:
-    """Check the environment of an import. Raises `ConfigurationError`."""
-    try:
-        return Environment(environment)
-    except ValueError:
-        known = ", ".join(Environment)
-        raise ConfigurationError(f"environment cannot be {environment!r}; it must be one of {known}") from None
-
-
-def provenance_of(source: Path, digest: str) -> str:
-    """Say which file events come from, in the text that is kept beside them."""
-    name = "".join(sign if sign.isprintable() else "?" for sign in source.name[:NAME_CHARACTERS_MAX])
-    return f"import:{digest[:DIGEST_CHARACTERS]}:{name}"
 
 
 # Recording

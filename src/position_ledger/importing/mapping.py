@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import tomllib
-from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from position_ledger.domain.numbers import NotNegative, exact
-from position_ledger.domain.rejections import Reason, shown
 from position_ledger.domain.vocabulary import OnExcess
-from position_ledger.errors import ConfigurationError
+from position_ledger.importing.mapping_files import load, parse, presets
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+__all__ = ["FillMapping", "load_mapping", "preset_names"]
 
-__all__ = [
-    "FileLayout",
-    "FillMapping",
-    "MappingTable",
-    "NumberReading",
-    "TimeReading",
-    "load",
-    "load_mapping",
-    "parse",
-    "preset_names",
-]
-
-MAPPING_BYTES_MAX: Final = 1_000_000
 ISO: Final = "iso"
 EPOCHS: Final = {
     "epoch_s": Decimal(1_000_000),
@@ -98,7 +80,6 @@ def _format(value: str) -> str:
     return value
 
 
-MappingT = TypeVar("MappingT", bound=BaseModel)
 Name = Annotated[str, Field(min_length=1)]
 Scale = Annotated[Decimal, BeforeValidator(_scale)]
 PositiveScale = Annotated[Decimal, BeforeValidator(_positive_scale)]
@@ -108,13 +89,11 @@ Encoding = Annotated[str, AfterValidator(_encoding)]
 TimeFormat = Annotated[str, AfterValidator(_format)]
 
 
-class MappingTable(BaseModel):
-    """A table of a mapping file: unknown keys are refused."""
-
+class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
-class FileLayout(MappingTable):
+class FileLayout(_Table):
     """How the text of the file is cut into rows and cells."""
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
@@ -126,7 +105,7 @@ class FileLayout(MappingTable):
     """Names of the columns of a file without a header."""
 
 
-class Columns(MappingTable):
+class Columns(_Table):
     """Which column of the file has which field of a fill."""
 
     account: Name | None = None
@@ -160,13 +139,8 @@ class Columns(MappingTable):
         """The columns that make the venue's id; none: the file has no ids."""
         return (self.fill_id,) if isinstance(self.fill_id, str) else self.fill_id or ()
 
-    @cached_property
-    def also_needed(self) -> dict[str, str]:
-        """Columns beside those of `named` that the file must have, as messages call them."""
-        return {f"fill_id ({name})": name for name in self.fill_id_columns}
 
-
-class Constants(MappingTable):
+class Constants(_Table):
     """Values that are the same for every row."""
 
     account: Name | None = None
@@ -187,7 +161,7 @@ class Constants(MappingTable):
         return {field: str(value) for field, value in self if value is not None}
 
 
-class TimeReading(MappingTable):
+class TimeReading(_Table):
     """How the time of a row is read."""
 
     formats: Annotated[tuple[TimeFormat, ...], Field(min_length=1)] = (ISO,)
@@ -208,7 +182,7 @@ class TimeReading(MappingTable):
         return self
 
 
-class PriceReading(MappingTable):
+class PriceReading(_Table):
     """What the price column quotes."""
 
     space: Literal["own", "yes"] = "own"
@@ -217,7 +191,7 @@ class PriceReading(MappingTable):
     """What one unit of the column is worth: 0.01 for cents and percent."""
 
 
-class QuantityReading(MappingTable):
+class QuantityReading(_Table):
     """What the quantity column counts."""
 
     scale: PositiveScale = Decimal(1)
@@ -225,20 +199,20 @@ class QuantityReading(MappingTable):
     """Of a negative quantity: a reject; or it is the action, below zero a sell; or it says nothing."""
 
 
-class FeeReading(MappingTable):
+class FeeReading(_Table):
     """What the fee column says; above zero is a charge, -1 as scale where it is a cash flow."""
 
     scale: Scale = Decimal(1)
 
 
-class AmountCheck(MappingTable):
+class AmountCheck(_Table):
     """How far quantity * price may be from the amount column, whatever its sign."""
 
     scale: Scale = Decimal(1)
     tolerance: NotNegative = Decimal("0.01")
 
 
-class NumberReading(MappingTable):
+class NumberReading(_Table):
     """How numbers are written."""
 
     decimal: Literal[".", ","] = "."
@@ -254,7 +228,7 @@ class NumberReading(MappingTable):
         return self
 
 
-class FillMapping(MappingTable):
+class FillMapping(_Table):
     """One mapping file."""
 
     name: str
@@ -277,6 +251,11 @@ class FillMapping(MappingTable):
     amount: AmountCheck = AmountCheck()
     numbers: NumberReading = NumberReading()
 
+    @property
+    def needed(self) -> dict[str, str]:
+        """Every field, and the column that the file must have for it."""
+        return {**self.columns.named, **{f"fill_id ({name})": name for name in self.columns.fill_id_columns}}
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         columns, constants = self.columns.named, self.constants.given
@@ -293,71 +272,20 @@ class FillMapping(MappingTable):
         return self
 
 
-def preset_names(folder: str = "") -> list[str]:
-    """Names of the mapping files that ship with the package."""
-    return sorted(one.name.removesuffix(".toml") for one in _presets(folder).iterdir() if one.name.endswith(".toml"))
+def preset_names() -> list[str]:
+    """Names of the mapping files for fills that ship with the package."""
+    return presets()
 
 
 def load_mapping(source: str | Path) -> FillMapping:
-    """Read a mapping of fills, see `load`."""
-    return load(source, FillMapping)
-
-
-def load(source: str | Path, kind: type[MappingT], folder: str = "") -> MappingT:
-    """Read a preset of a folder by its name, or a mapping file by its path, which ends in ``.toml``.
+    """Read a preset by its name, or a mapping file by its path, which ends in ``.toml``.
 
     Raises:
         ConfigurationError: there is none, or it cannot be used; names the key and its value.
     """
-    if isinstance(source, str) and not source.endswith(".toml"):
-        known = preset_names(folder)
-        if source not in known:
-            msg = f"mapping {source!r} is no preset ({', '.join(known)}); name one, or a file that ends in .toml"
-            raise ConfigurationError(msg)
-        return parse(source, (_presets(folder) / f"{source}.toml").read_text(encoding="utf-8"), kind)
-    path = Path(source)
-    try:
-        if path.stat().st_size > MAPPING_BYTES_MAX:
-            raise ConfigurationError(f"mapping {path} has more than {MAPPING_BYTES_MAX} bytes; is it a mapping file?")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"mapping {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"mapping {path} is not UTF-8 at byte {error.start}; TOML must be") from error
-    return parse(path.name, text, kind)
+    return load(source, FillMapping)
 
 
 def parse_mapping(name: str, text: str) -> FillMapping:
-    """Check the text of a mapping of fills, see `parse`."""
-    return parse(name, text, FillMapping)
-
-
-def parse(name: str, text: str, kind: type[MappingT]) -> MappingT:
     """Check the text of a mapping file. Raises `ConfigurationError` with the first thing that is wrong."""
-    try:
-        content = tomllib.loads(text, parse_float=Decimal)
-        return kind.model_validate({"name": name, **content})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"mapping {name} is no TOML: {error}") from error
-    except ValidationError as error:
-        raise ConfigurationError(f"mapping {name}: {_problem(error.errors(include_url=False)[0])}") from error
-
-
-def _problem(details: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in details["loc"])
-    said = details["msg"].removeprefix("Value error, ")
-    with suppress(KeyError):
-        sentence = Reason.of(details["type"]).sentence
-        return sentence.format(field=key, value=shown(details["input"]), command="a mapping")
-    if details["type"] == "missing":
-        return f"{key} is missing"
-    if details["type"] == "extra_forbidden":
-        return f"{key} is no key of a mapping; remove it or correct its name"
-    if isinstance(details["input"], dict | BaseModel):
-        return f"{key}: {said}" if key else said
-    return f"{key} cannot be {shown(details['input'])}: {said[:1].lower()}{said[1:]}"
-
-
-def _presets(folder: str) -> Any:
-    presets = files("position_ledger.importing") / "presets"
-    return presets / folder if folder else presets
+    return parse(name, text, FillMapping)

@@ -1,4 +1,4 @@
-"""Bringing the rows of a file into the order of the venue: read to the end, told by their times, sorted outside memory."""
+"""Reading a whole file into the order of its times: what every kind of import begins with."""
 
 from __future__ import annotations
 
@@ -6,45 +6,80 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol
+from pathlib import Path
+from typing import Final
 
-from position_ledger.importing import reading
-from position_ledger.importing.files import FileDamaged, FileMapping, Table
-from position_ledger.importing.refusals import RowReason, RowRefused, why_not
+from position_ledger.domain.vocabulary import Environment
+from position_ledger.errors import ConfigurationError
+from position_ledger.importing.files import FileDamaged, Table, TableMapping, digest_of
+from position_ledger.importing.refusals import REFUSALS, RowReason, RowRefused, why_not
+from position_ledger.importing.rows import Cells
+from position_ledger.importing.sorting import Sorter
 
-if TYPE_CHECKING:
-    from pathlib import Path
+__all__ = [
+    "BATCH_ROWS_MAX",
+    "EPOCH",
+    "MICROSECOND",
+    "ImportResult",
+    "Progress",
+    "environment_of",
+    "provenance_of",
+    "row_of",
+    "silence",
+    "sort_rows",
+]
 
-    from position_ledger.importing.mapping import TimeReading
-    from position_ledger.importing.sorting import Sorter
-
-__all__ = ["EPOCH", "MICROSECOND", "Cells", "Progress", "TimedMapping", "no_progress", "row_of", "sort_rows", "time_of"]
-
+BATCH_ROWS_MAX: Final = 500
+"""Rows in one atomic append: few round trips, and a lock on the feed of some milliseconds."""
 CHUNK_ROWS: Final = 10_000
 """Rows read at a time."""
+NAME_CHARACTERS_MAX: Final = 200
+DIGEST_CHARACTERS: Final = 16
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
-Cells = Mapping[str, str]
-"""Column to text, spaces around it removed."""
 Progress = Callable[[int, int | None], None]
 """Told the rows done and their total: first while reading, total None; then while recording."""
 
 
-class TimedMapping(FileMapping, Protocol):
-    """The part of a mapping that says which row was first."""
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What an import did; ``rows = accepted + rejected + duplicates``."""
 
-    @property
-    def order(self) -> str:
-        """oldest_first, newest_first or by_time."""
+    rows: int
+    """Rows of the file, header and blank lines not counted."""
+    accepted: int
+    rejected: int
+    duplicates: int
+    """Rows that had been recorded before, with the same content; in a feed also those that told nothing new."""
+    events: int
+    """Events that were appended."""
+    token: int
+    """Number to wait for before the rows of the import are read; 0: nothing was appended."""
+    reasons: Mapping[str, int]
+    """Code of a reason to the rows rejected for it, the most frequent first."""
 
-    @property
-    def time(self) -> TimeReading:
-        """How the time of a row is read."""
+
+def environment_of(environment: Environment | str) -> Environment:
+    """The environment of an import. Raises `ConfigurationError` for a word that is none."""
+    try:
+        return Environment(environment)
+    except ValueError:
+        known = ", ".join(Environment)
+        raise ConfigurationError(f"environment cannot be {environment!r}; it must be one of {known}") from None
 
 
-def no_progress(done: int, total: int | None) -> None:
-    """Tell nobody."""
+def provenance_of(source: Path) -> str:
+    """Which file it is, for every event of it. Raises `FileDamaged` if it cannot be read."""
+    return f"import:{digest_of(source)[:DIGEST_CHARACTERS]}:{_printable(source.name)}"
+
+
+def _printable(name: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:NAME_CHARACTERS_MAX])
+
+
+def silence(done: int, total: int | None) -> None:
+    """Progress that nobody looks at."""
 
 
 @dataclass(slots=True)
@@ -69,11 +104,18 @@ class _Neighbours:
         )
 
 
-def sort_rows(table: Table, mapping: TimedMapping, sorter: Sorter, source: Path, told: Progress) -> int:
+def sort_rows(
+    table: Table,
+    mapping: TableMapping,
+    time_of: Callable[[Cells], datetime],
+    sorter: Sorter,
+    source: Path,
+    told: Progress,
+) -> int:
     """Read the file to its end and keep its rows by time; the number of rows. Raises `FileDamaged`."""
     neighbours, rows = _Neighbours(), 0
     while chunk := list(islice(table.rows, CHUNK_ROWS)):
-        sorter.add_all(_timed(chunk, table.header, mapping, neighbours, sorter))
+        sorter.add_all(_timed(chunk, table.header, mapping.order, time_of, neighbours, sorter))
         rows = chunk[-1][0]
         told(rows, None)
     if neighbours.contradicts(mapping.order):
@@ -88,7 +130,8 @@ def sort_rows(table: Table, mapping: TimedMapping, sorter: Sorter, source: Path,
 def _timed(
     chunk: Sequence[tuple[int, list[str]]],
     header: Sequence[str],
-    mapping: TimedMapping,
+    order: str,
+    time_of: Callable[[Cells], datetime],
     neighbours: _Neighbours,
     sorter: Sorter,
 ) -> list[tuple[int, int, int, list[str]]]:
@@ -96,12 +139,12 @@ def _timed(
     timed = []
     for number, cells in chunk:
         try:
-            at_us = (time_of(row_of(header, cells), mapping) - EPOCH) // MICROSECOND
-        except RowRefused as refusal:
+            at_us = (time_of(row_of(header, cells)) - EPOCH) // MICROSECOND
+        except REFUSALS as refusal:
             sorter.refuse(number, *why_not(refusal), cells)
             continue
         neighbours.see(at_us)
-        timed.append((at_us, -number if mapping.order == "newest_first" else number, number, cells))
+        timed.append((at_us, -number if order == "newest_first" else number, number, cells))
     return timed
 
 
@@ -112,8 +155,3 @@ def row_of(header: Sequence[str], cells: Sequence[str]) -> Cells:
     if any("\x00" in cell for cell in cells):
         raise RowRefused(RowReason.DAMAGED)
     return {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-
-
-def time_of(row: Cells, mapping: TimedMapping) -> datetime:
-    """When what the row says happened, in UTC. Raises `RowRefused`."""
-    return reading.time(row[mapping.columns.time], mapping.time)

@@ -6,21 +6,13 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from position_ledger.domain.markets.commands import QUOTES
 from position_ledger.domain.markets.vocabulary import MarketKind
 from position_ledger.domain.numbers import NotNegative
-from position_ledger.importing.mapping import (
-    FileLayout,
-    MappingTable,
-    Name,
-    NumberReading,
-    PositiveScale,
-    TimeReading,
-    load,
-    preset_names,
-)
+from position_ledger.importing.mapping import FileLayout, Name, NumberReading, PositiveScale, TimeReading
+from position_ledger.importing.mapping_files import load, presets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +43,11 @@ def _meaning(text: str) -> str:
 Meaning = Annotated[str, AfterValidator(_meaning)]
 
 
-class QuoteColumns(MappingTable):
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class QuoteColumns(_Table):
     """Which column of the file has what."""
 
     market: Name | None = None
@@ -77,13 +73,8 @@ class QuoteColumns(MappingTable):
         """Quote to column, of those that have one."""
         return {name: column for name, column in self.named.items() if name in QUOTES}
 
-    @property
-    def also_needed(self) -> dict[str, str]:
-        """None."""
-        return {}
 
-
-class QuoteReading(MappingTable):
+class QuoteReading(_Table):
     """What the quoted columns say."""
 
     space: Literal["price", "odds"] = "price"
@@ -92,7 +83,7 @@ class QuoteReading(MappingTable):
     """What one unit of the column is worth: 0.01 for cents and percent."""
 
 
-class MarketTerms(MappingTable):
+class MarketTerms(_Table):
     """What a market is registered as when its first row comes; one that is registered keeps its terms."""
 
     prefix: str = ""
@@ -103,20 +94,20 @@ class MarketTerms(MappingTable):
     market_event: Name | None = None
 
 
-class Meanings(MappingTable):
+class Meanings(_Table):
     """What the words of cells mean."""
 
     status: dict[str, Meaning] = Field(default_factory=dict)
     market: dict[str, Name] = Field(default_factory=dict)
 
 
-class QuoteConstants(MappingTable):
+class QuoteConstants(_Table):
     """Values that are the same for every row."""
 
     market: Name | None = None
 
 
-class QuoteMapping(MappingTable):
+class QuoteMapping(_Table):
     """One mapping file of quotes."""
 
     name: str
@@ -135,6 +126,11 @@ class QuoteMapping(MappingTable):
     numbers: NumberReading = NumberReading()
     market: MarketTerms = MarketTerms()
 
+    @property
+    def needed(self) -> dict[str, str]:
+        """Every field, and the column that the file must have for it."""
+        return self.columns.named
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if (self.columns.market is None) is (self.constants.market is None):
@@ -152,7 +148,7 @@ class QuoteMapping(MappingTable):
 
 def quote_preset_names() -> list[str]:
     """Names of the mapping files for quotes that ship with the package."""
-    return preset_names(FOLDER)
+    return presets(FOLDER)
 
 
 def load_quote_mapping(source: str | Path) -> QuoteMapping:

@@ -28,9 +28,17 @@ from position_ledger.domain.numbers import CONTEXT, ONE
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.execution.executor import Executed
 from position_ledger.importing import reading
-from position_ledger.importing.files import digest_of, open_table
-from position_ledger.importing.fills import environment_of, provenance_of
-from position_ledger.importing.ordering import EPOCH, MICROSECOND, no_progress, row_of, sort_rows
+from position_ledger.importing.files import open_table
+from position_ledger.importing.ordering import (
+    BATCH_ROWS_MAX,
+    EPOCH,
+    MICROSECOND,
+    environment_of,
+    provenance_of,
+    row_of,
+    silence,
+    sort_rows,
+)
 from position_ledger.importing.quote_mapping import QuoteMapping, load_quote_mapping, status_word
 from position_ledger.importing.refusals import REFUSALS, RowReason, RowRefused, why_not
 from position_ledger.importing.rejects import rejects_file, write_rejects
@@ -42,12 +50,10 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.vocabulary import Environment
     from position_ledger.importing.fills import FillLedger
-    from position_ledger.importing.ordering import Cells, Progress
+    from position_ledger.importing.ordering import Progress
+    from position_ledger.importing.rows import Cells
 
 __all__ = ["QuotesResult", "import_quotes"]
-
-BATCH_ROWS_MAX: Final = 500
-"""Rows in one atomic append."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +128,12 @@ def import_quotes(
     """
     if not isinstance(mapping, QuoteMapping):
         mapping = load_quote_mapping(mapping)
-    where, source, told = environment_of(environment), Path(path), progress or no_progress
-    reader = QuoteRows(mapping, where, provenance_of(source, digest_of(source)))
+    where, source, told = environment_of(environment), Path(path), progress or silence
+    reader = QuoteRows(mapping, where, provenance_of(source))
     target = Path(rejects_path) if rejects_path is not None else None
     with rejects_file(target, source) as rejects, Sorter() as sorter:
         with open_table(source, mapping) as table:
-            rows = sort_rows(table, mapping, sorter, source, told)
+            rows = sort_rows(table, mapping, reader.time_of, sorter, source, told)
         tally = _record(ledger, reader, table.header, sorter, rows, told)
         if rejects is not None:
             write_rejects(rejects, table.header, sorter.refused())
@@ -211,6 +217,10 @@ class QuoteRows:
     """Markets that have had a row."""
     _at: datetime | None = None
     _seen: Counter[str] = field(default_factory=Counter)
+
+    def time_of(self, row: Cells) -> datetime:
+        """When the row was so, in UTC. Raises `RowRefused`."""
+        return reading.time(row[self.mapping.columns.time], self.mapping.time)
 
     def read(self, number: int, row: Cells, at: datetime) -> Any | None:
         """Read the next row; None: a kind that is left out. Raises `RowRefused` or `CommandRejected`."""

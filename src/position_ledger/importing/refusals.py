@@ -38,6 +38,11 @@ class RowReason(Enum):
         "amount_mismatch",
         "amount is {value} but quantity * price is {held}; correct the row or the mapping",
     )
+    CLOCK_UNREADABLE = (
+        "clock_unreadable",
+        "start, period and clock are {value}, which [clock] of the mapping gives no time for",
+    )
+    TEAM_UNKNOWN = ("team_unknown", "team is {value}, but the game is between {held}; correct [values] or [constants]")
     ORDER_UNKNOWN = (
         "order_unknown",
         "the file does not have all entries before this row that the ledger has at {value}; only {held} is surely held",

@@ -55,7 +55,7 @@ def write_rejects(file: IO[str], header: Sequence[str], refused: Iterable[tuple[
         writer.writerows((number, code, sentence, *cells) for number, code, sentence, cells in refused)
         file.flush()
     except OSError as error:
-        message = f"the fills are recorded, but rejects cannot be written ({error.strerror or error}); import again"
+        message = f"the rows are recorded, but rejects cannot be written ({error.strerror or error}); import again"
         raise LedgerError(message) from error
 
 

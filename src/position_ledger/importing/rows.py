@@ -13,7 +13,6 @@ from position_ledger.domain.identity import derived_fill_id, row_text
 from position_ledger.domain.numbers import CONTEXT, fits, round18
 from position_ledger.domain.vocabulary import Action, Environment, Side
 from position_ledger.importing import reading
-from position_ledger.importing.ordering import Cells
 from position_ledger.importing.refusals import RowReason, RowRefused
 
 if TYPE_CHECKING:
@@ -21,7 +20,10 @@ if TYPE_CHECKING:
 
     from position_ledger.importing.mapping import FillMapping
 
-__all__ = ["Candidate", "Cells", "Rows"]
+__all__ = ["Candidate", "Cells", "Rows", "time_of"]
+
+Cells = Mapping[str, str]
+"""Column to text, spaces around it removed."""
 
 IDENTITY: Final = ("account", "market", "side", "action", "quantity", "price", "time")
 """What tells fills apart that have no id: the words of the venue, before the mapping gives them a meaning. So another
@@ -105,6 +107,11 @@ class Rows:
             correlation_id=self.provenance,
             causation_id=f"row:{number}",
         )
+
+
+def time_of(row: Cells, mapping: FillMapping) -> datetime:
+    """When the row's fill happened, in UTC. Raises `RowRefused`."""
+    return reading.time(row[mapping.columns.time], mapping.time)
 
 
 def identity_of(row: Cells, mapping: FillMapping) -> str:

@@ -110,6 +110,11 @@ class Follower:
         return sum(len(one.held) for one in self._followed.values())
 
     @property
+    def position(self) -> int:
+        """The lowest checkpoint of what it holds; 0 while it holds nothing."""
+        return min((min_position(one.held) for one in self._followed.values() if one.held), default=0)
+
+    @property
     def failures(self) -> Mapping[str, Exception]:
         """Why the live rows of a table are not going on, by table."""
         return {

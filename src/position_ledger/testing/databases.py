@@ -194,7 +194,8 @@ def mark_as_test_queue(url: str) -> None:
 def reset(ledger: Ledger) -> None:
     """Empty the ledger's test database: events, keys, rows, checkpoints and queue. Numbers begin at 1 again.
 
-    What migrations seeded stays. Rows of other tables that refer to emptied ones go too (``TRUNCATE … CASCADE``).
+    What migrations seeded stays, and so do the reference tables, which they may have seeded. Rows of other tables that
+    refer to emptied ones go too (``TRUNCATE … CASCADE``).
     Workers that run notice within about a second, as when they lose a lease; nobody may be appending, and other open
     ledgers must be opened again, for they keep states in memory.
 

@@ -17,7 +17,7 @@ from position_ledger import ConfigurationError, Ledger, RegisterMarket
 from position_ledger.domain.numbers import round18
 from position_ledger.importing import import_quotes, load_quote_mapping, quote_preset_names
 from position_ledger.importing.files import FileDamaged
-from position_ledger.importing.mapping import parse
+from position_ledger.importing.mapping_files import parse
 from position_ledger.importing.quote_mapping import QuoteMapping
 
 if TYPE_CHECKING:

@@ -65,7 +65,7 @@ def test_each_version_is_read_at_its_time_and_by_its_token(
     settings: Settings, ledger: Ledger, moments: list[tuple[str, datetime, int]], mode: str
 ) -> None:
     set_mode(settings, mode)
-    name = ledger.positions()[0]["position_id"]
+    name = ledger.positions(known_at=moments[0][1])[0]["position_id"]
     Traffic(ledger, 1).run(20)
     for price, moment, token in reversed(moments):
         for known in (moment, token):

@@ -75,7 +75,34 @@ POSITION: dict[str, Any] = {
     "shortfall_quantity": Decimal(0),
     "is_dust": False,
     "entry_time": T0,
+    "multiplier": Decimal(1),
+    "restatements": 0,
+    **dict.fromkeys(["margin_rate", "transferred_quantity", "shortfall_amount", "restated_realized"], Decimal(0)),
     **ZEROS,
+}
+TRADE: dict[str, Any] = {
+    "id": 1,
+    "trade_id": "TRD-1",
+    "row_current_ind": True,
+    "row_effective_date": T0,
+    "version": 1,
+    "effective_at": T0,
+    "execution_environment": "paper",
+    "position_id": "POS-1",
+    "leg": 1,
+    "account_id": "main",
+    "market_id": "M",
+    "currency": "USD",
+    "side": "YES",
+    "action": "buy",
+    "position_effect": "open",
+    "quantity": Decimal(100),
+    "price": Decimal("0.42"),
+    "amount": Decimal(42),
+    "fee_currency": "USD",
+    "status": "active",
+    "execution_time": T0,
+    **dict.fromkeys(["fee", "realized_gross", "busted_quantity", "busted_amount"], Decimal(0)),
 }
 BALANCE: dict[str, Any] = {
     "id": 1,
@@ -107,6 +134,13 @@ Rows = list[tuple[str, dict[str, Any], dict[str, Any]]]
 
 def position(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "positions", POSITION, changes
+
+
+def trade(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A first version is active, a later one is of a correction, whatever else is tried."""
+    if changes.get("version", 1) != 1:
+        changes = {"status": "corrected", "reason": "venue", "actor": "desk", **changes}
+    return "trades", TRADE, changes
 
 
 def balance(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -148,6 +182,7 @@ WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
 HISTORIES = {
     "positions": (position, "position_id", "POS-", "quantity"),
     "account_balance": (balance, "balance_id", "BAL-", "cash"),
+    "trades": (trade, "trade_id", "TRD-", "quantity"),
 }
 """By table: a good row, its business key, the prefix of that, and a figure."""
 
@@ -196,6 +231,26 @@ BREAKS: dict[str, list[Rows]] = {
         [balance(posted_fees=LEAST)],
         [balance(posted_holdings=Decimal(1), posted_realized=Decimal(-2))],
     ],
+    "trades_action": [[trade(action=bad)] for bad in ("BUY", "short", "")],
+    "trades_busted": [
+        [trade(busted_quantity=Decimal(-1))],
+        [trade(busted_quantity=Decimal(101))],
+        [trade(busted_amount=-LEAST)],
+        [trade(busted_amount=Decimal(43))],
+    ],
+    "trades_correction_is_answered_for": [
+        [trade(**EXPIRED), trade(**SECOND, reason=None)],
+        [trade(**EXPIRED), trade(**SECOND, actor=None)],
+    ],
+    "trades_first_version_is_active": [
+        [trade(status="corrected", reason="venue", actor="desk")],
+        [trade(**EXPIRED), trade(**SECOND, status="active")],
+    ],
+    "trades_leg": [[trade(leg=0)]],
+    "trades_position_effect": [[trade(position_effect=bad)] for bad in ("opened", "late", "")],
+    "trades_quantity": [[trade(quantity=Decimal(0))], [trade(price=-LEAST)], [trade(amount=-LEAST)]],
+    "trades_side": [[trade(side=bad)] for bad in ("yes", "BUY", "")],
+    "trades_status": [[trade(**EXPIRED), trade(**SECOND, status=bad)] for bad in ("partly busted", "busted", "")],
     "stream_snapshots_originator_version_check": [[(*SNAPSHOT, {"originator_version": 0})]],
     "stream_snapshots_pkey": [[(*SNAPSHOT, {}), (*SNAPSHOT, {"originator_version": 501})]],
     "stream_snapshots_stream_hash_check": [[(*SNAPSHOT, {"stream_hash": b"short"})]],
@@ -228,6 +283,12 @@ BREAKS: dict[str, list[Rows]] = {
         [position(quantity=Decimal(101))],
         [position(shortfall_quantity=Decimal("-0.000000000000000001"))],
     ],
+    "positions_contract": [[position(multiplier=Decimal(0))], [position(margin_rate=-LEAST)]],
+    "positions_restatements": [[position(restatements=-1)], [position(restated_realized=LEAST)]],
+    "positions_shortfall": [
+        [position(shortfall_amount=LEAST)],
+        [position(shortfall_quantity=LEAST, shortfall_amount=-LEAST)],
+    ],
     "positions_side": [[position(side=bad)] for bad in ("yes", "BUY", "")],
     "positions_status": [[position(**FLAT, status=bad)] for bad in ("OPEN", "expired", "")],
     "projection_checkpoints_check": [[checkpoint(stream_from=UUID(int=10))]],
@@ -246,6 +307,7 @@ BREAKS: dict[str, list[Rows]] = {
     "projection_workers_pkey": [[WORKER, WORKER]],
 }
 ALSO_BROKEN = {f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES}
+ALSO_BROKEN["trades_quantity"] = {"trades_busted"}
 GENERATED_KEYS = {"projection_generations_pkey"}
 """Primary keys that are GENERATED ALWAYS: nobody can choose one, so nobody can repeat one."""
 
@@ -297,7 +359,17 @@ def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> N
 
 @pytest.mark.parametrize(
     "rows",
-    [[event()], [(*KEY, {})], [(*SNAPSHOT, {})], [position()], [balance()], [generation()], [checkpoint()], [WORKER]],
+    [
+        [event()],
+        [(*KEY, {})],
+        [(*SNAPSHOT, {})],
+        [position()],
+        [trade()],
+        [balance()],
+        [generation()],
+        [checkpoint()],
+        [WORKER],
+    ],
     ids=lambda rows: rows[0][0],
 )
 def test_the_rows_that_the_tries_start_from_are_accepted(undone: psycopg.Connection[Any], rows: Rows) -> None:

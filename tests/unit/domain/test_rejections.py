@@ -109,6 +109,12 @@ def funded(command: type[Command], **fields: Any) -> Callable[[World], object]:
     return act
 
 
+def pays_in_contracts(world: World) -> object:
+    world.do(RegisterMarket(environment="paper", market="BTC", kind="spot", base_asset="BTC"))
+    fields = {"market": "BTC", "side": "LONG", "action": "buy", "quantity": 2, "fee": 2, "fee_currency": "BTC"}
+    return world.do(RecordFill(**FILL | fields))
+
+
 def repeated(check: Callable[[Command, bytes], None]) -> Callable[[World], object]:
     first = OpenPosition(**OPENING, command_id="c-1", venue_fill_id="f-1")
     other = OpenPosition(**OPENING | {"quantity": 11}, command_id="c-1", venue_fill_id="f-1")
@@ -315,6 +321,11 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "fee_currency EUR is not the currency USD of the position",
     ),
     (
+        Reason.FEE_TAKES_ALL,
+        pays_in_contracts,
+        "fee 2 in the base asset takes all of the 2 contracts",
+    ),
+    (
         Reason.ENTRY_PRICE_OUT_OF_RANGE,
         opening(entry_price="0.995"),
         "entry_price 0.995 is outside valid range [0.01, 0.99]",
@@ -503,7 +514,6 @@ def test_what_the_column_cannot_hold(value: object) -> None:
         ("trailing_stop", {"trail_amount": "0.1", "activation_price": 2}, Reason.PRICE_OUT_OF_RANGE),
         ("entry_price", "0.009999999999999999", Reason.ENTRY_PRICE_OUT_OF_RANGE),
         ("entry_price", "1.5", Reason.ENTRY_PRICE_OUT_OF_RANGE),
-        ("fee_currency", "EUR", Reason.FEE_CURRENCY_UNSUPPORTED),
     ],
 )
 def test_bad_fields_of_an_opening(field: str, value: object, reason: Reason) -> None:

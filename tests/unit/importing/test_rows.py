@@ -12,9 +12,8 @@ from position_ledger.domain.identity import content_digest
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.domain.vocabulary import Environment
 from position_ledger.importing.mapping import FillMapping, parse_mapping
-from position_ledger.importing.ordering import time_of
 from position_ledger.importing.refusals import REFUSALS, RowRefused, why_not
-from position_ledger.importing.rows import Rows
+from position_ledger.importing.rows import Rows, time_of
 
 if TYPE_CHECKING:
     import random
