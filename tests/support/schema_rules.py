@@ -63,7 +63,34 @@ POSITION: dict[str, Any] = {
     "shortfall_quantity": Decimal(0),
     "is_dust": False,
     "entry_time": T0,
+    "multiplier": Decimal(1),
+    "restatements": 0,
+    **dict.fromkeys(["margin_rate", "transferred_quantity", "shortfall_amount", "restated_realized"], Decimal(0)),
     **ZEROS,
+}
+TRADE: dict[str, Any] = {
+    "id": 1,
+    "trade_id": "TRD-1",
+    "row_current_ind": True,
+    "row_effective_date": T0,
+    "version": 1,
+    "effective_at": T0,
+    "execution_environment": "paper",
+    "position_id": "POS-1",
+    "leg": 1,
+    "account_id": "main",
+    "market_id": "M",
+    "currency": "USD",
+    "side": "YES",
+    "action": "buy",
+    "position_effect": "open",
+    "quantity": Decimal(100),
+    "price": Decimal("0.42"),
+    "amount": Decimal(42),
+    "fee_currency": "USD",
+    "status": "active",
+    "execution_time": T0,
+    **dict.fromkeys(["fee", "realized_gross", "busted_quantity", "busted_amount"], Decimal(0)),
 }
 BALANCE: dict[str, Any] = {
     "id": 1,
@@ -146,6 +173,13 @@ def position(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "positions", POSITION, changes
 
 
+def trade(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A first version is active, a later one is of a correction, whatever else is tried."""
+    if changes.get("version", 1) != 1:
+        changes = {"status": "corrected", "reason": "venue", "actor": "desk", **changes}
+    return "trades", TRADE, changes
+
+
 def balance(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "account_balance", BALANCE, changes
 
@@ -203,6 +237,7 @@ WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
 HISTORIES = {
     "positions": (position, "position_id", "POS-", "quantity"),
     "account_balance": (balance, "balance_id", "BAL-", "cash"),
+    "trades": (trade, "trade_id", "TRD-", "quantity"),
     "markets": (market, "market_id", "MKT-", "multiplier"),
     "edges": (edge, "edge_id", "EDGE-", "true_win_probability"),
     "game_states": (game_state, "game_state_id", "GS-", "period"),
@@ -259,6 +294,32 @@ SETTLED = {"status": "settled", "settlement_value": Decimal(1), "settlement_revi
 
 BREAKS: dict[str, list[Rows]] = {
     **{rule: tries for table in REFERENCE_KEYS for rule, tries in rules_of_reference(table).items()},
+    "trades_action": [[trade(action=bad)] for bad in ("BUY", "short", "")],
+    "trades_busted": [
+        [trade(busted_quantity=Decimal(-1))],
+        [trade(busted_quantity=Decimal(101))],
+        [trade(busted_amount=-LEAST)],
+        [trade(busted_amount=Decimal(43))],
+    ],
+    "trades_correction_is_answered_for": [
+        [trade(**EXPIRED), trade(**SECOND, reason=None)],
+        [trade(**EXPIRED), trade(**SECOND, actor=None)],
+    ],
+    "trades_first_version_is_active": [
+        [trade(status="corrected", reason="venue", actor="desk")],
+        [trade(**EXPIRED), trade(**SECOND, status="active")],
+    ],
+    "trades_leg": [[trade(leg=0)]],
+    "trades_position_effect": [[trade(position_effect=bad)] for bad in ("opened", "late", "")],
+    "trades_quantity": [[trade(quantity=Decimal(0))], [trade(price=-LEAST)], [trade(amount=-LEAST)]],
+    "trades_side": [[trade(side=bad)] for bad in ("yes", "BUY", "")],
+    "trades_status": [[trade(**EXPIRED), trade(**SECOND, status=bad)] for bad in ("partly busted", "busted", "")],
+    "positions_contract": [[position(multiplier=Decimal(0))], [position(margin_rate=-LEAST)]],
+    "positions_restatements": [[position(restatements=-1)], [position(restated_realized=LEAST)]],
+    "positions_shortfall": [
+        [position(shortfall_amount=LEAST)],
+        [position(shortfall_quantity=LEAST, shortfall_amount=-LEAST)],
+    ],
     "markets_kind": [[market(kind=bad)] for bad in ("BINARY", "stock", "")],
     "markets_netting": [[market(netting=bad)] for bad in ("both", "")],
     "markets_status": [[market(status=bad)] for bad in ("OPEN", "finished", "")],
