@@ -11,11 +11,15 @@ import pytest
 from pydantic import BaseModel
 
 from position_ledger import (
+    ChangeEdgeStatus,
     ClosePosition,
+    DetectEdge,
     Handle,
     MarkPosition,
     RecordFill,
+    RecordGameState,
     ReducePosition,
+    ReviseEdge,
     SetExits,
     SettlePosition,
     TrailingStop,
@@ -43,6 +47,10 @@ def every_event() -> list[Event]:
         ClosePosition(position_id="POS-1", price=1, reason="profit_target", metadata={"by": "hand"}),
         opening(strategy=3, handle="second"),
         SettlePosition(position_id=Handle("second"), value="0.5"),
+        DetectEdge(environment="paper", name="e", market="M", side="NO", true_win_probability="0.6", metadata={"a": 1}),
+        ReviseEdge(environment="paper", name="e", market_price="0.000000000000000001", tick=3),
+        ChangeEdgeStatus(environment="paper", name="e", status="settled", actual_outcome="0.5", reason="ä"),
+        RecordGameState(environment="paper", game_id="g", home_score=3, clock_seconds="4.3", situation={"down": [1]}),
         *(
             RecordFill(
                 environment="paper", account="main", market="M", side="YES", action=action, quantity=quantity,

@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Identifier, Placeholder
 
 from position_ledger.database import connect
 from position_ledger.settings import Settings
+from tests.support import rules_of_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,7 +36,7 @@ EVENT: dict[str, Any] = {
     "stream_hash": HASH,
 }
 GENERATION: dict[str, Any] = {
-    "projection": "edges",
+    "projection": "orders",
     "fingerprint": "f",
     "columns": ["id"],
     "schema_name": "a",
@@ -188,8 +189,12 @@ BREAKS: dict[str, list[Rows]] = {
     "projection_generations_one_table": [[generation(state="retired"), generation(state="building")]],
     "projection_generations_state_check": [[generation(state="shadow")]],
     "projection_workers_pkey": [[WORKER, WORKER]],
+    **rules_of_signals.BREAKS,
 }
-ALSO_BROKEN = {"positions_one_row_a_version": {"positions_pkey", "positions_business_key"}}
+ALSO_BROKEN = {
+    "positions_one_row_a_version": {"positions_pkey", "positions_business_key"},
+    **rules_of_signals.ALSO_BROKEN,
+}
 GENERATED_KEYS = {"projection_generations_pkey"}
 """Primary keys that are GENERATED ALWAYS: nobody can choose one, so nobody can repeat one."""
 
@@ -241,7 +246,16 @@ def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> N
 
 @pytest.mark.parametrize(
     "rows",
-    [[event()], [(*KEY, {})], [(*SNAPSHOT, {})], [position()], [generation()], [checkpoint()], [WORKER]],
+    [
+        [event()],
+        [(*KEY, {})],
+        [(*SNAPSHOT, {})],
+        [position()],
+        [generation()],
+        [checkpoint()],
+        [WORKER],
+        *([row] for row in rules_of_signals.FIRST),
+    ],
     ids=lambda rows: rows[0][0],
 )
 def test_the_rows_that_the_tries_start_from_are_accepted(undone: psycopg.Connection[Any], rows: Rows) -> None:
@@ -263,7 +277,11 @@ def test_the_rule_holds_even_for_the_owner(undone: psycopg.Connection[Any], rule
     assert refused.value.diag.constraint_name in {rule, *ALSO_BROKEN.get(rule, ())}
 
 
-@pytest.mark.parametrize("base", [event(), position(), generation(), checkpoint()], ids=lambda base: base[0])
+@pytest.mark.parametrize(
+    "base",
+    [event(), position(), generation(), checkpoint(), *rules_of_signals.WITHOUT_DEFAULTS],
+    ids=lambda base: base[0],
+)
 def test_no_required_column_can_be_null(
     owner: psycopg.Connection[Any], base: tuple[str, dict[str, Any], dict[str, Any]]
 ) -> None:

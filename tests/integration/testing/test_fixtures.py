@@ -142,13 +142,22 @@ def test_a_worker_that_runs_goes_on_after_emptying(ledger: Ledger, ledger_databa
 
 def test_every_table_of_the_schema_is_emptied_or_kept_on_purpose(db_cursor: OwnerCursor) -> None:
     """A new table has to be put into one of these lists."""
-    kept = {"feed", "projection_generations", "schema_migrations", "schema_migration_history", *REFERENCE_TABLES.values()}
+    kept = {
+        "feed",
+        "projection_generations",
+        "schema_migrations",
+        "schema_migration_history",
+        *REFERENCE_TABLES.values(),
+    }
     in_part = {"projection_checkpoints", "projection_workers"}
     found = db_cursor.execute(
         "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p')"
     ).fetchall()
     tables = {row[0] for row in found}
-    assert tables - kept - in_part == {*EMPTIED, *(projection.table for projection in load_projections(Settings().projections))}
+    assert tables - kept - in_part == {
+        *EMPTIED,
+        *(projection.table for projection in load_projections(Settings().projections)),
+    }
 
 
 def test_a_database_that_is_not_marked_is_never_emptied(ledger: Ledger, db_cursor: OwnerCursor) -> None:
