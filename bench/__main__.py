@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import append, lag, projecting, rebuilding
+from bench import append, known_at, lag, projecting, rebuilding, six_tables
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
 from bench.report import Report
@@ -18,7 +18,9 @@ RESULTS = Path("bench-results")
 MEASUREMENTS = {
     "append": append.measure,
     "projecting": projecting.measure,
+    "six-tables": six_tables.measure,
     "lag": lag.measure,
+    "known-at": known_at.measure,
     "rebuild": rebuilding.measure,
 }
 

@@ -16,7 +16,7 @@ SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_catalog,
 -- Number first, then the clock: were it the other way round, a writer that is paused in between would record an event
 -- before T under a number beyond every number that a reader of T can wait for.
 --
--- 5262418 is the first half of the two-integer advisory lock of a market's stream, the hash of the stream the second:
+-- 5262419 is the first half of the two-integer advisory lock of a market's stream, the hash of the stream the second:
 -- whoever appends to a market takes it alone, whoever has decided on a market shares it. So of two appends at once, one
 -- that changes a market and one that has read it, the numbers always tell which came first. It can block, so it comes
 -- before the lock of the feed; keys come before it, rows after it, and each kind is taken in one order.
@@ -32,7 +32,7 @@ BEGIN
         INSERT INTO append_keys (key, digest, appended) VALUES (p_key, p_digest, p_appended);
     END IF;
     IF p_topic LIKE 'market.%' THEN
-        PERFORM pg_advisory_xact_lock(5262418, hashtext(p_stream::text));
+        PERFORM pg_advisory_xact_lock(5262419, hashtext(p_stream::text));
     END IF;
     PERFORM CASE WHEN f.inline = coalesce(current_setting('position_ledger.inline', true), '')
                  THEN pg_advisory_xact_lock_shared((f.namespace::bigint << 48)
@@ -83,9 +83,9 @@ BEGIN
          GROUP BY place ORDER BY place
     LOOP
         IF guarded.is_appended THEN
-            PERFORM pg_advisory_xact_lock(5262418, guarded.place);
+            PERFORM pg_advisory_xact_lock(5262419, guarded.place);
         ELSE
-            PERFORM pg_advisory_xact_lock_shared(5262418, guarded.place);
+            PERFORM pg_advisory_xact_lock_shared(5262419, guarded.place);
         END IF;
     END LOOP;
     PERFORM CASE WHEN f.inline = coalesce(current_setting('position_ledger.inline', true), '')

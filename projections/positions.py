@@ -15,8 +15,11 @@ from position_ledger.events import (
     PositionIncreased,
     PositionMarked,
     PositionOpened,
+    PositionReceived,
     PositionReduced,
     PositionSettled,
+    PositionTransferred,
+    SharesSplit,
 )
 
 
@@ -92,6 +95,11 @@ def figures(given: Figures) -> dict[str, Any]:
 
 def opened(row: PositionRow | None, event: Recorded[PositionOpened]) -> PositionRow:
     """A new position: who holds what, where and why."""
+    return begun(row, event, is_dust=event.body.fill.is_dust_left)
+
+
+def begun(row: PositionRow | None, event: Recorded[Any], *, is_dust: bool) -> PositionRow:
+    """The first version of a position, bought or received."""
     if row is not None:
         raise ValueError("a position is opened once")
     body = event.body
@@ -114,7 +122,7 @@ def opened(row: PositionRow | None, event: Recorded[PositionOpened]) -> Position
         stop_loss_price=body.stop_loss_price,
         trailing_stop_state=body.trailing_stop,
         exits_triggered=None,
-        is_dust=body.fill.is_dust_left,
+        is_dust=is_dust,
         exit_reason=None,
         entry_time=body.entry_time,
         exit_time=None,
@@ -185,6 +193,33 @@ def settled(row: PositionRow, event: Recorded[PositionSettled]) -> PositionRow:
     )
 
 
+def received(row: PositionRow | None, event: Recorded[PositionReceived]) -> PositionRow:
+    """A position that came from elsewhere."""
+    return begun(row, event, is_dust=False)
+
+
+def transferred(row: PositionRow, event: Recorded[PositionTransferred]) -> PositionRow:
+    """A part of it, or all of it, went to another account."""
+    given = figures(event.body.figures)
+    if event.body.figures.quantity:
+        return replace(row, **given)
+    return replace(
+        row, status="transferred", is_dust=False, exit_reason="transfer", exit_time=event.effective_at, **given
+    )
+
+
+def shares_split(row: PositionRow, event: Recorded[SharesSplit]) -> PositionRow:
+    """It is counted in other contracts."""
+    body = event.body
+    return replace(
+        row,
+        target_price=body.target_price,
+        stop_loss_price=body.stop_loss_price,
+        trailing_stop_state=body.trailing_stop,
+        **figures(body.figures),
+    )
+
+
 def position_id(event: Recorded[Any]) -> str:
     """POS- and the number of the event that opened the stream."""
     return f"POS-{event.opened_seq}"
@@ -204,5 +239,8 @@ POSITIONS = Projection(
         ExitsSet: exits_set,
         PositionClosed: closed,
         PositionSettled: settled,
+        PositionReceived: received,
+        PositionTransferred: transferred,
+        SharesSplit: shares_split,
     },
 )

@@ -9,17 +9,41 @@ if TYPE_CHECKING:
     from msgspec.structs import replace
 
     from position_ledger.domain.commands import (
+        AdjustCash,
+        AdjustFee,
+        AmendMarket,
+        AmendSettlement,
+        BustTrade,
+        ChangeMarket,
         ClosePosition,
         Command,
+        CorrectTrade,
+        Deposit,
+        DetermineMarket,
+        DisputeMarket,
         Handle,
         IncreasePosition,
         MarkPosition,
+        MergePair,
         OpenPosition,
+        QuoteMarket,
+        RecordCash,
         RecordFill,
+        RecordOpeningPosition,
         ReducePosition,
+        RegisterMarket,
         SetExits,
+        SetMarketStatus,
+        SetOpeningBalance,
+        SettleMarket,
         SettlePosition,
+        SplitPair,
+        SplitShares,
         TrailingStop,
+        TransferPosition,
+        VoidMarket,
+        VoidPosition,
+        Withdraw,
     )
     from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
     from position_ledger.domain.games.commands import RecordGameState
@@ -29,6 +53,8 @@ if TYPE_CHECKING:
         ConfigurationError,
         DatabaseUnavailable,
         GenerationNotOurs,
+        InsufficientMarginError,
+        KnownAtRefused,
         LedgerError,
         MigrationError,
         NotYetVisible,
@@ -39,6 +65,7 @@ if TYPE_CHECKING:
     )
     from position_ledger.execution.executor import Executed
     from position_ledger.ledger import Ledger
+    from position_ledger.manager import PositionManager
     from position_ledger.projection.definition import Projection, Row
     from position_ledger.settings import Settings
     from position_ledger.store.envelope import Recorded
@@ -47,6 +74,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
+    "PositionManager",
     "Settings",
     # commands
     "ClosePosition",
@@ -60,6 +88,34 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "SetExits",
     "SettlePosition",
     "TrailingStop",
+    # commands beside executions
+    "MergePair",
+    "RecordOpeningPosition",
+    "SplitPair",
+    "SplitShares",
+    "TransferPosition",
+    # commands that correct what was recorded
+    "AdjustFee",
+    "AmendSettlement",
+    "BustTrade",
+    "CorrectTrade",
+    "VoidPosition",
+    # commands on accounts
+    "AdjustCash",
+    "Deposit",
+    "RecordCash",
+    "SetOpeningBalance",
+    "Withdraw",
+    # commands about markets
+    "AmendMarket",
+    "ChangeMarket",
+    "DetermineMarket",
+    "DisputeMarket",
+    "QuoteMarket",
+    "RegisterMarket",
+    "SetMarketStatus",
+    "SettleMarket",
+    "VoidMarket",
     # edges and games
     "ChangeEdgeStatus",
     "DetectEdge",
@@ -77,6 +133,8 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "DatabaseUnavailable",
     "FloatRefused",
     "GenerationNotOurs",
+    "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -92,18 +150,23 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
 _HOMES = {
     "msgspec.structs": "replace",
     "position_ledger.domain.commands": (
-        "ClosePosition Command Handle IncreasePosition MarkPosition OpenPosition RecordFill "
-        "ReducePosition SetExits SettlePosition TrailingStop"
+        "AdjustCash AdjustFee AmendMarket AmendSettlement BustTrade ChangeMarket ClosePosition Command "
+        "CorrectTrade Deposit DetermineMarket DisputeMarket Handle IncreasePosition MarkPosition MergePair "
+        "OpenPosition QuoteMarket RecordCash RecordFill RecordOpeningPosition ReducePosition RegisterMarket "
+        "SetExits SetMarketStatus SetOpeningBalance SettleMarket SettlePosition SplitPair SplitShares "
+        "TrailingStop TransferPosition VoidMarket VoidPosition Withdraw"
     ),
     "position_ledger.domain.edges.commands": "ChangeEdgeStatus DetectEdge ReviseEdge",
     "position_ledger.domain.games.commands": "RecordGameState",
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
-        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs LedgerError "
-        "MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked VerificationFailed"
+        "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
+        "KnownAtRefused LedgerError MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked "
+        "VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",
     "position_ledger.ledger": "Ledger",
+    "position_ledger.manager": "PositionManager",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
     "position_ledger.store.envelope": "Recorded",

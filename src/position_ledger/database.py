@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from position_ledger.errors import ConfigurationError, DatabaseUnavailable, LedgerError, SchemaMismatch
@@ -61,7 +62,9 @@ def _limits(settings: Settings, name: str) -> dict[str, Any]:
     }
 
 
-def open_pool(url: str, settings: Settings, *, name: str = "position-ledger") -> ConnectionPool[Connection]:
+def open_pool(
+    url: str, settings: Settings, *, name: str = "position-ledger", row_factory: Any = tuple_row
+) -> ConnectionPool[Connection]:
     """A pool of app connections. Opens at once, so that a wrong address is told at start."""
 
     def configure(connection: Connection) -> None:
@@ -71,7 +74,7 @@ def open_pool(url: str, settings: Settings, *, name: str = "position-ledger") ->
     return ConnectionPool(
         url,
         connection_class=psycopg.Connection,
-        kwargs={"autocommit": True, **_limits(settings, name)},
+        kwargs={"autocommit": True, "row_factory": row_factory, **_limits(settings, name)},
         configure=configure,
         check=None,
         min_size=1,

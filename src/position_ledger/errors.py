@@ -9,6 +9,8 @@ __all__ = [
     "ConfigurationError",
     "DatabaseUnavailable",
     "GenerationNotOurs",
+    "InsufficientMarginError",
+    "KnownAtRefused",
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
@@ -48,6 +50,14 @@ class NotYetVisible(LedgerError):
             f"do not repeat the command, call wait_for({token}) or start a worker"
         )
         self.token = token
+
+
+class InsufficientMarginError(LedgerError):
+    """The position would cost more than the margin that is available; nothing was written, lower the quantity."""
+
+
+class KnownAtRefused(LedgerError):
+    """A time in the past of the ledger that cannot be read: it has not come, or its rows did not come in time."""
 
 
 class ReferenceRefused(LedgerError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import date
 from types import TracebackType
 from typing import Any, Self
 
 from position_ledger.database import Connections, Lent, open_pool, translated
 from position_ledger.domain.commands import Command
+from position_ledger.domain.decisions import unknown_position
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
@@ -17,14 +18,21 @@ from position_ledger.operations import require_ledger
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
 from position_ledger.projection.inline import Appender
+from position_ledger.projection.known_at import KnownAt, Settling
 from position_ledger.projection.lag import Lag, lag_of_table
 from position_ledger.projection.waiting import wait_for
-from position_ledger.reading import Reader, TableRow
+from position_ledger.reading import Reader, TableReader, TableRow
 from position_ledger.reference_data import ReferenceData
+from position_ledger.reporting.exposure import exposure
+from position_ledger.reporting.holdings import open_positions, version
+from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
+from position_ledger.reporting.snapshot import query_on, snapshot
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
+
+POSITIONS = "positions"
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +54,15 @@ class Ledger:
         except BaseException:
             self._connections.close()
             raise
-        positions = next((p for p in self.projections if p.table == "positions"), None)
-        if positions is None:
+        self._tables = {
+            one.table: TableReader(self._connection, settings.ledger_schema, one) for one in self.projections
+        }
+        if POSITIONS not in self._tables:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
-        self._reader = Reader(self._connection, settings.ledger_schema, positions)
+        self._reader = Reader(self._connection, self._tables[POSITIONS])
+        self._settling = Settling(self._connection, self.projections, self.codec)
+        self._positions = next(one for one in self.projections if one.table == POSITIONS)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -82,22 +94,24 @@ class Ledger:
 
     # Commands
 
-    def execute(self, command: Command) -> Executed:
+    def execute(self, command: Command, *, admit: Admit | None = None) -> Executed:
         """Execute one command; its result has the position and the token to wait for.
+
+        ``admit`` is a further condition of the caller, see `position_ledger.execution.executor.Admit`.
 
         Raises:
             CommandRejected: refused, with an enumerated reason; nothing was written.
             ConcurrencyError, DatabaseUnavailable: see their docstrings; repeating with a command_id is safe.
             NotYetVisible: with strong consistency only; the command is committed.
         """
-        return self.execute_many([command])[0]
+        return self.execute_many([command], admit=admit)[0]
 
-    def execute_many(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+    def execute_many(self, commands: Sequence[Command], *, admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute commands in order in one atomic append: all or none. Raises as `execute`."""
         if not commands:
             return ()
         with translated():
-            done = self._executor.execute(commands)
+            done = self._executor.execute(commands, admit)
         if self.settings.consistency == "strong":
             self.wait_for(max(one.token for one in done))
         return done
@@ -129,17 +143,37 @@ class Ledger:
         with translated():
             wait_for(self._connection, self.projections, self.codec, token, limit_s)
 
+    def catch_up(self, timeout_s: float | None = None) -> None:
+        """Return when the rows of everything that was committed before this call are visible. Raises as `wait_for`."""
+        with translated(), self._connection() as connection:
+            committed = feed.horizon(connection)
+        self.wait_for(committed, timeout_s)
+
     # Reading
 
-    def position(self, ref: str | int) -> TableRow:
-        """The current row of a position, by POS-n or any surrogate id. Raises `CommandRejected` if there is none."""
+    def position(self, ref: str | int, *, known_at: KnownAt | None = None) -> TableRow:
+        """The current row of a position, or as it was known, by POS-n or any surrogate id.
+
+        Raises:
+            CommandRejected: there is none, or there was none then.
+            KnownAtRefused: as `positions`.
+        """
         with translated():
-            return self._reader.position(ref)
+            self._settle(POSITIONS, known_at)
+            return self._reader.position(ref, known_at)
 
     def history(self, ref: str | int) -> list[TableRow]:
         """All versions of a position, oldest first. Raises `CommandRejected` if there is none."""
         with translated():
             return self._reader.history(ref)
+
+    def version(self, surrogate_id: int) -> TableRow:
+        """One version of a position, by its surrogate id. Raises `CommandRejected` if no version has it."""
+        with translated(), self._connection() as connection:
+            row = version(query_on(connection), self.settings.ledger_schema, self._positions, surrogate_id)
+        if row is None:
+            raise unknown_position(surrogate_id)
+        return row
 
     def events(self, ref: str | int) -> list[TableRow]:
         """The events of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -155,10 +189,18 @@ class Ledger:
         strategy: int | None = None,
         environment: str | None = None,
         side: str | None = None,
-        known_at: datetime | None = None,
+        known_at: KnownAt | None = None,
     ) -> list[TableRow]:
-        """Positions that pass the filters, the newest entry first; ``known_at`` (aware): as recorded at that time."""
+        """Positions that pass the filters, the newest entry first.
+
+        ``known_at``: as the ledger knew them at that recorded time (aware), or when the command that returned this token
+        was done. Waits until the rows of then are there, as `wait_for` does.
+
+        Raises:
+            KnownAtRefused: the time has not come, or its rows did not come within wait_timeout_s.
+        """
         with translated():
+            self._settle(POSITIONS, known_at)
             return self._reader.positions(
                 status=status,
                 account=account,
@@ -168,6 +210,108 @@ class Ledger:
                 side=side,
                 known_at=known_at,
             )
+
+    def open_positions(
+        self, *, environment: str, market: str | None = None, strategy: int | None = None
+    ) -> list[TableRow]:
+        """What is open in one environment, with its market's current ticker, yes_price and no_price; newest entry first.
+
+        A position whose market has no row shows with None in their place.
+        """
+        with translated(), self._connection() as connection:
+            return open_positions(
+                query_on(connection),
+                self.settings.ledger_schema,
+                self._positions,
+                environment=environment,
+                market=market,
+                strategy=strategy,
+            )
+
+    # Reports
+
+    def exposure(self, *, environment: str | Iterable[str], by: str = "market") -> list[TableRow]:
+        """Open positions by market, strategy, account or environment: cost, value, unrealized, and what they can lose.
+
+        One row for each environment, currency and group, the largest cost first: nothing is summed over currencies or
+        environments. Columns: `position_ledger.reporting.exposure`.
+
+        Raises:
+            ConfigurationError: no environment, or one or a grouping that does not exist.
+        """
+        with translated(), snapshot(self._connection) as query:
+            return exposure(query, self.settings.ledger_schema, environment, by)
+
+    def pnl(
+        self,
+        *,
+        environment: str | Iterable[str],
+        by: str = "effective",
+        zone: str = "UTC",
+        since: date | None = None,
+        until: date | None = None,
+        account: str | None = None,
+        market: str | None = None,
+        strategy: int | None = None,
+    ) -> list[TableRow]:
+        """Realized P&L by the day on which it happened (effective) or was booked (recorded), and what was restated.
+
+        One row for each day, environment and currency; days are those of the time zone ``zone``, ``since`` and
+        ``until`` included. Columns: `position_ledger.reporting.pnl`.
+
+        Raises:
+            ConfigurationError: no environment, or an environment, axis or zone that does not exist.
+        """
+        days = zone_named(zone)
+        with translated(), snapshot(self._connection) as query:
+            changes = pnl_changes(
+                query,
+                self.settings.ledger_schema,
+                environment,
+                account=account,
+                market=market,
+                strategy=strategy,
+            )
+            return by_day(changes, by, days, since=since, until=until)
+
+    def row(self, table: str, key: str, *, known_at: KnownAt | None = None) -> TableRow | None:
+        """The current row of a business key in any projected table, or as it was known; None if there is none.
+
+        Raises:
+            KnownAtRefused: as `positions`.
+            ConfigurationError: no such table.
+        """
+        with translated():
+            reader = self._table(table)
+            self._settle(table, known_at)
+            return reader.current(key) if known_at is None else reader.known(key, known_at)
+
+    def versions(self, table: str, key: str) -> list[TableRow]:
+        """All versions of a business key in any projected table, oldest first; empty if there is none."""
+        with translated():
+            return self._table(table).history(key)
+
+    def rows(self, table: str, *, known_at: KnownAt | None = None, **columns: Any) -> list[TableRow]:
+        """One row of each business key of any projected table, current or as known, that has these values, newest first.
+
+        Raises:
+            KnownAtRefused: as `positions`.
+            ConfigurationError: no such table, or no such column.
+        """
+        with translated():
+            reader = self._table(table)
+            self._settle(table, known_at)
+            return reader.rows(columns, known_at=known_at)
+
+    def _table(self, table: str) -> TableReader:
+        if table not in self._tables:
+            msg = f"there is no projected table {table!r}: there are {', '.join(self._tables)}"
+            raise ConfigurationError(msg)
+        return self._tables[table]
+
+    def _settle(self, table: str, known_at: KnownAt | None) -> None:
+        if known_at is not None:
+            self._settling.through(known_at, [table], self.settings.wait_timeout_s)
 
     def lag(self, table: str = "positions") -> Lag:
         """How far a table is behind the log: events that are not in it yet, and the age of the oldest in seconds."""
@@ -189,6 +333,7 @@ class Ledger:
     def forget(self) -> None:
         """Drop every state kept in memory: the next command reads the log. For when the log itself was replaced."""
         self._executor.forget()
+        self._settling.forget()
 
     # Life
 

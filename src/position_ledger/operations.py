@@ -135,13 +135,34 @@ def migrate_up(
     migrator = _migrator(settings, reached, tell)
     with translated():
         strategy = partial(_rebuild_for, settings, reached, migrator, options or RebuildOptions(), progress, tell)
+        _drop_without_table(settings, reached)
         outcome = migrator.up(target, rebuild=strategy)
-        with _owner(settings, reached) as connection:
-            for table in generations.ensure_first(
-                connection, _projections(settings), schema=settings.ledger_schema, release=RELEASE
-            ):
-                tell(f"{table} is projected from the first event on")
+        _set_up_tables(settings, reached, tell, is_complete=not migrator.status().pending)
         return outcome
+
+
+def _set_up_tables(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> None:
+    """Give every new table its first generation; as long as migrations are pending, those that fit the code already."""
+    with _owner(settings, reached) as connection:
+        for projection in _projections(settings):
+            try:
+                made = generations.ensure_first(
+                    connection, [projection], schema=settings.ledger_schema, release=RELEASE
+                )
+            except SchemaMismatch as mismatch:
+                if is_complete:
+                    raise
+                tell(f"{projection.table} waits for the migrations that are still pending: {mismatch}")
+                continue
+            for table in made:
+                tell(f"{table} is projected from the first event on")
+
+
+def _drop_without_table(settings: Settings, reached: Reached) -> None:
+    """After a rollback, and before going up again, in case the rollback was interrupted in between."""
+    with _owner(settings, reached) as connection:
+        if connection.execute(HAS_TABLE).fetchone() == (True,):
+            inline.drop_without_table(connection)
 
 
 def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
@@ -169,7 +190,9 @@ def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) 
     """Roll back a migration and all later ones; a projected table goes back to its retired generation."""
     migrator = _migrator(settings, reached, tell)
     with translated():
-        return migrator.down(number, restore=partial(_restore_for, settings, reached, migrator, tell))
+        outcome = migrator.down(number, restore=partial(_restore_for, settings, reached, migrator, tell))
+        _drop_without_table(settings, reached)
+        return outcome
 
 
 def rebuild(

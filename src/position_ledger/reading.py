@@ -11,11 +11,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from position_ledger.domain.decisions import unknown_position
+from position_ledger.errors import ConfigurationError
 from position_ledger.execution.streams import number_of
 from position_ledger.projection.definition import Projection
+from position_ledger.projection.known_at import KnownAt
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 TableRow = dict[str, Any]
@@ -48,13 +50,92 @@ FILTERS: Mapping[str, str] = {
 }
 
 
-class Reader:
-    """Reads one schema. Never selects *, so a swap to a table with more columns breaks no prepared statement."""
+class TableReader:
+    """Reads one projected table: current rows, versions, and what was known. Does not wait: see `known_at.Settling`.
 
-    def __init__(self, connect: Connect, schema: str, positions: Projection[Any]) -> None:
+    Never selects *, so a swap to a table with more columns breaks no prepared statement.
+    """
+
+    def __init__(self, connect: Connect, schema: str, projection: Projection[Any]) -> None:
         self._connect = connect
-        self._table = Identifier(schema, positions.table)
-        self._columns = sql.SQL(", ").join(Identifier("p", column) for column in positions.columns)
+        self._projection = projection
+        self._table = Identifier(schema, projection.table)
+        self._columns = sql.SQL(", ").join(Identifier("p", column) for column in projection.columns)
+        self._key = Identifier("p", projection.key_column)
+
+    @property
+    def table(self) -> str:
+        """The name of the table."""
+        return self._projection.table
+
+    def current(self, key: str) -> TableRow | None:
+        """The current row of a business key; None if there is none."""
+        where = SQL("{} = %(key)s AND p.row_current_ind").format(self._key)
+        return next(iter(self.select(where, {"key": key}, SQL("p.id"))), None)
+
+    def history(self, key: str) -> list[TableRow]:
+        """All versions of a business key, the first one first; empty if there is none."""
+        return self.select(SQL("{} = %(key)s").format(self._key), {"key": key}, SQL("p.version"))
+
+    def known(self, key: str, known_at: KnownAt) -> TableRow | None:
+        """The row of a business key as the ledger knew it; None if it had none then."""
+        rows = rows_of(self._connect, self.known_query(known_at), {"key": key, "at": known_at})
+        return _plain(rows[0]) if rows else None
+
+    def known_query(self, known_at: KnownAt) -> Composed:
+        """One range of the index on key and time (of a token: on key and version). Parameters: key, at."""
+        bound, order = (
+            (SQL("p.row_effective_date <= %(at)s"), SQL("p.row_effective_date DESC"))
+            if isinstance(known_at, datetime)
+            else (SQL("p.id <= %(at)s"), SQL("p.version DESC"))
+        )
+        return self._query(SQL("{} = %(key)s AND {}").format(self._key, bound), order, 1)
+
+    def rows(
+        self, filters: Mapping[str, Any], *, known_at: KnownAt | None = None, order: Composable | None = None
+    ) -> list[TableRow]:
+        """One row of each key, current or as it was known, where every column has the value that the filters give it.
+
+        A filter speaks of the row that is answered: what was open then, not what is open now.
+        """
+        unknown = sorted(filters.keys() - set(self._projection.columns))
+        if unknown:
+            msg = f"table {self.table} has no column {', '.join(unknown)}: it has {', '.join(self._projection.columns)}"
+            raise ConfigurationError(msg)
+        conditions = [SQL("p.{} = {}").format(Identifier(name), sql.Placeholder(f"of_{name}")) for name in filters]
+        parameters = {f"of_{name}": value for name, value in filters.items()}
+        where = SQL(" AND ").join([self._as_known(known_at), *conditions])
+        return self.select(where, {**parameters, "at": known_at}, order or SQL("p.id DESC"))
+
+    def _as_known(self, known_at: KnownAt | None) -> Composable:
+        """The condition that exactly one version of each key meets, if the key had one then."""
+        if known_at is None:
+            return SQL("p.row_current_ind")
+        if isinstance(known_at, datetime):  # intervals are half-open and without gaps, so no sorting is needed
+            return SQL(
+                "p.row_effective_date <= %(at)s AND (p.row_expiration_date > %(at)s OR p.row_expiration_date IS NULL)"
+            )
+        return SQL(
+            "p.id IN (SELECT DISTINCT ON (k.{key}) k.id FROM {table} AS k WHERE k.id <= %(at)s"
+            " ORDER BY k.{key}, k.version DESC)"
+        ).format(key=Identifier(self._projection.key_column), table=self._table)
+
+    def select(self, where: Composable, parameters: Mapping[str, Any], order: Composable) -> list[TableRow]:
+        """Rows of the table (alias p) that meet a condition."""
+        return [_plain(row) for row in rows_of(self._connect, self._query(where, order, ROWS_MAX), parameters)]
+
+    def _query(self, where: Composable, order: Composable, limit: int) -> Composed:
+        return SQL("SELECT {columns} FROM {table} AS p WHERE {where} ORDER BY {order} LIMIT {limit}").format(
+            columns=self._columns, table=self._table, where=where, order=order, limit=sql.Literal(limit)
+        )
+
+
+class Reader:
+    """Reads positions and the events behind them, by any of their ids."""
+
+    def __init__(self, connect: Connect, positions: TableReader) -> None:
+        self._connect = connect
+        self._positions = positions
 
     def position_id(self, ref: str | int) -> str:
         """POS-n of the position that an id belongs to: POS-n itself or any surrogate id ever issued.
@@ -62,21 +143,22 @@ class Reader:
         Raises:
             CommandRejected: no position has ever had it.
         """
-        rows = self._rows(SQL(POSITION_OF), (number_of(ref),))
+        rows = rows_of(self._connect, SQL(POSITION_OF), (number_of(ref),))
         if not rows:
             raise unknown_position(ref)
         return f"POS-{rows[0]['notification_id']}"
 
-    def position(self, ref: str | int) -> TableRow:
-        """The current row of a position.
+    def position(self, ref: str | int, known_at: KnownAt | None = None) -> TableRow:
+        """The current row of a position, or the one that was known then.
 
         Raises:
-            CommandRejected: unknown id.
+            CommandRejected: unknown id, or not known yet then.
         """
-        rows = self._select(SQL("p.position_id = %(id)s AND p.row_current_ind"), {"id": self.position_id(ref)})
-        if not rows:
+        key = self.position_id(ref)
+        row = self._positions.current(key) if known_at is None else self._positions.known(key, known_at)
+        if row is None:
             raise unknown_position(ref)
-        return rows[0]
+        return row
 
     def history(self, ref: str | int) -> list[TableRow]:
         """All versions of a position, the first one first.
@@ -84,30 +166,15 @@ class Reader:
         Raises:
             CommandRejected: unknown id.
         """
-        return self._select(SQL("p.position_id = %(id)s"), {"id": self.position_id(ref)}, order=SQL("p.version"))
+        return self._positions.history(self.position_id(ref))
 
-    def positions(self, *, known_at: datetime | None = None, **filters: str | int | None) -> list[TableRow]:
+    def positions(self, *, known_at: KnownAt | None = None, **filters: str | int | None) -> list[TableRow]:
         """Positions that pass every filter that is not None, the newest entry first.
 
-        ``known_at`` (aware): the rows as the ledger knew them at that recorded time; None: the current rows.
+        ``known_at``: the rows as the ledger knew them at that recorded time (or token); None: the current rows.
         """
-        conditions: list[Composable] = []
-        parameters: dict[str, Any] = {}
-        if known_at is None:
-            conditions.append(SQL("p.row_current_ind"))
-        else:
-            conditions.append(
-                SQL(
-                    "p.row_effective_date <= %(known_at)s AND "
-                    "(p.row_expiration_date > %(known_at)s OR p.row_expiration_date IS NULL)"
-                )
-            )
-            parameters["known_at"] = known_at
-        for name, value in filters.items():
-            if value is not None:
-                conditions.append(SQL("p.{} = {}").format(Identifier(FILTERS[name]), sql.Placeholder(name)))
-                parameters[name] = value
-        return self._select(SQL(" AND ").join(conditions), parameters)
+        given = {FILTERS[name]: value for name, value in filters.items() if value is not None}
+        return self._positions.rows(given, known_at=known_at, order=SQL("p.entry_time DESC, p.id DESC"))
 
     def events(self, ref: str | int) -> list[TableRow]:
         """The events of a position in order: seq, stream, version, topic, body, recorded_at, effective_at, event_id, metadata.
@@ -115,28 +182,17 @@ class Reader:
         Raises:
             CommandRejected: unknown id.
         """
-        return self._rows(SQL(EVENTS_OF), (number_of(self.position_id(ref)),))
+        return rows_of(self._connect, SQL(EVENTS_OF), (number_of(self.position_id(ref)),))
 
-    def _select(
-        self, where: Composable, parameters: Mapping[str, Any], order: Composable | None = None
-    ) -> list[TableRow]:
-        statement = SQL("SELECT {columns} FROM {table} AS p WHERE {where} ORDER BY {order} LIMIT {limit}").format(
-            columns=self._columns,
-            table=self._table,
-            where=where,
-            order=order or SQL("p.entry_time DESC, p.id DESC"),
-            limit=sql.Literal(ROWS_MAX),
-        )
-        return [_plain(row) for row in self._rows(statement, parameters)]
 
-    def _rows(self, statement: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> list[TableRow]:
-        """Run one query; once more, unprepared, when a swap changed the type of a column of a prepared statement."""
-        with self._connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            try:
-                return cursor.execute(statement, parameters).fetchall()
-            except psycopg.errors.FeatureNotSupported:
-                connection.execute("DEALLOCATE ALL")
-                return cursor.execute(statement, parameters, prepare=False).fetchall()
+def rows_of(connect: Connect, statement: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> list[TableRow]:
+    """Run one query; once more, unprepared, when a swap changed the type of a column of a prepared statement."""
+    with connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        try:
+            return cursor.execute(statement, parameters).fetchall()
+        except psycopg.errors.FeatureNotSupported:
+            connection.execute("DEALLOCATE ALL")
+            return cursor.execute(statement, parameters, prepare=False).fetchall()
 
 
 def _plain(row: TableRow) -> TableRow:

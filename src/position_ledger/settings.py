@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(default=10.0, gt=0)
     statement_timeout_s: float = Field(default=30.0, gt=0)
     streams_cached_max: int = Field(default=20_000, ge=1)
-    conflict_retries_max: int = Field(default=20, ge=0)
+    conflict_retries_max: int = Field(default=100, ge=0)
 
     @field_validator("ledger_schema")
     @classmethod

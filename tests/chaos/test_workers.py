@@ -18,6 +18,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from position_ledger import Ledger
 from position_ledger.embedded.temporary import TemporaryValkey
+from position_ledger.projection.definition import load_projections
 from position_ledger.projection.generations import visible_up_to
 from position_ledger.settings import Settings, load_settings
 from tests.support import engine
@@ -108,17 +109,18 @@ def shared_out(settings: Settings, workers: int = PROCESSES) -> None:
                 " WHERE lease_until > clock_timestamp() AND holder LIKE %s",
                 ("%:%",),
             ).fetchone()
-        if row == (16, workers):
+        if row == (engine.shards(settings), workers):
             return
         time.sleep(0.05)
-    pytest.fail(f"{row} shards and workers, expected 16 and {workers}")
+    pytest.fail(f"{row} shards and workers, expected {engine.shards(settings)} and {workers}")
 
 
 def projected_by_workers(settings: Settings, token: int) -> None:
     """Wait, without helping, until workers have projected everything up to a token."""
     deadline = time.monotonic() + VISIBLE_LIMIT_S
+    tables = [projection.table for projection in load_projections(settings.projections)]
     with engine.connected(settings) as connection:
-        while visible_up_to(connection, ["positions"]) < token:
+        while visible_up_to(connection, tables) < token:
             assert time.monotonic() < deadline, "workers did not project it"
             time.sleep(0.005)
 

@@ -9,9 +9,12 @@ from position_ledger import ClosePosition, Handle, MarkPosition, OpenPosition, R
 from position_ledger.events import PositionMarked
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NO_HASH, NewEvent, chain, new_event_id
+from position_ledger.testing import given
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from position_ledger import Command
 
 MARKS = Codec([PositionMarked])
 
@@ -71,3 +74,10 @@ def reducing(
 def closing(position: str | int | Handle, price: str | Decimal, **more: Any) -> ClosePosition:
     """Sell the rest."""
     return ClosePosition(**{"position_id": position, "price": price, "reason": "manual", **more})
+
+
+def events_of(*commands: Command) -> int:
+    """How many events these commands decide, one after the other on an empty ledger; every one must be accepted."""
+    outcome = given().when(*commands)
+    assert outcome.rejection is None, outcome.rejection
+    return len(outcome.events)

@@ -29,6 +29,7 @@ from position_ledger.events import EVENTS
 from position_ledger.projection import generations
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.follower import Follower
+from position_ledger.projection.generations import SHARDS
 from position_ledger.setup import Reached
 from position_ledger.store.codec import Codec
 
@@ -49,6 +50,11 @@ def quiet(_message: str) -> None:
 def reached(settings: Settings) -> Reached:
     """The servers that the settings name."""
     return Reached(str(settings.database_url), str(settings.redis_url), None)
+
+
+def shards(settings: Settings) -> int:
+    """How many shards all tables of the settings' code have together."""
+    return SHARDS * len(load_projections(settings.projections))
 
 
 def positions_of(settings: Settings) -> Projection[Any]:
@@ -127,10 +133,10 @@ def proven(settings: Settings) -> None:
     assert report.holds, report.problems
 
 
-def active(settings: Settings) -> generations.Generation:
-    """The active generation of positions."""
+def active(settings: Settings, table: str = "positions") -> generations.Generation:
+    """The active generation of a table."""
     with connected(settings, as_app=False) as connection:
-        found = generations.active(connection, "positions")
+        found = generations.active(connection, table)
     assert found is not None
     return found
 

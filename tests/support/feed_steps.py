@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     import psycopg
 
@@ -29,8 +30,8 @@ NUMBERS: Final = "SELECT nextval('events_notification_id_seq') FROM generate_ser
 INSERT: Final = """
 INSERT INTO events (originator_id, originator_version, topic, state, notification_id, event_id, recorded_at,
                     effective_at, stream_hash, metadata)
-SELECT %s, n.version, 'test.tick', '{}', n.number, gen_random_uuid(), clock_timestamp(), clock_timestamp(),
-       decode(repeat('00', 32), 'hex'), '{}'
+SELECT %s, n.version, 'test.tick', '{}', n.number, gen_random_uuid(), coalesce(%s::timestamptz, clock_timestamp()),
+       clock_timestamp(), decode(repeat('00', 32), 'hex'), '{}'
   FROM unnest(%s::bigint[]) WITH ORDINALITY AS n (number, version)
 """
 
@@ -41,6 +42,7 @@ class Step(Enum):
     KEY = "what can block"
     LOCK = "the shared lock with the number before ours"
     NUMBER = "our numbers"
+    CLOCK = "the recorded time, taken and kept for the rows"
     INSERT = "the rows"
 
 
@@ -58,6 +60,7 @@ class SteppedAppend:
         self._events = events
         self._stream = uuid4()
         self.numbers: list[int] = []
+        self.recorded_at: datetime | None = None
 
     def do(self, step: Step) -> None:
         """Take one step."""
@@ -69,8 +72,10 @@ class SteppedAppend:
             case Step.NUMBER:
                 rows = self._connection.execute(NUMBERS, (self._events,), prepare=True).fetchall()
                 self.numbers = [row[0] for row in rows]
+            case Step.CLOCK:
+                (self.recorded_at,) = self._connection.execute("SELECT clock_timestamp()").fetchone() or (None,)
             case Step.INSERT:
-                self._connection.execute(INSERT, (self._stream, self.numbers), prepare=True)
+                self._connection.execute(INSERT, (self._stream, self.recorded_at, self.numbers), prepare=True)
 
 
 def assert_same_order(connection: Connection) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
 ALMOST = Decimal("0.000000000000000001")
 """The smallest step beyond a bound."""
 
@@ -28,8 +27,6 @@ EDGE = SCD2 | {
     "edge_status": "detected",
 }
 GAME = SCD2 | {"game_state_id": "GS-1", "game_id": "G"}
-EXPIRED = {"row_current_ind": False, "row_expiration_date": T0 + HOUR}
-SECOND = {"id": 2, "version": 2, "row_effective_date": T0 + HOUR}
 SETTLED = {"edge_status": "settled", "actual_outcome": Decimal(1), "resolved_at": T0}
 
 NUMBERED = {"strategies": "strategy_id", "probability_models": "model_id"}
@@ -56,28 +53,6 @@ WITHOUT_DEFAULTS = [one for one in FIRST if one[0] not in NUMBERED]
 """Those whose tables give no missing column a value: strategies and models are numbered by the database."""
 
 
-def _scd2(table: str, row: Any, key: str, prefix: str) -> dict[str, list[list[Try]]]:
-    """What every table of versions refuses."""
-    return {
-        f"{table}_business_key": [
-            [row(**{key: f"{prefix}2"})],
-            [row(**{key: "1"})],
-            [row(**EXPIRED), row(**SECOND, **{key: f"{prefix}01"})],
-            [row(**EXPIRED), row(**SECOND, **{key: prefix.lower() + "1"})],
-        ],
-        f"{table}_current_has_no_end": [[row(row_expiration_date=T0 + HOUR)], [row(row_current_ind=False)]],
-        f"{table}_environment": [[row(execution_environment=bad)] for bad in ("PAPER", "demo", "")],
-        f"{table}_interval_not_empty": [
-            [row(row_current_ind=False, row_expiration_date=T0)],
-            [row(row_current_ind=False, row_expiration_date=T0 - HOUR)],
-        ],
-        f"{table}_one_current_row": [[row(), row(**SECOND)]],
-        f"{table}_one_row_a_version": [[row(**EXPIRED), row(**{**SECOND, "version": 1, "id": 1})]],
-        f"{table}_pkey": [[row(**EXPIRED), row(**{**SECOND, "id": 1})]],
-        f"{table}_version_counts_from_1": [[row(version=0)]],
-    }
-
-
 def _reference(table: str) -> dict[str, list[list[Try]]]:
     """What every reference table refuses."""
 
@@ -101,8 +76,6 @@ def _reference(table: str) -> dict[str, list[list[Try]]]:
 
 
 BREAKS: dict[str, list[list[Try]]] = {
-    **_scd2("edges", edge, "edge_id", "EDGE-"),
-    **_scd2("game_states", game, "game_state_id", "GS-"),
     "edges_side": [[edge(side=bad)] for bad in ("yes", "BUY", "")],
     "edges_status": [[edge(edge_status=bad)] for bad in ("DETECTED", "open", "")],
     "edges_probabilities": [
@@ -127,7 +100,4 @@ BREAKS: dict[str, list[list[Try]]] = {
     "game_states_period": [[game(period=-1)]],
     "game_states_clock": [[game(clock_seconds=-ALMOST)]],
     **{rule: tries for table in (*NUMBERED, *WORDED) for rule, tries in _reference(table).items()},
-}
-ALSO_BROKEN = {
-    f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in ("edges", "game_states")
 }

@@ -11,20 +11,36 @@ import pytest
 from pydantic import BaseModel
 
 from position_ledger import (
-    ChangeEdgeStatus,
+    AdjustFee,
+    AmendMarket,
+    AmendSettlement,
+    BustTrade,
+    ChangeMarket,
     ClosePosition,
-    DetectEdge,
+    Command,
+    CorrectTrade,
+    Deposit,
+    DetermineMarket,
+    DisputeMarket,
     Handle,
     MarkPosition,
+    QuoteMarket,
     RecordFill,
-    RecordGameState,
     ReducePosition,
-    ReviseEdge,
+    RegisterMarket,
     SetExits,
+    SetMarketStatus,
+    SettleMarket,
     SettlePosition,
+    SplitShares,
     TrailingStop,
+    TransferPosition,
+    VoidMarket,
+    VoidPosition,
 )
+from position_ledger.domain.edges.commands import ChangeEdgeStatus, DetectEdge, ReviseEdge
 from position_ledger.domain.event import Event
+from position_ledger.domain.games.commands import RecordGameState
 from position_ledger.errors import ConfigurationError, SchemaMismatch
 from position_ledger.events import EVENTS, PositionMarked
 from position_ledger.store.codec import VERSION_KEY, Codec
@@ -34,23 +50,58 @@ from tests.support.commands import opening
 CODEC = Codec(EVENTS)
 
 
+def market_steps() -> list[Command]:
+    """A market through every step of its life, and a second one that is voided."""
+    one, two = ({"environment": "paper", "market": name} for name in ("M-1", "M-2"))
+    return [
+        RegisterMarket(**one, kind="binary", title="Will it?", status="initialized"),
+        SetMarketStatus(**one, status="open"),
+        ChangeMarket(**one, title="Will it, really?"),
+        QuoteMarket(**one, yes_price="0.4", no_price="0.59"),
+        SetMarketStatus(**one, status="closed"),
+        DetermineMarket(**one, value=1),
+        DisputeMarket(**one),
+        AmendMarket(**one, value=0),
+        SettleMarket(**one, value=0),
+        RegisterMarket(**two, kind="binary"),
+        VoidMarket(**two),
+    ]
+
+
+def signal_steps() -> list[Command]:
+    """An edge through its life, and the state of a game."""
+    edge = {"environment": "paper", "name": "E-1"}
+    return [
+        DetectEdge(**edge, market="M-3", true_win_probability="0.6", market_implied_probability="0.5"),
+        ReviseEdge(**edge, true_win_probability="0.7"),
+        ChangeEdgeStatus(**edge, status="recommended"),
+        RecordGameState(environment="paper", game_id="G-1", home_score=1, situation={"down": 3}),
+    ]
+
+
+OPENED = opening(fee="0.02")
+SAID: dict[str, Any] = {"reason": "venue", "actor": "desk"}
+
+
 def every_event() -> list[Event]:
     """Events of every kind, with every part that a trading day gives them."""
     stop = TrailingStop(trail_amount="0.05")
     long_ago = datetime(2025, 5, 5, 5, 5, 5, 123456, tzinfo=UTC)
     outcome = given().when(
-        opening(strategy=3, metadata={"note": "ä\u2028", "tags": [1, None, {"deep": True}]}, trailing_stop=stop),
-        MarkPosition(position_id="POS-1", price="0.55", source="book"),
-        SetExits(position_id="POS-1", target_price="0.60", stop_loss_price="0.10", trailing_stop=stop),
-        MarkPosition(position_id="POS-1", price="0.61"),
-        ReducePosition(position_id="POS-1", quantity="0.000000000000000001", price=0, fee="0.01", venue_fill_id="F"),
-        ClosePosition(position_id="POS-1", price=1, reason="profit_target", metadata={"by": "hand"}),
+        Deposit(environment="paper", account="main", amount=100, reason="first"),
+        *market_steps(),
+        *signal_steps(),
+        opening(strategy=3, handle="first", metadata={"note": "ä\u2028", "tags": [1, None, {"deep": True}]}, trailing_stop=stop),
+        MarkPosition(position_id=Handle("first"), price="0.55", source="book"),
+        SetExits(position_id=Handle("first"), target_price="0.60", stop_loss_price="0.10", trailing_stop=stop),
+        MarkPosition(position_id=Handle("first"), price="0.61"),
+        ReducePosition(position_id=Handle("first"), quantity="0.000000000000000001", price=0, fee="0.01", venue_fill_id="F"),
+        ClosePosition(position_id=Handle("first"), price=1, reason="profit_target", metadata={"by": "hand"}),
         opening(strategy=3, handle="second"),
         SettlePosition(position_id=Handle("second"), value="0.5"),
-        DetectEdge(environment="paper", name="e", market="M", side="NO", true_win_probability="0.6", metadata={"a": 1}),
-        ReviseEdge(environment="paper", name="e", market_price="0.000000000000000001", tick=3),
-        ChangeEdgeStatus(environment="paper", name="e", status="settled", actual_outcome="0.5", reason="ä"),
-        RecordGameState(environment="paper", game_id="g", home_score=3, clock_seconds="4.3", situation={"down": [1]}),
+        opening(side="LONG", handle="third"),
+        SplitShares(position_id=Handle("third"), ratio=4),
+        TransferPosition(position_id=Handle("third"), to_account="other", quantity=1),
         *(
             RecordFill(
                 environment="paper", account="main", market="M", side="YES", action=action, quantity=quantity,
@@ -62,7 +113,24 @@ def every_event() -> list[Event]:
     )  # fmt: skip
     if outcome.rejection:
         raise outcome.rejection
-    return [*outcome.events]
+    corrected = given(OPENED).when(
+        ReducePosition(position_id="POS-1", quantity=5, price="0.60"),
+        RecordFill(position_id="POS-1", action="buy", quantity=5, price="0.50", effective_at=long_ago),
+        CorrectTrade(**SAID, trade="TRD-1", correction_id="C", price="0.41", execution_time=long_ago),
+        AdjustFee(**SAID, trade="TRD-1", adjustment_id="A", fee="-0.02", effective_at=long_ago),
+        SettlePosition(position_id="POS-1", value=1, settlement_revision=1),
+        AmendSettlement(position_id="POS-1", value="0.5", fee="0.01", settlement_revision=2),
+        VoidPosition(position_id="POS-1", refund_fees=True, settlement_revision=3),
+        BustTrade(**SAID, trade="TRD-1", bust_id="B", quantity="0.5"),
+        ReducePosition(position_id="POS-1", quantity=1, price="0.60", effective_at=long_ago + timedelta(1)),
+    )
+    reopened = given(OPENED, ClosePosition(position_id="POS-1", price=1, reason="manual")).when(
+        BustTrade(**SAID, trade="TRD-4", bust_id="B")
+    )
+    for one in (corrected, reopened):
+        if one.rejection:
+            raise one.rejection
+    return [*outcome.events, *corrected.events, *reopened.events]
 
 
 EXAMPLES = every_event()

@@ -81,11 +81,11 @@ def test_a_command_that_cannot_be_made_is_an_outcome_if_it_is_made_when_it_is_du
 
 def test_commands_of_one_scenario_address_positions_by_handle_and_number() -> None:
     outcome = given(opening(handle="a"), opening(handle="b", market="OTHER")).when(
-        marking(Handle("b"), "0.5"), marking("POS-3", "0.6"), marking(1, "0.7")
+        marking(Handle("b"), "0.5"), marking("POS-4", "0.6"), marking(1, "0.7")
     )
     outcome.then(PositionMarked, PositionMarked, PositionMarked)
     assert outcome.position(Handle("b")).market == "OTHER"
-    assert outcome.position("POS-3").mark_time is not None
+    assert outcome.position("POS-4").mark_time is not None
 
 
 def test_an_outcome_becomes_the_history_of_the_next() -> None:
@@ -106,7 +106,7 @@ def test_the_rows_of_a_projection_follow_the_whole_history() -> None:
     rows = reduced().rows(POSITIONS)
     assert [(row["id"], row["position_id"], row["quantity"], row["row_current_ind"]) for row in rows] == [
         (1, "POS-1", 100, False),
-        (3, "POS-1", 60, True),
+        (4, "POS-1", 60, True),
     ]
     assert rows[0]["row_expiration_date"] == rows[1]["row_effective_date"]
 

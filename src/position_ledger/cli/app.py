@@ -65,6 +65,7 @@ COMMANDS = {
     "show": Entry("positions:show", "One position, every column exactly."),
     "history": Entry("positions:history", "All versions of one position."),
     "events": Entry("positions:events", "The events behind one position."),
+    "report": Entry("reports:group", "Exposure, and realized profit and loss by day."),
     "reference": Entry("reference:group", "Strategies, models, platforms and market events."),
     "migrate": Entry("migrate:group", "Bring the schema to where the code needs it, and back."),
     "check": Entry("checks:check", "Do code, projections, queries and schema agree?"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from position_ledger.domain.vocabulary import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,5 +53,28 @@ def command(help_text: str, **attributes: Any) -> Callable[[Callable[..., Any]],
     return click.command(cls=LedgerCommand, help=help_text, **attributes)
 
 
+class Day(click.ParamType[date]):
+    """A calendar day: ISO 8601."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """The day."""
+        try:
+            return value if isinstance(value, date) else date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no day in ISO 8601, such as 2026-03-01", param, ctx)
+
+
+environments = click.option(
+    "--environment",
+    type=click.Choice([one.value for one in Environment]),
+    multiple=True,
+    required=True,
+    help="Which to report; may be given several times, and each is reported apart.",
+)
+since = click.option("--since", type=Day(), metavar="DAY", help="First day, included.")
+until = click.option("--until", type=Day(), metavar="DAY", help="Last day, included.")
+form = click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 REFERENCE = click.argument("reference", metavar="POSITION")

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ def plain(value: object) -> Any:  # noqa: PLR0911 - what JSON can hold, one line
         return format(value, "f")
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, UUID | os.PathLike):
@@ -111,6 +113,25 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     known = [(name, cell(value)) for name, value in pairs]
     width = max((len(name) for name, _ in known), default=0)
     write_lines(f"{name:<{width}}  {value}".rstrip() for name, value in known)
+
+
+def write_rows(
+    shown: Sequence[Column], names: Sequence[str], rows: Sequence[Mapping[str, Any]], noun: str, form: str
+) -> None:
+    """Rows as JSON or CSV with all columns, exactly, or as a table of those that are shown."""
+    if form == "json":
+        write_json(rows)
+    elif form == "csv":
+        write_csv(names, rows)
+    else:
+        write_listing(shown, rows, noun)
+
+
+def write_listing(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], noun: str) -> None:
+    """A table and how many rows it has."""
+    if rows:
+        write_table(columns, rows)
+    write_lines([f"{len(rows):,} {noun}{'' if len(rows) == 1 else 's'}"])
 
 
 def write_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from position_ledger.cli.opening import open_ledger
-from position_ledger.cli.options import REFERENCE, Moment, as_json, command
-from position_ledger.cli.output import Column, write_csv, write_json, write_lines, write_pairs, write_table
+from position_ledger.cli.options import REFERENCE, Moment, as_json, command, form
+from position_ledger.cli.output import Column, write_json, write_listing, write_pairs, write_rows
 from position_ledger.cli.running import note
+from position_ledger.cli.stale import warn_if_stale
 from position_ledger.domain.vocabulary import Environment, Side, Status
 from position_ledger.reading import ROWS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from position_ledger.ledger import Ledger
-
-STALE_S = 5.0
-"""Rows that are further behind the log than this are no longer just on their way."""
 
 LISTING = (
     Column("position_id", "position"),
@@ -85,22 +83,17 @@ EVENTS = (
 @click.option("--environment", type=click.Choice([one.value for one in Environment]), help="Only in this environment.")
 @click.option("--side", type=click.Choice([side.value for side in Side]), help="Only on this side.")
 @click.option("--known-at", type=Moment(), metavar="T", help="As the ledger knew them then; ISO 8601 with an offset.")
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@form
 @as_json
 def positions(*, form: str, as_json: bool, known_at: datetime | None, **filters: Any) -> None:
     """Read and render."""
     with open_ledger() as ledger:
-        _warn_if_stale(ledger)
+        warn_if_stale(ledger, "positions")
         rows = ledger.positions(known_at=known_at, **filters)
         columns = _all_columns(ledger)
     if len(rows) == ROWS_MAX:
         note(f"only the newest {ROWS_MAX} positions are listed; narrow them by account, market or strategy")
-    if as_json or form == "json":
-        write_json(rows)
-    elif form == "csv":
-        write_csv(columns, rows)
-    else:
-        _write_listing(LISTING, rows, "position")
+    write_rows(LISTING, columns, rows, "position", "json" if as_json else form)
 
 
 @command(
@@ -119,7 +112,7 @@ def positions(*, form: str, as_json: bool, known_at: datetime | None, **filters:
 def show(*, reference: str, as_json: bool) -> None:
     """Read and render."""
     with open_ledger() as ledger:
-        _warn_if_stale(ledger)
+        warn_if_stale(ledger, "positions")
         row = ledger.position(reference)
     if as_json:
         write_json(row)
@@ -140,12 +133,12 @@ def show(*, reference: str, as_json: bool) -> None:
 def history(*, reference: str, as_json: bool) -> None:
     """Read and render."""
     with open_ledger() as ledger:
-        _warn_if_stale(ledger)
+        warn_if_stale(ledger, "positions")
         rows = ledger.history(reference)
     if as_json:
         write_json(rows)
     else:
-        _write_listing(VERSIONS, rows, "version")
+        write_listing(VERSIONS, rows, "version")
 
 
 @command(
@@ -165,24 +158,8 @@ def events(*, reference: str, as_json: bool) -> None:
     if as_json:
         write_json(rows)
     else:
-        _write_listing(EVENTS, rows, "event")
-
-
-def _write_listing(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], noun: str) -> None:
-    if rows:
-        write_table(columns, rows)
-    write_lines([f"{len(rows):,} {noun}{'' if len(rows) == 1 else 's'}"])
+        write_listing(EVENTS, rows, "event")
 
 
 def _all_columns(ledger: Ledger) -> Sequence[str]:
     return next(one.columns for one in ledger.projections if one.table == "positions")
-
-
-def _warn_if_stale(ledger: Ledger) -> None:
-    """Say so when what is read is old: nobody should trade on rows that no worker keeps up to date."""
-    lag = ledger.lag("positions")
-    if lag.age_s > STALE_S:
-        note(
-            f"the tables are {lag.events:,} events ({lag.age_s:.0f} s) behind the log: start position-ledger worker, "
-            "or see position-ledger status"
-        )

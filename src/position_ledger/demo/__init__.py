@@ -255,7 +255,6 @@ def _report(
 ) -> None:
     commands, events = (sum(one[what] for one in traders) for what in ("commands", "events"))
     rate = sum(one["events"] / one["seconds"] for one in traders)
-    table = proof.tables[0]
     show.print(
         f"\n[bold]{commands:,} commands[/bold] made {events:,} events at {rate:,.0f} events/s; "
         f"all rows visible {lag_s:.2f} s after the last one"
@@ -268,9 +267,8 @@ def _report(
         f"readers meanwhile: {reads['reads']:,} reads, {reads['errors']} errors, longest stall {reads['longest_ms']:.0f} ms"
     )
     if proof.holds:
-        show.print(
-            f"[bold green]proven[/bold green]: {table.rows:,} rows of {table.table} equal the log, column by column"
-        )
+        rows = ", ".join(f"{table.rows:,} rows of {table.table}" for table in proof.tables)
+        show.print(f"[bold green]proven[/bold green]: {rows} equal the log, column by column")
     for problem in proof.problems:
         show.print(f"[bold red]not proven[/bold red]: {problem}")
     show.print(f"done in {seconds:.0f} s")

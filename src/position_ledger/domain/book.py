@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from position_ledger.domain.event import Event
-from position_ledger.domain.events import BookPositionClosed, BookPositionOpened
+from position_ledger.domain.events import BookPositionClosed, BookPositionOpened, BookPositionReopened
 from position_ledger.domain.vocabulary import Environment, Side
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class BookKey:
 
 
 @lru_cache(maxsize=_KEYS_CACHED_MAX)
-@lru_cache(maxsize=10_000)
 def book_stream(key: BookKey) -> UUID:
     """Stream id of the book: uuid5 of the canonical JSON of its key, the same in every process for ever."""
     parts = [key.environment.value, key.account, key.market, key.strategy]
@@ -89,14 +88,23 @@ def evolve_book(book: Book | None, event: Event, effective_at: datetime) -> Book
         return _opened(before, event)
     if isinstance(event, BookPositionClosed):
         return _closed(before, event, effective_at)
+    if isinstance(event, BookPositionReopened):
+        return _reopened(before, event)
     raise TypeError(f"{type(event).__name__} cannot be folded into a book; the log is damaged")
 
 
-def _opened(book: Book, event: BookPositionOpened) -> Book:
+def _opened(book: Book, event: BookPositionOpened | BookPositionReopened) -> Book:
     version = book.version + 1
     entry = OpenEntry(event.position, event.side, event.entry_time, version)
     entries = sorted((*book.open, entry), key=lambda entry: (entry.entry_time, entry.order))
     return Book(version=version, open=tuple(entries), exits=book.exits)
+
+
+def _reopened(book: Book, event: BookPositionReopened) -> Book:
+    if any(entry.stream == event.position for entry in book.open):
+        raise TypeError(f"position {event.position} is open in this book already; the log is damaged")
+    exits = tuple(last for last in book.exits if last.stream != event.position)
+    return _opened(Book(version=book.version, open=book.open, exits=exits), event)
 
 
 def _closed(book: Book, event: BookPositionClosed, effective_at: datetime) -> Book:

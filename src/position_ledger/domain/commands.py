@@ -6,52 +6,82 @@ same error that deciding raises, so that a caller has one thing to catch.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, model_validator
 
+from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
+from position_ledger.domain.command import Command
+from position_ledger.domain.corrections import (
+    AdjustFee,
+    AmendSettlement,
+    BustTrade,
+    CorrectTrade,
+    SettlePosition,
+    VoidPosition,
+)
 from position_ledger.domain.exits import TrailingStop, TrailingTerms
-from position_ledger.domain.fields import CommandId, Handle, Metadata, Moment, PositionRef, RowId, Text
+from position_ledger.domain.fields import Handle, Metadata, PositionRef, RowId, Text
+from position_ledger.domain.markets.commands import (
+    AmendMarket,
+    ChangeMarket,
+    DetermineMarket,
+    DisputeMarket,
+    QuoteMarket,
+    RegisterMarket,
+    SetMarketStatus,
+    SettleMarket,
+    VoidMarket,
+)
 from position_ledger.domain.numbers import ZERO, Money, NotNegative, Price, Quantity
-from position_ledger.domain.refusals import refusal, rejected
+from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.commands import (
+    MergePair,
+    RecordOpeningPosition,
+    SplitPair,
+    SplitShares,
+    TransferPosition,
+)
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, OnExcess, Side
 
 __all__ = [
+    "AdjustCash",
+    "AdjustFee",
+    "AmendMarket",
+    "AmendSettlement",
+    "BustTrade",
+    "ChangeMarket",
     "ClosePosition",
     "Command",
+    "CorrectTrade",
+    "Deposit",
+    "DetermineMarket",
+    "DisputeMarket",
     "Handle",
     "IncreasePosition",
     "MarkPosition",
+    "MergePair",
     "OpenPosition",
+    "QuoteMarket",
+    "RecordCash",
     "RecordFill",
+    "RecordOpeningPosition",
     "ReducePosition",
+    "RegisterMarket",
     "SetExits",
+    "SetMarketStatus",
+    "SetOpeningBalance",
+    "SettleMarket",
     "SettlePosition",
+    "SplitPair",
+    "SplitShares",
     "TrailingStop",
+    "TransferPosition",
+    "VoidMarket",
+    "VoidPosition",
+    "Withdraw",
 ]
-
-
-class Command(BaseModel):
-    """What every command may carry. Immutable; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    command_id: CommandId | None = None
-    """Repeating the same content under the same id returns the first result; other content is a conflict."""
-    actor: Text | None = None
-    """Who asks."""
-    correlation_id: CommandId | None = None
-    causation_id: CommandId | None = None
-    effective_at: Moment | None = None
-    """When it happened at the venue; None: now."""
-
-    def __init__(self, **fields: Any) -> None:
-        """Check every field; raises `CommandRejected` (`FloatRefused` for a float)."""
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            raise rejected(type(self), error) from None
 
 
 class _Execution(Command):
@@ -60,7 +90,9 @@ class _Execution(Command):
     fee: Money = ZERO
     """What the execution was charged; below zero: a rebate."""
     fee_currency: Text | None = None
-    """None: the currency of the position."""
+    """None: the currency of the position; the base asset of a registered market: paid in contracts."""
+    fee_rate: Price | None = None
+    """What one unit of a foreign fee currency is worth in the currency of the position."""
     venue: Text | None = None
     venue_fill_id: Text | None = None
     """The venue's id of the execution: recorded once per environment, account and venue."""
@@ -127,14 +159,6 @@ class ClosePosition(_OnPosition, _Execution):
     reason: Text
     """profit_target, stop_loss, trailing_stop, market_close, manual, risk_limit, or any text."""
     metadata: Metadata | None = None
-
-
-class SettlePosition(_OnPosition):
-    """Pay out an open position: ``value`` per YES and ``1 - value`` per NO; elsewhere the settlement price."""
-
-    value: Price
-    fee: Money = ZERO
-    fee_currency: Text | None = None
 
 
 class MarkPosition(_OnPosition):

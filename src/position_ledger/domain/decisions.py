@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain import commands as c
-from position_ledger.domain import orders
+from position_ledger.domain import correcting, orders
+from position_ledger.domain.accounts.account import AccountKey, account_stream
+from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
 from position_ledger.domain.book import BookKey, book_stream
+from position_ledger.domain.correcting import correction_key
 from position_ledger.domain.draft import Append, Decision, Located, Streams, unknown_position
 from position_ledger.domain.edges import commands as edge_commands
 from position_ledger.domain.edges import decisions as edges
@@ -21,7 +24,12 @@ from position_ledger.domain.games.commands import RecordGameState
 from position_ledger.domain.games.decisions import record_state
 from position_ledger.domain.games.state import game_stream
 from position_ledger.domain.identity import fill_key_of
+from position_ledger.domain.markets.commands import MarketCommand
+from position_ledger.domain.markets.decisions import MARKET_DECIDERS
+from position_ledger.domain.markets.market import MarketKey, market_stream
+from position_ledger.domain.markets.terms import named
 from position_ledger.domain.references import require_references
+from position_ledger.domain.transfers.decisions import TRANSFER_DECIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +44,7 @@ __all__ = [
     "Decision",
     "Located",
     "Streams",
+    "correction_key",
     "decide",
     "fill_key",
     "fold_append",
@@ -52,11 +61,21 @@ _DECIDERS: Final[dict[type[c.Command], Callable[[Any, Streams, datetime], Decisi
     c.MarkPosition: orders.mark,
     c.SetExits: orders.set_exits,
     c.RecordFill: record_fill,
+    **MARKET_DECIDERS,
+    c.BustTrade: correcting.bust_trade,
+    c.CorrectTrade: correcting.correct_trade,
+    c.AdjustFee: correcting.adjust_fee,
+    c.AmendSettlement: correcting.amend_settlement,
+    c.VoidPosition: correcting.void_position,
+    **ACCOUNT_DECIDERS,
+    **TRANSFER_DECIDERS,
     edge_commands.DetectEdge: edges.detect,
     edge_commands.ReviseEdge: edges.revise,
     edge_commands.ChangeEdgeStatus: edges.change_status,
     RecordGameState: record_state,
 }
+_INTENTIONS: Final = (c.OpenPosition, c.TransferPosition)
+"""What may be refused for lack of money, beside commands on accounts; everything else is a fact."""
 
 COMMANDS: Final[dict[str, type[c.Command]]] = {command.__name__: command for command in _DECIDERS}
 """Every command by its name."""
@@ -68,8 +87,10 @@ def decide(command: c.Command, streams: Streams, now: datetime) -> Decision:
     ``now`` is the recorded time in UTC, used for commands that state no effective time. Raises `CommandRejected`,
     and then nothing has changed.
     """
+    command = named(command, streams)
     require_references(command, streams)
-    return _DECIDERS[type(command)](command, streams, now)
+    decision = _DECIDERS[type(command)](command, streams, now)
+    return booked(command, decision, streams, is_intention=isinstance(command, _INTENTIONS))
 
 
 def fold_append(state: Any | None, append: Append) -> Any:
@@ -85,6 +106,8 @@ def fold_append(state: Any | None, append: Append) -> Any:
 
 def streams_of(command: c.Command) -> set[UUID]:
     """Streams that deciding a command will surely read and whose ids follow from the command alone."""
+    if isinstance(command, MarketCommand):
+        return {market_stream(MarketKey(command.environment, command.market))}
     if isinstance(command, RecordGameState):
         return {game_stream(command.environment, command.game_id)}
     if isinstance(command, _OF_EDGES):
@@ -94,7 +117,11 @@ def streams_of(command: c.Command) -> set[UUID]:
     environment, account, market = command.environment, command.account, command.market
     if environment is None or account is None or market is None:
         return set()
-    return {book_stream(BookKey(environment, account, market, command.strategy))}
+    return {
+        book_stream(BookKey(environment, account, market, command.strategy)),
+        market_stream(MarketKey(environment, market)),
+        account_stream(AccountKey(environment, account, command.currency or "USD")),
+    }
 
 
 _OF_EDGES: Final = (edge_commands.DetectEdge, edge_commands.ReviseEdge, edge_commands.ChangeEdgeStatus)

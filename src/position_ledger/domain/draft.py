@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from position_ledger.domain.book import Book, BookKey, book_stream
-from position_ledger.domain.events import BookPositionClosed, BookPositionOpened, PositionOpened
+from position_ledger.domain.events import (
+    BookPositionClosed,
+    BookPositionOpened,
+    BookPositionReopened,
+    PositionOpened,
+)
 from position_ledger.domain.rejections import CommandRejected, Reason
+from position_ledger.domain.vocabulary import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +24,9 @@ if TYPE_CHECKING:
     from position_ledger.domain.event import Event
     from position_ledger.domain.family import Family
     from position_ledger.domain.fields import Handle
+    from position_ledger.domain.parts import Restated
     from position_ledger.domain.position import Position
+    from position_ledger.domain.transfers.events import PositionReceived
     from position_ledger.domain.vocabulary import ExitKind
 
 __all__ = [
@@ -113,6 +121,8 @@ class Decision:
     """Exits that a mark touched, in order of precedence."""
     fill_key: str | None = None
     """Canonical text under which the fill is unique in the store; None: a fill without a venue's id, or no fill."""
+    correction_keys: tuple[str, ...] = ()
+    """Names under which a bust, correction or fee adjustment is unique in the store, one for each trade it changes."""
 
 
 @dataclass(slots=True)
@@ -124,14 +134,17 @@ class Draft:
     appends: list[Append] = field(default_factory=list)
     _versions: dict[UUID, int] = field(default_factory=dict)
 
-    def append(self, stream: UUID, version_before: int, *events: Event) -> None:
-        """Add the next events of a stream that stood at ``version_before`` when the command was decided."""
+    def append(self, stream: UUID, version_before: int, *events: Event, at: datetime | None = None) -> None:
+        """Add the next events of a stream that stood at ``version_before`` when the command was decided.
+
+        ``at`` is their effective time, when it is not that of the command.
+        """
         for event in events:
             version = self._versions.get(stream, version_before) + 1
             self._versions[stream] = version
-            self.appends.append(Append(stream, version, event, self.effective_at))
+            self.appends.append(Append(stream, version, event, at or self.effective_at))
 
-    def note_opened(self, stream: UUID, opened: PositionOpened) -> None:
+    def note_opened(self, stream: UUID, opened: PositionOpened | PositionReceived) -> None:
         """Tell the book that a position was opened."""
         key = BookKey(opened.environment, opened.account, opened.market, opened.strategy)
         event = BookPositionOpened(
@@ -145,10 +158,20 @@ class Draft:
         )
         self.append(book_stream(key), self.streams.book(key).version, event)
 
-    def note_ended(self, stream: UUID, position: Position) -> None:
+    def note_ended(self, stream: UUID, position: Position, at: datetime | None = None) -> None:
         """Tell the book that a position is no longer open."""
         key = BookKey.of(position)
-        self.append(book_stream(key), self.streams.book(key).version, BookPositionClosed(position=stream))
+        self.append(book_stream(key), self.streams.book(key).version, BookPositionClosed(position=stream), at=at)
+
+    def note_restated(self, stream: UUID, before: Position, restated: Restated) -> None:
+        """Tell the book when a restatement ended or reopened a position."""
+        is_open = restated.status is Status.OPEN
+        if before.is_open and not is_open:
+            self.note_ended(stream, before, restated.exit_time)
+        elif is_open and not before.is_open:
+            key = BookKey.of(before)
+            event = BookPositionReopened(side=before.side, position=stream, entry_time=restated.entry_time)
+            self.append(book_stream(key), self.streams.book(key).version, event)
 
 
 def unknown_position(ref: str | int | Handle, command: Command | None = None) -> CommandRejected:

@@ -2,27 +2,30 @@
 
 Every event of a position carries the complete figures after it, except a mark, which carries only what a mark
 changes. The effective time of an event is not in its body: it travels beside it. Bodies refer to other streams as
-(stream, version), because sequence numbers do not exist yet when an event is made.
+(stream, version), because sequence numbers do not exist yet when an event is made. Corrections of what was recorded
+before are in `restatements`.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Final
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from position_ledger.domain.event import Event
 from position_ledger.domain.exits import TrailingState
 from position_ledger.domain.numbers import ONE, ZERO, Figure
-from position_ledger.domain.vocabulary import Action, Environment, ExitKind, Liquidity, Side
+from position_ledger.domain.parts import Figures, Fill, Holder, StreamRef, UtcTime
+from position_ledger.domain.restatements import RESTATEMENT_EVENTS
+from position_ledger.domain.vocabulary import Environment, ExitKind, Side
 
 __all__ = [
     "BOOK_EVENTS",
     "POSITION_EVENTS",
     "BookPositionClosed",
     "BookPositionOpened",
+    "BookPositionReopened",
     "ExitTriggered",
     "ExitsSet",
     "Figures",
@@ -37,97 +40,6 @@ __all__ = [
     "StreamRef",
     "body_json",
 ]
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
-
-
-UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A moment, kept in UTC whatever zone it was given in."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StreamRef(_Part):
-    """One event of another stream; the engine resolves it to its sequence number."""
-
-    stream: UUID
-    version: int
-
-
-class Holder(_Part):
-    """Whose execution it was, repeated beside each fill, so that a trade is told whole by one event."""
-
-    environment: Environment
-    account: str
-    market: str
-    platform: str | None = None
-    strategy: int | None = None
-    currency: str
-    side: Side
-
-
-class Fill(_Part):
-    """One execution as booked on one position, or one leg of an execution that was split over several."""
-
-    action: Action
-    """What the venue executed: SHORT is sold to open and bought to cover."""
-    quantity: Figure
-    """Contracts of this leg; the dust that was sold beyond them is apart."""
-    price: Figure
-    """Own-side price of one contract."""
-    amount: Figure
-    """``round18(quantity * price)``, or this leg's part of it."""
-    fee: Figure = ZERO
-    """What this leg was charged, in ``fee_currency``; below zero: a rebate."""
-    fee_currency: str | None = None
-    """None: the currency of the position."""
-    realized_gross: Figure = ZERO
-    """What this leg alone realized, before fees."""
-    leg: int = 1
-    """1-based place in the execution; more than one when it was split or flipped."""
-    linked: StreamRef | None = None
-    """The event of the next leg, of the last leg that of the first: all legs in a ring. None: a single leg."""
-    dust_excess: Figure = ZERO
-    """Contracts that the venue says were sold beyond what was held, tolerated as dust."""
-    is_dust_left: bool = False
-    """What stays open after this fill is no more than dust."""
-    venue: str | None = None
-    venue_fill_id: str | None = None
-    order_id: str | None = None
-    liquidity: Liquidity | None = None
-    source: str | None = None
-    execution_time: UtcTime | None = None
-    """Only when it differs from the effective time of the event."""
-    metadata: dict[str, JsonValue] | None = None
-
-
-class Figures(_Part):
-    """All money of a position after an event; formulas in `figures`, every number rounded to 18 places."""
-
-    quantity: Figure
-    entry_quantity: Figure
-    exit_quantity: Figure = ZERO
-    peak_quantity: Figure
-    entry_amount: Figure
-    exit_amount: Figure = ZERO
-    cost: Figure
-    realized_gross: Figure = ZERO
-    open_fees: Figure = ZERO
-    close_fees: Figure = ZERO
-    open_fees_released: Figure = ZERO
-    entry_price: Figure
-    average_entry_price: Figure | None = None
-    exit_price: Figure | None = None
-    current_price: Figure
-    realized_pnl: Figure = ZERO
-    realized_pnl_closed: Figure = ZERO
-    unrealized_pnl: Figure | None = None
-    unrealized_pnl_pct: Figure | None = None
-    shortfall_quantity: Figure = ZERO
 
 
 class PositionOpened(Event):
@@ -175,6 +87,8 @@ class PositionReduced(Event):
 
     TOPIC = "position.reduced"
 
+    exit_reason: str = "fill"
+    """Why, if this turns out to be what closes the position, after a restatement."""
     holder: Holder
     fill: Fill
     figures: Figures
@@ -208,6 +122,8 @@ class PositionSettled(Event):
     realized_gross: Figure = ZERO
     """What the settlement alone realized, before fees."""
     exit_reason: str = "settlement"
+    settlement_revision: int | None = None
+    """Of the market's verdict; None: settled by hand."""
     figures: Figures
 
 
@@ -269,6 +185,16 @@ class BookPositionClosed(Event):
     position: UUID
 
 
+class BookPositionReopened(Event):
+    """A position of this key is open again after a restatement."""
+
+    TOPIC = "book.position_reopened"
+
+    side: Side
+    position: UUID
+    entry_time: UtcTime
+
+
 POSITION_EVENTS: Final = (
     PositionOpened,
     PositionIncreased,
@@ -278,8 +204,9 @@ POSITION_EVENTS: Final = (
     PositionMarked,
     ExitTriggered,
     ExitsSet,
+    *RESTATEMENT_EVENTS,
 )
-BOOK_EVENTS: Final = (BookPositionOpened, BookPositionClosed)
+BOOK_EVENTS: Final = (BookPositionOpened, BookPositionClosed, BookPositionReopened)
 
 
 def body_json(event: Event) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
+from position_ledger.domain.accounts.account import Account, evolve_account
+from position_ledger.domain.accounts.events import ACCOUNT_EVENTS
 from position_ledger.domain.book import Book, evolve_book
 from position_ledger.domain.edges.events import EDGE_EVENTS
 from position_ledger.domain.edges.state import Edge, evolve_edge
@@ -15,14 +17,19 @@ from position_ledger.domain.events import BOOK_EVENTS, POSITION_EVENTS
 from position_ledger.domain.family import Family
 from position_ledger.domain.games.events import GAME_EVENTS
 from position_ledger.domain.games.state import GameState, evolve_game
+from position_ledger.domain.markets.events import MARKET_EVENTS
+from position_ledger.domain.markets.market import Market, evolve_market
 from position_ledger.domain.position import Position, evolve
+from position_ledger.domain.transfers.events import TRANSFER_EVENTS
 
 __all__ = [
+    "ACCOUNT",
     "BOOK",
     "EDGE",
     "EVENTS",
     "FAMILIES",
     "GAME_STATE",
+    "MARKET",
     "POSITION",
     "Family",
     "family_of",
@@ -32,12 +39,15 @@ __all__ = [
 ]
 
 
-POSITION: Final = Family("position", "POS-", Position, 2, POSITION_EVENTS, evolve)
+POSITION: Final = Family("position", "POS-", Position, 2, (*POSITION_EVENTS, *TRANSFER_EVENTS), evolve)
 BOOK: Final = Family("book", None, Book, 1, BOOK_EVENTS, evolve_book)
+ACCOUNT: Final = Family("account", "BAL-", Account, 1, ACCOUNT_EVENTS, evolve_account)
+MARKET: Final = Family("market", "MKT-", Market, 1, MARKET_EVENTS, evolve_market)
+
 EDGE: Final = Family("edge", "EDGE-", Edge, 1, EDGE_EVENTS, evolve_edge)
 GAME_STATE: Final = Family("game_state", "GS-", GameState, 1, GAME_EVENTS, evolve_game)
 
-FAMILIES: Final = (POSITION, BOOK, EDGE, GAME_STATE)
+FAMILIES: Final = (POSITION, BOOK, ACCOUNT, MARKET, EDGE, GAME_STATE)
 
 EVENTS: Final[tuple[type[Event], ...]] = tuple(event for family in FAMILIES for event in family.events)
 """Every event of the ledger."""

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from position_ledger.domain.refusals import refusal
 from position_ledger.domain.rejections import Reason
 
-__all__ = ["CommandId", "Count", "Handle", "Metadata", "Moment", "PositionRef", "RowId", "RowRef", "Text"]
+__all__ = ["CommandId", "Count", "Handle", "Metadata", "Moment", "PositionRef", "RowId", "RowRef", "Text", "TradeRef"]
 
 _CHARACTERS_MAX: Final = 1000
 _METADATA_CHARACTERS_MAX: Final = 100_000
@@ -129,6 +129,10 @@ class _Ref:
         )
 
 
+def _trade_ref(value: object) -> str:
+    return text(value) if isinstance(value, str) else f"TRD-{_row_id(value)}"
+
+
 Text = Annotated[str, BeforeValidator(text)]
 CommandId = Annotated[str, BeforeValidator(_command_id)]
 """A caller's id of a command, for ever; a UUID is kept as its text."""
@@ -144,3 +148,5 @@ Metadata = Annotated[dict[str, Any], BeforeValidator(_metadata)]
 """Whatever the caller wants to keep, as JSON; a copy."""
 PositionRef = Annotated[str | int | Handle, _Ref()]
 """POS-17, any surrogate id of the position, or the handle of a position opened earlier in the same batch."""
+TradeRef = Annotated[str, BeforeValidator(_trade_ref)]
+"""TRD-17, or 17: the number of the event that recorded the fill."""

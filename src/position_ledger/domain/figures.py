@@ -8,7 +8,7 @@ open_fees_released; unrealized_pnl = sign * (quantity * current_price - cost), n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from position_ledger.domain.events import Figures
 from position_ledger.domain.numbers import (
@@ -32,7 +32,22 @@ if TYPE_CHECKING:
     from position_ledger.domain.position import Position
     from position_ledger.domain.vocabulary import Side
 
-__all__ = ["Booking", "entered", "exited", "opened", "unrealized"]
+__all__ = [
+    "FIGURE_NAMES",
+    "Booking",
+    "charged",
+    "checked",
+    "entered",
+    "exited",
+    "figures_of",
+    "opened",
+    "refunded",
+    "short",
+    "unrealized",
+    "valued",
+]
+
+FIGURE_NAMES: Final = tuple(Figures.model_fields)
 
 
 class Booking(NamedTuple):
@@ -48,7 +63,7 @@ def opened(side: Side, booking: Booking, multiplier: Decimal = ONE) -> Figures:
     """Figures of a new position; its current price is its entry price."""
     quantity, price, amount, fee = booking
     profit, fraction = unrealized(side, quantity, amount, price, multiplier)
-    return _checked(
+    return checked(
         Figures(
             quantity=quantity,
             entry_quantity=quantity,
@@ -73,7 +88,7 @@ def entered(before: Position, booking: Booking) -> Figures:
     entry_quantity = plus(before.entry_quantity, booking.quantity)
     entry_amount = plus(before.entry_amount, booking.amount)
     profit, fraction = unrealized(before.side, quantity, cost, before.current_price, before.multiplier)
-    return _checked(
+    return checked(
         Figures(
             quantity=quantity,
             entry_quantity=entry_quantity,
@@ -86,13 +101,15 @@ def entered(before: Position, booking: Booking) -> Figures:
             open_fees=plus(before.open_fees, booking.fee),
             close_fees=before.close_fees,
             open_fees_released=before.open_fees_released,
-            entry_price=mean_of(entry_amount, entry_quantity, before.multiplier) or ZERO,
+            entry_price=_mean_entry(before, booking, entry_amount, entry_quantity),
             average_entry_price=mean_of(cost, quantity, before.multiplier),
             exit_price=before.exit_price,
             current_price=before.current_price,
             realized_pnl=minus(before.realized_pnl, booking.fee),
             realized_pnl_closed=before.realized_pnl_closed,
             shortfall_quantity=before.shortfall_quantity,
+            shortfall_amount=before.shortfall_amount,
+            transferred_quantity=before.transferred_quantity,
             unrealized_pnl=profit,
             unrealized_pnl_pct=fraction,
         )
@@ -138,10 +155,71 @@ def exited(before: Position, booking: Booking) -> tuple[Figures, Decimal]:
         realized_pnl=minus(minus(realized_gross, before.open_fees), close_fees),
         realized_pnl_closed=minus(minus(realized_gross, close_fees), open_fees_released),
         shortfall_quantity=before.shortfall_quantity,
+        shortfall_amount=before.shortfall_amount,
+        transferred_quantity=before.transferred_quantity,
         unrealized_pnl=profit,
         unrealized_pnl_pct=fraction,
     )
-    return _checked(after), gain
+    return checked(after), gain
+
+
+def short(before: Position, quantity: Decimal, amount: Decimal) -> Figures:
+    """Figures after an exit of contracts that were not held: it is told apart and moves nothing else."""
+    return figures_of(before).model_copy(
+        update={
+            "shortfall_quantity": plus(before.shortfall_quantity, quantity),
+            "shortfall_amount": plus(before.shortfall_amount, amount),
+        }
+    )
+
+
+def charged(before: Position, fee: Decimal, *, is_entry: bool) -> Figures:
+    """Figures after a fee without contracts: of a trade that was busted, or of an exit that met nothing."""
+    open_fees = plus(before.open_fees, fee) if is_entry else before.open_fees
+    close_fees = before.close_fees if is_entry else plus(before.close_fees, fee)
+    released = before.open_fees_released if before.quantity else open_fees
+    return _with_fees(before, open_fees, close_fees, released)
+
+
+def refunded(before: Position) -> Figures:
+    """Figures after all fees of a flat position were given back."""
+    return _with_fees(before, ZERO, ZERO, ZERO)
+
+
+def _with_fees(before: Position, open_fees: Decimal, close_fees: Decimal, released: Decimal) -> Figures:
+    gross = before.realized_gross
+    return checked(
+        figures_of(before).model_copy(
+            update={
+                "open_fees": open_fees,
+                "close_fees": close_fees,
+                "open_fees_released": released,
+                "realized_pnl": minus(minus(gross, open_fees), close_fees),
+                "realized_pnl_closed": minus(minus(gross, close_fees), released),
+            }
+        )
+    )
+
+
+def valued(before: Position, price: Decimal) -> Figures:
+    """Figures with another current price; unrealized follows it while anything is held."""
+    profit = fraction = None
+    if before.quantity:
+        profit, fraction = unrealized(before.side, before.quantity, before.cost, price, before.multiplier)
+    return figures_of(before).model_copy(
+        update={"current_price": price, "unrealized_pnl": profit, "unrealized_pnl_pct": fraction}
+    )
+
+
+def figures_of(position: Position) -> Figures:
+    """Take the figures of a position as an event carries them."""
+    return Figures.model_construct(**{name: getattr(position, name) for name in FIGURE_NAMES})
+
+
+def _mean_entry(before: Position, booking: Booking, entry_amount: Decimal, entry_quantity: Decimal) -> Decimal:
+    """Mean of all entries; of a single one it is its price, which the rounding of its amount must not change."""
+    mean = mean_of(entry_amount, entry_quantity, before.multiplier) if before.entry_quantity else None
+    return booking.price if mean is None else mean
 
 
 def _mean_exit(before: Position, booking: Booking, exit_amount: Decimal, exit_quantity: Decimal) -> Decimal:
@@ -173,7 +251,8 @@ def _signed(side: Side, gain: Decimal) -> Decimal:
     return gain if side.sign > 0 else minus(ZERO, gain)
 
 
-def _checked(figures: Figures) -> Figures:
+def checked(figures: Figures) -> Figures:
+    """Refuse figures that their columns cannot hold."""
     for field, value in figures.__dict__.items():
         if value is not None and not -LIMIT < value < LIMIT:
             require_fits(field, value)

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from position_ledger.domain.commands import Command
     from position_ledger.domain.vocabulary import Environment
 
-__all__ = ["content_digest", "derived_fill_id", "fill_key_of", "require_same_command", "require_same_fill", "row_text"]
+__all__ = [
+    "content_digest",
+    "correction_digest",
+    "derived_fill_id",
+    "fill_key_of",
+    "require_same_command",
+    "require_same_correction",
+    "require_same_fill",
+    "row_text",
+]
 
 _NOT_CONTENT: Final = {
     "command_id",
@@ -33,7 +42,16 @@ def content_digest(command: Command) -> bytes:
 
     So a field added later with a default changes no digest that was ever recorded.
     """
-    content = command.model_dump(mode="json", exclude=_NOT_CONTENT, exclude_defaults=True)
+    return _digest(command, _NOT_CONTENT)
+
+
+def correction_digest(command: Command) -> bytes:
+    """sha256 of what a correction asks of a trade, whichever of its numbers and of the halves of a flip it names."""
+    return _digest(command, _NOT_CONTENT | {"trade"})
+
+
+def _digest(command: Command, without: set[str]) -> bytes:
+    content = command.model_dump(mode="json", exclude=without, exclude_defaults=True)
     return sha256(_canonical([type(command).__name__, content])).digest()
 
 
@@ -68,6 +86,14 @@ def require_same_fill(command: Command, recorded_digest: bytes) -> None:
     """Refuse a repeat of a venue's fill id with other content than was recorded under it first."""
     if content_digest(command) != recorded_digest:
         raise CommandRejected(Reason.FILL_ID_REUSED, command, value=getattr(command, "venue_fill_id", None))
+
+
+def require_same_correction(command: Command, recorded_digest: bytes) -> None:
+    """Refuse a repeat of the id of a bust, correction or adjustment of a trade with other content."""
+    if correction_digest(command) != recorded_digest:
+        names = ("bust_id", "correction_id", "adjustment_id")
+        field = next(name for name in names if hasattr(command, name))
+        raise CommandRejected(Reason.CORRECTION_ID_REUSED, command, field=field, value=getattr(command, field))
 
 
 def _canonical(content: object) -> bytes:

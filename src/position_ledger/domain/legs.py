@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from position_ledger.domain.draft import Located, open_position
 from position_ledger.domain.events import (
     Fill,
     Holder,
@@ -16,8 +17,12 @@ from position_ledger.domain.events import (
 )
 from position_ledger.domain.exits import TrailingTerms, arm
 from position_ledger.domain.figures import Booking, entered, exited, opened
+from position_ledger.domain.journal import FillFact, read_journal
 from position_ledger.domain.numbers import ONE, ZERO
 from position_ledger.domain.rejections import CommandRejected, Reason
+from position_ledger.domain.restatements import LateFillRecorded
+from position_ledger.domain.restating import BUSTED, held_at, restate
+from position_ledger.domain.vocabulary import PositionEffect, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.book import BookKey
     from position_ledger.domain.commands import Command
-    from position_ledger.domain.draft import Draft
+    from position_ledger.domain.draft import Draft, Streams
+    from position_ledger.domain.journal import Journal
     from position_ledger.domain.position import Position
     from position_ledger.domain.vocabulary import Side
 
@@ -35,10 +41,15 @@ __all__ = [
     "Leg",
     "Opening",
     "book_legs",
+    "changing_position",
     "described",
+    "held_then",
     "holder_of",
+    "is_late",
+    "may_still_change",
     "require_in_order",
     "require_prices",
+    "require_restatable",
     "require_same_currency",
 ]
 
@@ -66,6 +77,8 @@ class Leg:
     position: Position | None = None
     opening: Opening | None = None
     """Given exactly when there is no position yet."""
+    fee_charged: Decimal | None = None
+    """What the venue charged in another currency than the position's."""
     dust_excess: Decimal = ZERO
     is_dust_left: bool = False
     exit_reason: str = "fill"
@@ -106,6 +119,8 @@ def book_legs(draft: Draft, legs: Sequence[Leg], description: dict[str, Any]) ->
         shared = description | linked
         if leg.position is None:
             _book_opening(draft, leg, shared)
+        elif is_late(leg.position, draft.effective_at):
+            _book_late(draft, leg, leg.position, shared)
         elif leg.is_entry:
             figures = entered(leg.position, leg.booking)
             holder = holder_of(leg.position)
@@ -123,6 +138,7 @@ def _fill(leg: Leg, shared: dict[str, Any], realized_gross: Decimal = ZERO) -> F
         price=price,
         amount=amount,
         fee=fee,
+        fee_charged=leg.fee_charged,
         realized_gross=realized_gross,
         dust_excess=leg.dust_excess,
         is_dust_left=leg.is_dust_left,
@@ -157,11 +173,70 @@ def _book_exit(draft: Draft, leg: Leg, position: Position, shared: dict[str, Any
     fill = _fill(leg, shared, gain)
     holder = holder_of(position)
     if figures.quantity:
-        draft.append(leg.stream, position.version, PositionReduced(holder=holder, fill=fill, figures=figures))
+        reduced = PositionReduced(exit_reason=leg.exit_reason, holder=holder, fill=fill, figures=figures)
+        draft.append(leg.stream, position.version, reduced)
         return
     event = PositionClosed(exit_reason=leg.exit_reason, holder=holder, fill=fill, figures=figures)
     draft.append(leg.stream, position.version, event)
     draft.note_ended(leg.stream, position)
+
+
+def _book_late(draft: Draft, leg: Leg, position: Position, shared: dict[str, Any]) -> None:
+    """Put an execution in its place among those that are known already, and fold all of them again."""
+    fill = _fill(leg, shared)
+    fact = FillFact(position.version + 1, draft.effective_at, leg.is_entry, fill, leg.exit_reason)
+    journal = read_journal(draft.streams.journal(leg.stream))
+    require_restatable(None, journal, fact.at)
+    restated, folding = restate(position, journal.with_fact(fact))
+    event = LateFillRecorded(
+        effect=PositionEffect.INCREASE if leg.is_entry else PositionEffect.REDUCE,
+        exit_reason=leg.exit_reason,
+        holder=holder_of(position),
+        fill=fill.model_copy(update={"realized_gross": folding.gains.get(fact.version, ZERO)}),
+        restated=restated,
+    )
+    draft.append(leg.stream, position.version, event)
+    draft.note_restated(leg.stream, position, restated)
+
+
+def is_late(position: Position, at: datetime) -> bool:
+    """Whether a fill at this time comes before facts that are known; equal times follow the order of arrival."""
+    return not position.is_open or at < position.last_fill_at
+
+
+def may_still_change(position: Position, at: datetime | None) -> bool:
+    """Whether a fill at this time, None for now, can still be one of the position's: it is open, or was then."""
+    if position.is_open:
+        return True
+    was_held = position.status in _CAN_CHANGE and position.exit_reason != BUSTED
+    return was_held and at is not None and at < position.last_fill_at
+
+
+def changing_position(command: Any, ref: Any, streams: Streams) -> Located:
+    """Find a position that a fill can still be one of. Raises `CommandRejected` if there is none."""
+    located = streams.position(ref)
+    if not may_still_change(located.position, command.effective_at):
+        return open_position(command, ref, streams)
+    return located
+
+
+def held_then(located: Located, streams: Streams, at: datetime) -> Decimal:
+    """Say how much of a position could be sold at a time: what it holds, or held by all that is known now."""
+    position = located.position
+    if not is_late(position, at):
+        return position.quantity
+    journal = read_journal(streams.journal(located.stream))
+    require_restatable(None, journal, at)
+    return held_at(position, journal, at)
+
+
+def require_restatable(command: object, journal: Journal, at: datetime) -> None:
+    """Refuse to change what was before the position was received, transferred or split."""
+    if journal.base is not None and at < journal.base.at:
+        raise CommandRejected(Reason.HANDED_ON, command, value=at.isoformat(), held=journal.base.at.isoformat())
+
+
+_CAN_CHANGE = (Status.CLOSED, Status.SETTLED, Status.VOIDED)
 
 
 def require_prices(command: object, side: Side, **prices: Decimal | None) -> None:
@@ -178,6 +253,6 @@ def require_same_currency(command: object, fee_currency: str | None, currency: s
 
 
 def require_in_order(command: Command, effective_at: datetime, last: datetime | None) -> None:
-    """Refuse a fill before the last one of what it touches; equal times follow the order of arrival."""
+    """Refuse what ends a position before its last fill; equal times follow the order of arrival."""
     if last is not None and effective_at < last:
         raise CommandRejected(Reason.TOO_LATE, command, value=effective_at.isoformat(), held=last.isoformat())

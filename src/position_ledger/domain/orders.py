@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from position_ledger.domain.book import BookKey
+from position_ledger.domain.commands import ClosePosition
 from position_ledger.domain.draft import Decision, Draft, effective_time, open_position
 from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked, PositionSettled
 from position_ledger.domain.exits import arm, touched, trail
+from position_ledger.domain.fees import charge_of
 from position_ledger.domain.figures import Booking, exited, unrealized
 from position_ledger.domain.identity import fill_key_of
 from position_ledger.domain.legs import (
     Leg,
     Opening,
     book_legs,
+    changing_position,
     described,
+    held_then,
     require_in_order,
     require_prices,
     require_same_currency,
 )
-from position_ledger.domain.numbers import ONE, amount_of, minus
+from position_ledger.domain.markets.terms import (
+    currency_in,
+    market_of,
+    multiplier_of,
+    require_entry_price,
+    require_market_open,
+    require_terms,
+    terms_copied,
+)
 from position_ledger.domain.rejections import CommandRejected, Reason
+from position_ledger.domain.restating import payout
 from position_ledger.domain.vocabulary import ExitKind, Side
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from position_ledger.domain.commands import (
-        ClosePosition,
         IncreasePosition,
         MarkPosition,
         OpenPosition,
@@ -37,31 +48,38 @@ if TYPE_CHECKING:
         SettlePosition,
     )
     from position_ledger.domain.draft import Streams
+    from position_ledger.domain.markets.market import Market
     from position_ledger.domain.position import Position
-
-ENTRY_PRICE_MIN: Final = Decimal("0.01")
-ENTRY_PRICE_MAX: Final = Decimal("0.99")
-"""What OpenPosition takes on a binary side; facts are not bound by it."""
 
 
 def open_new(command: OpenPosition, streams: Streams, now: datetime) -> Decision:
     """Open a new position, whatever else is open in its key."""
     side, price = command.side, command.entry_price
-    require_same_currency(command, command.fee_currency, command.currency)
-    if side.is_binary and not ENTRY_PRICE_MIN <= price <= ENTRY_PRICE_MAX:
-        raise CommandRejected(Reason.ENTRY_PRICE_OUT_OF_RANGE, command, field="entry_price", value=price)
+    market = market_of(command.environment, command.market, streams)
+    currency = currency_in(market, command.currency if "currency" in command.model_fields_set else None)
+    require_market_open(command, market)
+    require_terms(command, market, side, currency)
+    require_entry_price(command, market, side, price)
     require_exit_prices(command, side)
     key = BookKey(command.environment, command.account, command.market, command.strategy)
     last = streams.book(key).last_exit(side)
     opening = Opening(
         key=key,
-        attributes=opening_attributes(command) | {"metadata": command.metadata},
+        attributes=opening_attributes(command, market) | {"currency": currency, "metadata": command.metadata},
         trailing_stop=command.trailing_stop,
         previous=last.stream if last else None,
     )
-    booking = Booking(command.quantity, price, amount_of(command.quantity, price), command.fee)
+    multiplier = multiplier_of(market)
+    charge = charge_of(command, market, currency, price=price, multiplier=multiplier, is_entry=True)
     draft = Draft(streams, effective_time(command, now, ()))
-    leg = Leg(streams.new_stream(), side, is_entry=True, booking=booking, opening=opening)
+    leg = Leg(
+        streams.new_stream(),
+        side,
+        is_entry=True,
+        booking=charge.booking(price, multiplier),
+        opening=opening,
+        fee_charged=charge.charged,
+    )
     book_legs(draft, [leg], described(command) | {"metadata": None})
     return _decided(draft, leg, fill_key_of(key.environment, key.account, command.venue, command.venue_fill_id))
 
@@ -88,17 +106,34 @@ def _trade(
     *,
     is_entry: bool = False,
 ) -> Decision:
-    located = open_position(command, command.position_id, streams)
+    ends = isinstance(command, ClosePosition)
+    find = open_position if ends else changing_position
+    located = find(command, command.position_id, streams)
     position = located.position
-    require_same_currency(command, command.fee_currency, position.currency)
     require_prices(command, position.side, price=command.price)
-    draft = _draft_in_order(command, position, streams, now)
-    quantity: Decimal = getattr(command, "quantity", position.quantity)
-    if not is_entry and quantity > position.quantity:
-        raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=quantity, held=position.quantity)
-    booking = Booking(quantity, command.price, amount_of(quantity, command.price, position.multiplier), command.fee)
+    draft = Draft(streams, effective_time(command, now, (position.last_effective_at,)))
+    if ends:
+        require_in_order(command, draft.effective_at, position.last_fill_at)
+    held = held_then(located, streams, draft.effective_at)
+    charge = charge_of(
+        command,
+        market_of(position.environment, position.market, streams) if command.fee_currency else None,
+        position.currency,
+        price=command.price,
+        multiplier=position.multiplier,
+        is_entry=is_entry,
+        leaves=held if ends else None,
+    )
+    if not is_entry and charge.quantity > held:
+        raise CommandRejected(Reason.QUANTITY_EXCEEDS_HELD, command, value=charge.quantity, held=held)
     leg = Leg(
-        located.stream, position.side, is_entry, booking, position, exit_reason=getattr(command, "reason", "manual")
+        located.stream,
+        position.side,
+        is_entry,
+        charge.booking(command.price, position.multiplier),
+        position,
+        fee_charged=charge.charged,
+        exit_reason=getattr(command, "reason", "manual"),
     )
     book_legs(draft, [leg], described(command))
     key = fill_key_of(position.environment, position.account, command.venue, command.venue_fill_id)
@@ -121,23 +156,12 @@ def settle(command: SettlePosition, streams: Streams, now: datetime) -> Decision
         amount=amount,
         fee=command.fee,
         realized_gross=gain,
+        settlement_revision=command.settlement_revision,
         figures=figures,
     )
     draft.append(stream, position.version, event)
     draft.note_ended(stream, position)
     return Decision(tuple(draft.appends), (stream,))
-
-
-def payout(position: Position, value: Decimal) -> tuple[Decimal, Decimal]:
-    """Say what one contract and all of them receive when a market settles at ``value`` per YES (or at that price).
-
-    NO gets what YES leaves, so that a pair receives exactly 1 whatever the rounding.
-    """
-    quantity, multiplier = position.quantity, position.multiplier
-    amount = amount_of(quantity, value, multiplier)
-    if position.side is Side.NO:
-        return minus(ONE, value), minus(amount_of(quantity, ONE, multiplier), amount)
-    return value, amount
 
 
 def mark(command: MarkPosition, streams: Streams, now: datetime) -> Decision:
@@ -146,7 +170,7 @@ def mark(command: MarkPosition, streams: Streams, now: datetime) -> Decision:
     position, side, price = located.position, located.position.side, command.price
     require_prices(command, side, price=price)
     at = effective_time(command, now, (position.last_effective_at,))
-    if at < (position.mark_time or position.entry_time):
+    if at < max(position.mark_time or position.entry_time, position.entry_time):
         return Decision(positions=(located.stream,))
     trailing = trail(position.trailing_stop, side, price) if position.trailing_stop else None
     profit, fraction = unrealized(side, position.quantity, position.cost, price, position.multiplier)
@@ -196,10 +220,12 @@ def require_exit_prices(command: Any, side: Side) -> None:
     )
 
 
-def opening_attributes(command: Any) -> dict[str, Any]:
-    """Take what a command says about a position that it opens, as fields of `PositionOpened`."""
+def opening_attributes(command: Any, market: Market | None) -> dict[str, Any]:
+    """Take what a command and the market say about a position that it opens, as fields of `PositionOpened`."""
     names = ("platform", "model", "edge", "currency", "target_price", "stop_loss_price")
-    return {name: getattr(command, name) for name in names}
+    stated = {name: getattr(command, name) for name in names}
+    stated["platform"] = stated["platform"] or (market.platform if market else None)
+    return stated | terms_copied(market)
 
 
 def _draft_in_order(command: Any, position: Position, streams: Streams, now: datetime) -> Draft:

@@ -19,10 +19,12 @@ from position_ledger.domain.events import (
     PositionOpened,
     PositionReduced,
     PositionSettled,
-    StreamRef,
 )
 from position_ledger.domain.exits import TrailingState
-from position_ledger.domain.numbers import ONE, ZERO
+from position_ledger.domain.numbers import ONE, ZERO, plus
+from position_ledger.domain.parts import Restated, StreamRef
+from position_ledger.domain.restatements import RESTATEMENT_EVENTS, PositionVoided, SettlementAmended
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 from position_ledger.domain.vocabulary import Environment, ExitKind, Side, Status
 
 __all__ = ["Position", "evolve"]
@@ -56,12 +58,20 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """Exits that were told since they were armed; they are not told again."""
     mark_time: datetime | None = None
     mark_source: str | None = None
+    mark_price: Decimal | None = None
+    """Last mark ever; what an open position is valued at after a restatement."""
     last_fill_at: datetime
-    """Effective time of the last event that changed the quantity."""
+    """Latest effective time of the facts that count: fills and the settlement."""
     last_effective_at: datetime
     """Latest effective time of any event."""
     previous: StreamRef | None = None
     metadata: dict[str, Any] | None = None
+    settlement_revision: int | None = None
+    """Of the market's last verdict that the position was told."""
+    restatements: int = 0
+    """Events that changed what had been recorded before."""
+    restated_realized: Decimal = ZERO
+    """Sum of what they changed ``realized_pnl`` by."""
 
     quantity: Decimal
     entry_quantity: Decimal
@@ -83,6 +93,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     unrealized_pnl: Decimal | None
     unrealized_pnl_pct: Decimal | None
     shortfall_quantity: Decimal
+    shortfall_amount: Decimal = ZERO
+    transferred_quantity: Decimal = ZERO
 
     @property
     def is_open(self) -> bool:
@@ -96,9 +108,9 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
     Raises ``TypeError`` for an event that is not a position's, or that does not fit a stream that has begun or not.
     """
     handler = _HANDLERS.get(type(event))
-    if handler is None and isinstance(event, PositionOpened):
+    if handler is None and isinstance(event, PositionOpened | PositionReceived):
         if position is not None:
-            raise TypeError("position.opened must be the first event of its stream; the log is damaged")
+            raise TypeError(f"{event.TOPIC} must be the first event of its stream; the log is damaged")
         return _opened(event, effective_at)
     if handler is None or position is None:
         raise TypeError(f"{type(event).__name__} cannot be folded into {type(position).__name__}; the log is damaged")
@@ -112,9 +124,10 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
 
 
 _OPENED_AS_THEY_ARE: Final = tuple(name for name in PositionOpened.model_fields if name not in {"fill", "figures"})
+"""Those of PositionReceived are the same."""
 
 
-def _opened(event: PositionOpened, effective_at: datetime) -> Position:
+def _opened(event: PositionOpened | PositionReceived, effective_at: datetime) -> Position:
     attributes = {name: getattr(event, name) for name in _OPENED_AS_THEY_ARE}
     return Position(
         version=1,
@@ -125,6 +138,9 @@ def _opened(event: PositionOpened, effective_at: datetime) -> Position:
     )
 
 
+_RESTATED_AS_THEY_ARE: Final = (
+    "status", "entry_time", "exit_time", "exit_reason", "settlement_value", "last_fill_at",
+)  # fmt: skip
 _Changes = dict[str, Any]
 
 
@@ -151,6 +167,27 @@ def _settled(position: Position, event: Event, effective_at: datetime) -> _Chang
         "exit_reason": settled.exit_reason,
         "exit_time": effective_at,
         "settlement_value": settled.settlement_value,
+        "settlement_revision": settled.settlement_revision,
+    }
+
+
+def _transferred(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    changes = _filled(position, event, effective_at)
+    return (
+        changes
+        if changes["quantity"]
+        else {**changes, "status": Status.TRANSFERRED, "exit_time": effective_at, "exit_reason": "transfer"}
+    )
+
+
+def _split(position: Position, event: Event, effective_at: datetime) -> _Changes:
+    split = cast("SharesSplit", event)
+    names = ("target_price", "stop_loss_price", "trailing_stop")
+    mark_price = None if position.mark_price is None else split.figures.current_price
+    return {
+        **_filled(position, event, effective_at),
+        "mark_price": mark_price,
+        **{name: getattr(split, name) for name in names},
     }
 
 
@@ -160,9 +197,24 @@ def _marked(position: Position, event: Event, effective_at: datetime) -> _Change
         "current_price": marked.price,
         "mark_time": effective_at,
         "mark_source": marked.source,
+        "mark_price": marked.price,
         "unrealized_pnl": marked.unrealized_pnl,
         "unrealized_pnl_pct": marked.unrealized_pnl_pct,
         "trailing_stop": position.trailing_stop if marked.trailing_stop is None else marked.trailing_stop,
+    }
+
+
+def _restated(position: Position, event: Event, effective_at: datetime) -> _Changes:  # noqa: ARG001 - one shape
+    """Take the position as it is when all its facts are folded again; marks stay those that were recorded last."""
+    restated: Restated = cast("Any", event).restated
+    counts = not isinstance(event, PositionVoided) or event.replaces_settlement
+    told = isinstance(event, SettlementAmended | PositionVoided)
+    return {
+        **{name: getattr(restated, name) for name in _RESTATED_AS_THEY_ARE},
+        **restated.figures.__dict__,
+        "restatements": position.restatements + counts,
+        "restated_realized": plus(position.restated_realized, restated.restated_realized),
+        "settlement_revision": cast("Any", event).settlement_revision if told else position.settlement_revision,
     }
 
 
@@ -184,4 +236,7 @@ _HANDLERS: Final[dict[type[Event], Callable[[Position, Event, datetime], _Change
     PositionMarked: _marked,
     ExitTriggered: _triggered,
     ExitsSet: _exits_set,
+    PositionTransferred: _transferred,
+    SharesSplit: _split,
+    **dict.fromkeys(RESTATEMENT_EVENTS, _restated),
 }

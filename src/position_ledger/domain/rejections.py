@@ -88,6 +88,11 @@ class Reason(Enum):
         _FINAL,
         "venue_fill_id {value} was recorded before with other content; correct the recorded trade instead",
     )
+    CORRECTION_ID_REUSED = (
+        "correction_id_reused",
+        _FINAL,
+        "{field} {value} was used before for this trade with other content; give the new correction an id of its own",
+    )
     # The ledger as it is: decided by the streams the command addresses.
     REFERENCE_UNKNOWN = (
         "reference_unknown",
@@ -116,41 +121,141 @@ class Reason(Enum):
         "effective_at {value} is before {held}, when it became {status}; a status follows the one before it in time",
     )
     POSITION_UNKNOWN = ("position_unknown", _TRANSIENT, "position {value} not found; see: position-ledger positions")
+    MARKET_UNKNOWN = (
+        "market_unknown",
+        _TRANSIENT,
+        "market {value} is not registered in {environment}; send RegisterMarket first",
+    )
+    MARKET_EXISTS = (
+        "market_exists",
+        _FINAL,
+        "market {value} is registered with {field} {held}; ChangeMarket changes what positions do not depend on",
+    )
+    MARKET_STATUS_WRONG = (
+        "market_status_wrong",
+        _TRANSIENT,
+        "market {value} is {status}, and {command} is not possible then; see the life of a market in the documentation",
+    )
+    MARKET_NOT_OPEN = (
+        "market_not_open",
+        _TRANSIENT,
+        "market {value} is {status}, not open; a fill that has happened there is a RecordFill",
+    )
     POSITION_NOT_OPEN = (
         "position_not_open",
         _FINAL,
         "position {value} is {status}, not open; nothing can be traded, marked or closed on it",
+    )
+    POSITION_NOT_SETTLED = (
+        "position_not_settled",
+        _TRANSIENT,
+        "position {value} is {status} and was never settled or voided by its market; there is nothing to amend",
+    )
+    TRADE_UNKNOWN = ("trade_unknown", _TRANSIENT, "trade {value} not found; give TRD- and the number of its fill")
+    FLIP_IS_ONE_TRADE = (
+        "flip_is_one_trade",
+        _FINAL,
+        "trade {value} is one half of a flip: bust it whole, which busts both halves, and record what is right anew",
+    )
+    TRADE_BUSTED = (
+        "trade_busted",
+        _FINAL,
+        "of trade {value} {held} contracts are busted; a correction must leave more than that",
+    )
+    BUST_EXCEEDS_REST = (
+        "bust_exceeds_rest",
+        _FINAL,
+        "quantity {value} exceeds the {held} of the trade that are not busted yet; another bust may be recorded already",
     )
     KEY_MISMATCH = (
         "key_mismatch",
         _FINAL,
         "{field} is {value} but the position has {held}; leave it out or address the right position",
     )
+    SIDE_NOT_IN_MARKET = (
+        "side_not_in_market",
+        _FINAL,
+        "{field} is of side {value}, but market {market} is {kind}: binary has YES and NO, all others LONG and SHORT",
+    )
+    MARKET_CURRENCY = (
+        "market_currency",
+        _FINAL,
+        "currency is {value} but market {market} is traded in {held}; state that one",
+    )
     FEE_CURRENCY_UNSUPPORTED = (
         "fee_currency_unsupported",
         _FINAL,
-        "fee_currency {value} is not the currency {held} of the position; convert the fee first",
+        "fee_currency {value} is not the currency {held} of the position; say what one is worth in fee_rate",
+    )
+    FEE_TAKES_ALL = (
+        "fee_takes_all",
+        _FINAL,
+        "fee {value} in the base asset takes all of the {held} contracts; correct the fee or the quantity",
     )
     ENTRY_PRICE_OUT_OF_RANGE = (
         "entry_price_out_of_range",
         _FINAL,
-        "entry_price {value} is outside valid range [0.01, 0.99]; an execution that has happened is a RecordFill",
+        "entry_price {value} is outside valid range {bounds}; an execution that has happened is a RecordFill",
+    )
+    PRICE_NOT_ON_TICK = (
+        "price_not_on_tick",
+        _FINAL,
+        "{field} {value} is no multiple of the tick size {held} of the market; round it the way you mean",
     )
     PRICE_OUT_OF_RANGE = (
         "price_out_of_range",
         _FINAL,
         "{field} {value} is outside valid range [0, 1] of the binary side {side}; give the price of the contract held",
     )
-    # A later issue of the project restates positions in effective order and lifts this one.
+    OUTCOME_DIFFERS = (
+        "outcome_differs",
+        _TRANSIENT,
+        "value {value} is not the outcome {held} that the market was determined at; AmendMarket changes it",
+    )
     TOO_LATE = (
         "too_late",
         _FINAL,
-        "effective_at {value} is before the last fill at {held}; fills are recorded in the order of the venue",
+        "effective_at {value} is before the last fill at {held}; what ends a position comes after all its fills",
+    )
+    HANDED_ON = (
+        "handed_on",
+        _FINAL,
+        "effective_at {value} is before {held}, when the position was received, transferred or split; that is not restated",
     )
     QUANTITY_EXCEEDS_HELD = (
         "quantity_exceeds_held",
         _TRANSIENT,
         "quantity {value} exceeds the {held} held; reduce it, or allow a flip where it is meant",
+    )
+    CASH_KIND_NOT_RECORDED = (
+        "cash_kind_not_recorded",
+        _FINAL,
+        "{field} {value} has a command of its own; RecordCash takes reward, rebate, funding, interest, dividend or fee",
+    )
+    BALANCE_ALREADY_SET = (
+        "balance_already_set",
+        _FINAL,
+        "account {value} has its opening balance or a deposit already; use Deposit, Withdraw or AdjustCash",
+    )
+    TRANSFER_TO_ITSELF = (
+        "transfer_to_itself",
+        _FINAL,
+        "{field} {value} holds the position already; name another account or another strategy",
+    )
+    SIDE_CANNOT_SPLIT = (
+        "side_cannot_split",
+        _FINAL,
+        "{field} is {value}: a binary contract pays 1 and cannot be split; use SplitPair to make pairs of YES and NO",
+    )
+    NOT_A_PAIR = (
+        "not_a_pair",
+        _FINAL,
+        "{field} is {value} where {held} is needed; a pair is YES and NO of one market in one account",
+    )
+    INSUFFICIENT_FUNDS = (
+        "insufficient_funds",
+        _TRANSIENT,
+        "{value} is needed but only {held} is free in the account; deposit first, or ask for less",
     )
     FIGURE_TOO_LARGE = (
         "figure_too_large",

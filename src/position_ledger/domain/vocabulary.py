@@ -10,7 +10,18 @@ from position_ledger.domain.numbers import ONE, minus
 if TYPE_CHECKING:
     from decimal import Decimal
 
-__all__ = ["Action", "Environment", "ExitKind", "Liquidity", "OnExcess", "Side", "Status"]
+__all__ = [
+    "Action",
+    "CashKind",
+    "Environment",
+    "ExitKind",
+    "Liquidity",
+    "OnExcess",
+    "Origin",
+    "PositionEffect",
+    "Side",
+    "Status",
+]
 
 
 class Environment(StrEnum):
@@ -69,6 +80,14 @@ class Action(StrEnum):
     SELL = "sell"
 
 
+class Origin(StrEnum):
+    """Where a position comes from that was not bought here."""
+
+    TRANSFER = "transfer"
+    OPENING = "opening"
+    """Held before the ledger knew the account."""
+
+
 class Status(StrEnum):
     """Life of a position; ``open`` is the only one that trades, marks and exits apply to."""
 
@@ -93,6 +112,15 @@ class OnExcess(StrEnum):
     FLIP = "flip"
 
 
+class PositionEffect(StrEnum):
+    """What a trade does to its position."""
+
+    OPEN = "open"
+    INCREASE = "increase"
+    REDUCE = "reduce"
+    CLOSE = "close"
+
+
 class ExitKind(StrEnum):
     """Exits that a mark can trigger, in order of precedence; the values are the usual exit reasons."""
 
@@ -101,5 +129,29 @@ class ExitKind(StrEnum):
     PROFIT_TARGET = "profit_target"
 
 
+class CashKind(StrEnum):
+    """Why money came to an account or left it, beside positions."""
+
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    OPENING_BALANCE = "opening_balance"
+    ADJUSTMENT = "adjustment"
+    REWARD = "reward"
+    REBATE = "rebate"
+    FUNDING = "funding"
+    INTEREST = "interest"
+    DIVIDEND = "dividend"
+    FEE = "fee"
+    """Charged by the venue for something else than a trade."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the venue pays or charges it, so that RecordCash takes it; the others have commands of their own."""
+        return self in _RECORDED
+
+
+_RECORDED: Final = frozenset(
+    {CashKind.REWARD, CashKind.REBATE, CashKind.FUNDING, CashKind.INTEREST, CashKind.DIVIDEND, CashKind.FEE}
+)
 _BINARY: Final = frozenset({Side.YES, Side.NO})
 _OTHER: Final = {Side.YES: Side.NO, Side.NO: Side.YES, Side.LONG: Side.SHORT, Side.SHORT: Side.LONG}

@@ -13,12 +13,19 @@ from uuid import UUID
 import psycopg
 
 from position_ledger.domain.commands import Command
-from position_ledger.domain.decisions import Append, Decision, decide, fill_key, streams_of
-from position_ledger.domain.identity import content_digest, require_same_command, require_same_fill
+from position_ledger.domain.decisions import Append, Decision, correction_key, decide, fill_key, streams_of
+from position_ledger.domain.identity import (
+    content_digest,
+    correction_digest,
+    require_same_command,
+    require_same_correction,
+    require_same_fill,
+)
 from position_ledger.domain.rejections import CommandRejected
 from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
 from position_ledger.execution.references import KnownReferences
 from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
+from position_ledger.execution.turns import Turns, pause
 from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
@@ -26,8 +33,6 @@ from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_i
 Append_ = Callable[[Sequence[NewEvent], Sequence[Key], Sequence[tuple[UUID, int]]], Sequence[Receipt]]
 Known = dict[str, tuple[bytes, dict[str, Any]]]
 """Keys that are in the log already: digest of the content, and what was appended under it."""
-BACKOFF_FIRST_S = 0.001
-BACKOFF_MAX_S = 0.05
 LOST_ANSWER_TRIES_MAX = 5
 LOST_ANSWER_WAIT_S = 0.5
 
@@ -126,19 +131,21 @@ class Executor:
         self._append = append
         self._codec = codec
         self._cache = StreamCache(streams_cached_max)
+        self._turns = Turns()
         self._references = KnownReferences(connect)
         self._retries_max = retries_max
         self._clock = clock
 
-    def execute(self, commands: Sequence[Command]) -> tuple[Executed, ...]:
+    def execute(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute a batch in one atomic append; results in the order of the commands.
 
         Raises:
             CommandRejected: the first command that is refused; nothing of the batch was written.
+            NotAdmitted: ``admit`` refused one; likewise.
             ConcurrencyError: other writers were faster at every retry; nothing was written.
             DatabaseUnavailable: the answer was lost and the database did not come back to tell.
         """
-        outcomes = self._until_written(commands, known={}, refresh=False, admit=None, refuses_each=False)
+        outcomes = self._until_written(commands, known={}, refresh=False, admit=admit, refuses_each=False)
         return tuple(outcome for outcome in outcomes if isinstance(outcome, Executed))
 
     def execute_each(self, commands: Sequence[Command], admit: Admit | None = None) -> tuple[Executed | Refusal, ...]:
@@ -155,22 +162,30 @@ class Executor:
         self, commands: Sequence[Command], *, known: Known, refresh: bool, admit: Admit | None, refuses_each: bool
     ) -> tuple[Executed | Refusal, ...]:
         """Plan and append until no other writer is faster."""
-        for attempt in range(self._retries_max + 1):
-            streams = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=refresh)
-            try:
-                plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
-                return self._appended(commands, plan)
-            except _Stale:
-                refresh = True
-            except KeyTaken:
-                found = self._look_up(self._all_keys(commands, streams))
-                if not found.keys() - known.keys():
-                    raise
-                known.update(found)
-            except (VersionConflict, ReadApart):
-                refresh = True
-                _back_off(attempt)
-        msg = f"{self._retries_max + 1} attempts met other writers on the same streams; nothing was written, repeat it"
+        conflicts = 0
+        with self._turns.turn() as turn:
+            while conflicts <= self._retries_max:
+                streams = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=refresh)
+                try:
+                    plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
+                    if not turn.was_taken and self._turns.is_line(streams.shared()):
+                        turn.take(streams.shared())
+                        continue  # who was ahead has changed the states, and left them in memory
+                    return self._appended(commands, plan)
+                except _Stale:
+                    refresh = True
+                except KeyTaken:
+                    found = self._look_up(self._all_keys(commands, streams))
+                    if not found.keys() - known.keys():
+                        raise
+                    known.update(found)
+                except (VersionConflict, ReadApart):
+                    refresh = True
+                    if turn.was_taken:
+                        pause(conflicts)  # the others are in other processes
+                    turn.take(streams.shared())
+                    conflicts += 1
+        msg = f"{conflicts} attempts met other writers on the same streams; nothing was written, repeat it"
         raise ConcurrencyError(msg)
 
     def forget(self) -> None:
@@ -269,9 +284,13 @@ class Executor:
     # Repeats
 
     def _keys(self, command: Command, decision: Decision) -> tuple[Key, ...]:
-        if not decision.appends or (command.command_id is None and decision.fill_key is None):
+        if not decision.appends:
             return ()
-        digest = content_digest(command)
+        names = [f"command:{command.command_id}"] if command.command_id is not None else []
+        if decision.fill_key is not None:
+            names.append(f"fill:{decision.fill_key}")
+        if not names and not decision.correction_keys:
+            return ()
         appended = {
             "events": [[append.stream, append.version] for append in decision.appends],
             "positions": decision.positions,
@@ -280,12 +299,9 @@ class Executor:
             "subject": _subject(decision),
             "trades": [[append.stream, append.version] for append in decision.appends if _is_trade(append)],
         }
-        names = []
-        if command.command_id is not None:
-            names.append(f"command:{command.command_id}")
-        if decision.fill_key is not None:
-            names.append(f"fill:{decision.fill_key}")
-        return tuple(Key(name, digest, appended) for name in names)
+        digest = content_digest(command) if names else b""
+        keys = [Key(name, digest, appended) for name in names]
+        return (*keys, *(Key(name, correction_digest(command), appended) for name in decision.correction_keys))
 
     @staticmethod
     def _all_keys(commands: Sequence[Command], streams: WorkingStreams) -> list[str]:
@@ -388,8 +404,10 @@ def _first_result(appended: dict[str, Any], numbers: Numbers) -> Executed:
 def _require_same(name: str, command: Command, digest: bytes) -> None:
     if name.startswith("command:"):
         require_same_command(command, digest)
-    else:
+    elif name.startswith("fill:"):
         require_same_fill(command, digest)
+    else:
+        require_same_correction(command, digest)
 
 
 def _is_repeat(place: int, command: Command, names: Sequence[str], plan: _Plan) -> bool:
@@ -412,7 +430,7 @@ def _is_echo(place: int, command: Command, names: Sequence[str], plan: _Plan) ->
         return False
     first = plan.owners[name]
     planned = plan.planned[first]
-    _require_same(name, command, planned.keys[0].digest)
+    _require_same(name, command, next(key.digest for key in planned.keys if key.key == name))
     plan.streams.note_handle(command, planned.decision.opened)
     plan.echoes[place] = first
     return True
@@ -429,7 +447,8 @@ def _key_names(command: Command, streams: WorkingStreams) -> list[str]:
             key = None
         if key is not None:
             names.append(f"fill:{key}")
-    return names
+    correction = correction_key(command, streams)
+    return names if correction is None else [*names, correction]
 
 
 def _done(planned: _Planned, receipts: Sequence[Receipt], streams: WorkingStreams) -> Executed:
@@ -471,8 +490,3 @@ def _is_connection_loss(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
     state = getattr(cause, "sqlstate", None)
     return state is None or state in {"57P01", "57P02", "57P03", "08006", "08003", "08000"}
-
-
-def _back_off(attempt: int) -> None:
-    """Wait with full jitter, longer each time, so that writers on one stream take turns."""
-    time.sleep(random.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2**attempt)))  # noqa: S311 - jitter

@@ -152,6 +152,7 @@ class WorkingStreams:
         self._folded_here: list[Append] = []
         self._references_here: dict[tuple[str, str | int], bool] = {}
         self._guarded: set[UUID] = set()
+        self._minted: set[UUID] = set()
         self.from_cache = False
         """Whether any state was taken from memory without asking the database: a refusal must then be checked."""
 
@@ -188,6 +189,10 @@ class WorkingStreams:
     def reads(self, appended: Iterable[UUID]) -> list[tuple[UUID, int]]:
         """(stream, version) of what was read and is not appended to: what the append must find unchanged."""
         return [(stream, self._streams[stream].loaded.version) for stream in self._guarded.difference(appended)]
+
+    def shared(self) -> set[UUID]:
+        """The streams that were read and that others may append to meanwhile: all but those begun here."""
+        return self._streams.keys() - self._minted
 
     def journal(self, stream: UUID) -> tuple[Append, ...]:
         """The events of a position without its marks, by version: those of the log, then those of this batch."""
@@ -234,6 +239,7 @@ class WorkingStreams:
     def new_stream(self) -> UUID:
         """A random stream id, which has nothing to load."""
         stream = new_event_id()
+        self._minted.add(stream)
         self._streams[stream] = _Working(NOT_BEGUN, None)
         return stream
 

@@ -23,7 +23,10 @@ __all__ = ["Effect", "ProjectedChange", "change_sets", "classify"]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What one file does: ``tables`` are the projected tables whose columns or constraints it changes, or makes."""
+    """What one file does: ``tables`` are the projected tables that it found and whose columns or constraints it changes.
+
+    One that it makes itself has no rows yet: it is made in place, and projected from the first event on.
+    """
 
     file: MigrationFile
     kind: Literal["plain", "projected"]
@@ -57,14 +60,13 @@ def classify(
     of which the log could not give the rows.
     """
     names = frozenset(projected)
-    tables = frozenset(
-        name for name in names if _structure(before.tables.get(name)) != _structure(after.tables.get(name))
-    )
+    touched = {name for name in names if _structure(before.tables.get(name)) != _structure(after.tables.get(name))}
+    tables = frozenset(touched & before.tables.keys())
     views = frozenset(name for name in {*before.views, *after.views} if before.views.get(name) != after.views.get(name))
     effect = Effect(file, "projected" if tables else "plain", tables, views, tuple(diff(before, after)), before, after)
     if tables:
-        _refuse_both(effect, names, sorted(written))
-        _refuse_unfit(effect)
+        _refuse_both(effect, names - (touched - tables), sorted(written))
+    _refuse_unfit(effect, touched)
     return effect
 
 
@@ -106,8 +108,8 @@ def _without(catalogue: Catalogue, projected: frozenset[str]) -> Catalogue:
     return replace(catalogue, tables=tables, views={})
 
 
-def _refuse_unfit(effect: Effect) -> None:
-    for name in sorted(effect.tables & effect.after.tables.keys()):
+def _refuse_unfit(effect: Effect, touched: Iterable[str]) -> None:
+    for name in sorted(effect.after.tables.keys() & touched):
         for reason in unfit_for_projection(effect.after.tables[name]):
             raise MigrationError(
                 f"{effect.file.filename} makes the projected table {name} one that the log cannot fill again: "

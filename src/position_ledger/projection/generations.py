@@ -73,25 +73,33 @@ def check_start(connection: psycopg.Connection[Any], projections: Iterable[Proje
     """The start rule: each definition has a kept generation, whose table has exactly its columns.
 
     Raises:
-        SchemaMismatch: names the projection, the gap and the command that closes it.
+        SchemaMismatch: names every projection that does not fit, the gap and the command that closes it.
     """
     generations = kept(connection)
+    new: list[str] = []
+    gaps: list[str] = []
     for projection in projections:
-        mine = [
-            g for g in generations if g.projection == projection.table and g.fingerprint == fingerprint_of(projection)
-        ]
-        if not mine:
-            raise SchemaMismatch(
-                _no_generation(projection, [g for g in generations if g.projection == projection.table])
-            )
+        of_table = [g for g in generations if g.projection == projection.table]
+        mine = [g for g in of_table if g.fingerprint == fingerprint_of(projection)]
+        current = next((g for g in of_table if g.state == "active"), None)
+        if not mine and current is None:
+            new.append(projection.table)
+        elif not mine and current is not None:
+            gaps.append(_of_other_code(projection, current))
         for generation in mine:
             check_columns(connection, generation.schema, projection)
+    if new:
+        gaps.append(_never_set_up(new))
+    if gaps:
+        raise SchemaMismatch("; ".join(gaps))
 
 
-def _no_generation(projection: Projection[Any], others: Sequence[Generation]) -> str:
-    current = next((g for g in others if g.state == "active"), None)
-    if current is None:
-        return f"table {projection.table} has never been set up in this database: run position-ledger migrate up"
+def _never_set_up(tables: Sequence[str]) -> str:
+    named = f"table {tables[0]} has" if len(tables) == 1 else f"tables {', '.join(tables)} have"
+    return f"{named} never been set up in this database: run position-ledger migrate up"
+
+
+def _of_other_code(projection: Projection[Any], current: Generation) -> str:
     return (
         f"table {projection.table} was built by other code (release {current.release}), and this process may not write "
         f"it{column_gap(projection.columns, current.columns)}: run rebuild-projection {projection.table}"

@@ -24,7 +24,7 @@ from position_ledger.projection import generations
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import GENERATION_LOCK, Generation
-from position_ledger.projection.projector import apply_events
+from position_ledger.projection.projector import Target, apply_all, concerning
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
@@ -107,8 +107,7 @@ class Appender:
             projections = [self._ours(one) for one in held]
             receipts = append_here(connection, events, keys, reads)
             rows = _stored(events, receipts)
-            for one, projection in zip(held, projections, strict=True):
-                self._project(connection, one, projection, rows)
+            self._project(connection, held, projections, rows)
         return receipts
 
     def _ours(self, generation: Generation) -> Projection[Any]:
@@ -124,14 +123,19 @@ class Appender:
     def _project(
         self,
         connection: psycopg.Connection[Any],
-        generation: Generation,
-        projection: Projection[Any],
+        inline: Sequence[Generation],
+        projections: Sequence[Projection[Any]],
         rows: Sequence[StoredRow],
     ) -> None:
         # A resolver of its own: what it remembers of this transaction must not outlive a rollback.
-        resolver = Resolver(self._codec, projection.folds)
-        wanted = [row for row in rows if row.topic in projection.topics]
-        apply_events(connection, generation.schema, projection, resolver.resolve(connection, wanted), {})
+        resolver = Resolver(self._codec, {event for projection in projections for event in projection.folds})
+        topics = {topic for projection in projections for topic in projection.topics}
+        events = resolver.resolve(connection, [row for row in rows if row.topic in topics])
+        targets = [
+            Target(one.schema, projection, concerning(projection, events))
+            for one, projection in zip(inline, projections, strict=True)
+        ]
+        apply_all(connection, targets)
 
 
 def _inline_now(connection: psycopg.Connection[Any]) -> tuple[Generation, ...]:
@@ -240,6 +244,32 @@ def _change(
             msg = f"the generations of {projection.table} were changed by somebody else meanwhile: try again"
             raise GenerationNotOurs(msg)
         connection.execute(LIST)
+
+
+def drop_without_table(connection: psycopg.Connection[Any]) -> list[str]:
+    """Drop the generations whose table a rollback has taken away, as the owner of the schema; answers their tables.
+
+    When the table is made again it is projected from the first event on: nothing may remember the rows of the old one.
+    """
+    gone = [one for one in generations.kept(connection) if not _has_table(connection, one)]
+    for one in gone:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, one.generation_id))
+            connection.execute("LOCK TABLE feed IN ACCESS EXCLUSIVE MODE")
+            connection.execute("DELETE FROM projection_checkpoints WHERE generation_id = %s", (one.generation_id,))
+            connection.execute(
+                "UPDATE projection_generations SET state = 'dropped' WHERE generation_id = %s", (one.generation_id,)
+            )
+            connection.execute(LIST)
+    return sorted({one.projection for one in gone})
+
+
+def _has_table(connection: psycopg.Connection[Any], generation: Generation) -> bool:
+    row = connection.execute(
+        "SELECT to_regclass(format('%%I.%%I', %s::text, %s::text)) IS NOT NULL",
+        (generation.schema, generation.projection),
+    ).fetchone()
+    return row == (True,)
 
 
 def _reason(error: Exception) -> str:

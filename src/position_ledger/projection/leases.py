@@ -9,7 +9,6 @@ from uuid import UUID
 
 import psycopg
 
-from position_ledger.database import only_row
 from position_ledger.domain.errors import LedgerError
 
 LEASE_S = 4.0
@@ -24,6 +23,7 @@ UPDATE projection_checkpoints AS c
  WHERE (c.generation_id, c.shard) IN (
        SELECT f.generation_id, f.shard FROM projection_checkpoints AS f
         WHERE f.generation_id = %(generation)s AND f.lease_until < clock_timestamp()
+          AND (%(shards)s::smallint[] IS NULL OR f.shard = ANY(%(shards)s))
         ORDER BY f.shard LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING c.generation_id, c.shard, c.stream_from, c.stream_to, c.position, c.token
 """
@@ -31,15 +31,15 @@ RETURNING c.generation_id, c.shard, c.stream_from, c.stream_to, c.position, c.to
 RENEW = """
 UPDATE projection_checkpoints AS c
    SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-  FROM unnest(%(shards)s::smallint[], %(tokens)s::bigint[]) AS m (shard, token)
- WHERE c.generation_id = %(generation)s AND c.shard = m.shard AND c.token = m.token
-RETURNING c.shard
+  FROM unnest(%(generations)s::int[], %(shards)s::smallint[], %(tokens)s::bigint[]) AS m (generation, shard, token)
+ WHERE c.generation_id = m.generation AND c.shard = m.shard AND c.token = m.token
+RETURNING c.generation_id, c.shard
 """
 
 RELEASE = """
 UPDATE projection_checkpoints AS c SET holder = NULL, lease_until = '-infinity'
-  FROM unnest(%(shards)s::smallint[], %(tokens)s::bigint[]) AS m (shard, token)
- WHERE c.generation_id = %(generation)s AND c.shard = m.shard AND c.token = m.token
+  FROM unnest(%(generations)s::int[], %(shards)s::smallint[], %(tokens)s::bigint[]) AS m (generation, shard, token)
+ WHERE c.generation_id = m.generation AND c.shard = m.shard AND c.token = m.token
 """
 
 HEARTBEAT = """
@@ -48,8 +48,8 @@ ON CONFLICT (worker) DO UPDATE SET seen_at = clock_timestamp(), fingerprints = e
 """
 
 WORKERS_ALIVE = """
-SELECT count(*) FROM projection_workers AS w
- WHERE w.seen_at > clock_timestamp() - make_interval(secs => %s) AND %s = ANY(w.fingerprints)
+SELECT w.worker, w.fingerprints FROM projection_workers AS w
+ WHERE w.seen_at > clock_timestamp() - make_interval(secs => %s) ORDER BY w.worker COLLATE "C"
 """
 
 
@@ -70,31 +70,37 @@ class Lease:
 
 
 def acquire(
-    connection: psycopg.Connection[Any], generation_id: int, holder: str, *, limit: int, lease_s: float = LEASE_S
+    connection: psycopg.Connection[Any],
+    generation_id: int,
+    holder: str,
+    *,
+    limit: int,
+    lease_s: float = LEASE_S,
+    shards: Iterable[int] | None = None,
 ) -> list[Lease]:
-    """Take up to ``limit`` shards that nobody holds."""
-    if limit <= 0:
+    """Take up to ``limit`` shards that nobody holds, of all or of the given ones."""
+    wanted = None if shards is None else sorted(shards)
+    if limit <= 0 or wanted == []:
         return []
     rows = connection.execute(
-        ACQUIRE, {"generation": generation_id, "holder": holder, "limit": limit, "lease_s": lease_s}
+        ACQUIRE,
+        {"generation": generation_id, "holder": holder, "limit": limit, "lease_s": lease_s, "shards": wanted},
     ).fetchall()
     return [Lease(*row) for row in sorted(rows, key=lambda row: row[1])]
 
 
 def renew(connection: psycopg.Connection[Any], leases: Sequence[Lease], *, lease_s: float = LEASE_S) -> list[Lease]:
-    """Extend leases; answers those that are still ours."""
-    still: list[Lease] = []
-    for generation_id, group in by_generation(leases).items():
-        rows = connection.execute(RENEW, {**_shards_and_tokens(generation_id, group), "lease_s": lease_s}).fetchall()
-        ours = {row[0] for row in rows}
-        still.extend(lease for lease in group if lease.shard in ours)
-    return still
+    """Extend leases, of any number of generations; answers those that are still ours."""
+    if not leases:
+        return []
+    ours = set(connection.execute(RENEW, {**marks(leases), "lease_s": lease_s}).fetchall())
+    return [lease for lease in leases if (lease.generation_id, lease.shard) in ours]
 
 
 def release(connection: psycopg.Connection[Any], leases: Sequence[Lease]) -> None:
     """Give leases back; those that are ours no longer are left alone."""
-    for generation_id, group in by_generation(leases).items():
-        connection.execute(RELEASE, _shards_and_tokens(generation_id, group))
+    if leases:
+        connection.execute(RELEASE, marks(leases))
 
 
 def heartbeat(connection: psycopg.Connection[Any], worker: str, fingerprints: Sequence[str]) -> None:
@@ -109,22 +115,24 @@ def leave(connection: psycopg.Connection[Any], worker: str) -> None:
     )
 
 
-def workers_alive(connection: psycopg.Connection[Any], fingerprint: str) -> int:
-    """How many workers with this code were seen lately."""
-    return int(only_row(connection.execute(WORKERS_ALIVE, (WORKER_FORGOTTEN_S, fingerprint)))[0])
+def workers_alive(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
+    """The workers that were seen lately, in the order of their names, by the fingerprints of their code."""
+    alive: dict[str, list[str]] = {}
+    for worker, fingerprints in connection.execute(WORKERS_ALIVE, (WORKER_FORGOTTEN_S,)).fetchall():
+        for fingerprint in fingerprints:
+            alive.setdefault(fingerprint, []).append(worker)
+    return alive
 
 
-def fair_share(connection: psycopg.Connection[Any], fingerprint: str, shards: int) -> int:
-    """How many shards each worker with this code should hold: all shards divided by the workers alive, rounded up."""
-    return -(-shards // max(1, workers_alive(connection, fingerprint)))
+def fair_share(worker: str, alive: Sequence[str], shards: int) -> frozenset[int]:
+    """Which shards a worker should hold among those alive: neighbours, as many as anybody's, rounded up or down.
 
-
-def by_generation(leases: Iterable[Lease]) -> dict[int, list[Lease]]:
-    """The leases by their generation."""
-    groups: dict[int, list[Lease]] = {}
-    for lease in leases:
-        groups.setdefault(lease.generation_id, []).append(lease)
-    return groups
+    The same shards of every generation that the same workers follow, so that one page of the feed serves all of them.
+    """
+    if worker not in alive:
+        return frozenset()
+    rank = alive.index(worker)
+    return frozenset(shard for shard in range(shards) if shard * len(alive) // shards == rank)
 
 
 def merged_ranges(leases: Iterable[Lease]) -> list[tuple[UUID, UUID]]:
@@ -138,9 +146,10 @@ def merged_ranges(leases: Iterable[Lease]) -> list[tuple[UUID, UUID]]:
     return ranges
 
 
-def _shards_and_tokens(generation_id: int, leases: Sequence[Lease]) -> dict[str, Any]:
+def marks(leases: Sequence[Lease]) -> dict[str, Any]:
+    """Generation, shard and token of each lease, as the parameters of a statement."""
     return {
-        "generation": generation_id,
+        "generations": [lease.generation_id for lease in leases],
         "shards": [lease.shard for lease in leases],
         "tokens": [lease.token for lease in leases],
     }

@@ -446,7 +446,7 @@ def _to_exchange(connection: psycopg.Connection[Any], table: str) -> tuple[Gener
 def _require_followed(connection: psycopg.Connection[Any], live: Generation, old: Generation) -> None:
     """Refuse a rollback to rows that nobody keeps current: this code cannot fold them."""
     behind = max(0, tail_events(connection, old))
-    if not behind or (behind <= SHORT_TAIL_EVENTS and leases.workers_alive(connection, old.fingerprint)):
+    if not behind or (behind <= SHORT_TAIL_EVENTS and leases.workers_alive(connection).get(old.fingerprint)):
         return
     msg = (
         f"the retired generation of {live.projection} is {behind} events behind and was built by other code (release "

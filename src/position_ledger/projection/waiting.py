@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,6 +17,8 @@ from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import visible_up_to
 from position_ledger.store.codec import Codec
 
+Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
+
 POLL_FIRST_S = 0.0005
 POLL_MAX_S = 0.01
 HELP_AFTER_S = 0.05
@@ -27,7 +29,7 @@ HELP_AGAIN_S = 0.2
 
 
 def wait_for(
-    connect: Callable[[], AbstractContextManager[psycopg.Connection[Any]]],
+    connect: Connect,
     projections: Iterable[Projection[Any]],
     codec: Codec,
     token: int,
@@ -37,38 +39,62 @@ def wait_for(
 
     Raises:
         NotYetVisible: not in time. The command is committed all the same and must not be repeated.
+        FoldFailed, WriteMismatch: nobody else projects one of the tables, and the caller cannot.
     """
     definitions = tuple(projections)
     tables = [projection.table for projection in definitions]
+    if not wait_until(connect, definitions, codec, lambda link: visible_up_to(link, tables) >= token, timeout_s):
+        raise NotYetVisible(token, timeout_s)
+
+
+def wait_until(
+    connect: Connect,
+    projections: tuple[Projection[Any], ...],
+    codec: Codec,
+    is_done: Callable[[psycopg.Connection[Any]], bool],
+    timeout_s: float,
+) -> bool:
+    """Poll until something about the tables holds, and project what nobody else does; false: not in time.
+
+    Raises:
+        FoldFailed, WriteMismatch: nobody else projects one of the tables, and the caller cannot.
+    """
     started = time.monotonic()
     poll_s, help_due_s = POLL_FIRST_S, HELP_AFTER_S
     with connect() as connection:
-        while visible_up_to(connection, tables) < token:
+        while not is_done(connection):
             waited_s = time.monotonic() - started
             if waited_s >= timeout_s:
-                raise NotYetVisible(token, timeout_s)
+                return False
             if waited_s >= help_due_s:
-                _help(connection, definitions, codec, token, started + timeout_s)
+                _help(connection, projections, codec, is_done, started + timeout_s)
                 help_due_s = time.monotonic() - started + HELP_AGAIN_S
             time.sleep(poll_s)
             poll_s = min(2 * poll_s, POLL_MAX_S)
+    return True
 
 
 def _help(
     connection: psycopg.Connection[Any],
     projections: tuple[Projection[Any], ...],
     codec: Codec,
-    token: int,
+    is_done: Callable[[psycopg.Connection[Any]], bool],
     deadline: float,
 ) -> None:
-    """Take what shards are free and project them until the token is visible; at once done if all are held."""
-    tables = [projection.table for projection in projections]
+    """Take what shards are free and project them until it is done; at once over if all are held."""
     name = f"{process_name()}:{threading.get_ident()}:waiting"
     follower = Follower(connection, projections, codec, name=name, share=False)
     try:
         follower.step()
-        while follower.held and time.monotonic() < deadline and visible_up_to(connection, tables) < token:
+        _raise_first(follower.failures)
+        while follower.held and time.monotonic() < deadline and not is_done(connection):
             if not follower.step():
                 time.sleep(POLL_FIRST_S)
+            _raise_first(follower.failures)
     finally:
         follower.close()
+
+
+def _raise_first(failures: Mapping[str, Exception]) -> None:
+    for error in failures.values():
+        raise error

@@ -142,10 +142,10 @@ def ledger(ledger_database: str, ledger_redis_url: str, ledger_settings: Mapping
 
 @pytest.fixture
 def db_pool(ledger_database: str, ledger_template: Template) -> Iterator[ConnectionPool[Any]]:
-    """A pool of connections to the test's database, with the rights of trading code."""
-    from position_ledger.database import open_pool  # noqa: PLC0415 - light import
+    """A pool of connections to the test's database, with the rights of trading code; rows answer by place and by name."""
+    from position_ledger.testing.databases import pool_for_tests  # noqa: PLC0415 - light import
 
-    with open_pool(ledger_database, ledger_template.settings, name="position-ledger tests") as pool:
+    with pool_for_tests(ledger_database, ledger_template.settings) as pool:
         yield pool
 
 

@@ -16,7 +16,7 @@ import redis
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
-from position_ledger.database import connect
+from position_ledger.database import Connection, connect, open_pool
 from position_ledger.errors import ConfigurationError
 from position_ledger.operations import migrate_up
 from position_ledger.projection.generations import kept
@@ -24,6 +24,8 @@ from position_ledger.setup import Reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from psycopg_pool import ConnectionPool
 
     from position_ledger.ledger import Ledger
     from position_ledger.settings import Settings
@@ -48,6 +50,27 @@ class HandyRow(dict[str, Any]):
         return [*self.values()][column] if isinstance(column, int) else super().__getitem__(column)
 
 
+class NamedTupleRow(tuple[Any, ...]):
+    """One row as a tuple, that answers by column name too."""
+
+    __slots__ = ()
+    names: tuple[str, ...]
+
+    def __getitem__(self, column: Any) -> Any:
+        """The value of a column, by place or name."""
+        if not isinstance(column, str):
+            return super().__getitem__(column)
+        if column not in self.names:
+            raise KeyError(column)
+        return super().__getitem__(self.names.index(column))
+
+
+def _named_tuple_rows(cursor: psycopg.Cursor[Any]) -> Any:
+    """A row factory of such rows: for whoever counts columns and for whoever names them."""
+    names = tuple(column.name for column in cursor.description or ())
+    return type("TestRow", (NamedTupleRow,), {"__slots__": (), "names": names})
+
+
 OwnerCursor = psycopg.Cursor[HandyRow]
 
 
@@ -64,6 +87,11 @@ def owner_cursor(url: str, settings: Settings) -> Iterator[OwnerCursor]:
         connection.cursor(row_factory=_handy_rows) as cursor,
     ):
         yield cursor
+
+
+def pool_for_tests(url: str, settings: Settings) -> ConnectionPool[Connection]:
+    """A pool of connections with the rights of trading code, whose rows answer by place and by name."""
+    return open_pool(url, settings, name="position-ledger tests", row_factory=_named_tuple_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from position_ledger import CommandRejected, Ledger, MarkPosition, operations
 from position_ledger.errors import ConfigurationError, GenerationNotOurs, SwapBlocked
 from position_ledger.operations import RebuildOptions
 from position_ledger.projection import generations, inline
+from position_ledger.projection.definition import load_projections
 from position_ledger.store.append import ModeChanged, append
 from tests.support import engine
 from tests.support.commands import mark_event, opening
@@ -26,13 +27,20 @@ WRITERS = 4
 
 
 def set_mode(settings: Settings, mode: inline.Mode) -> bool:
+    """Set positions to a mode."""
     return operations.set_mode(settings, engine.reached(settings), "positions", mode, tell=engine.quiet)
 
 
+def set_every_mode(settings: Settings, mode: inline.Mode) -> set[bool]:
+    """Set every table to a mode; what each was answered."""
+    tables = [projection.table for projection in load_projections(settings.projections)]
+    return {operations.set_mode(settings, engine.reached(settings), one, mode, tell=engine.quiet) for one in tables}
+
+
 def test_rows_are_there_when_the_command_returns(settings: Settings, ledger: Ledger) -> None:
-    # Given a table in inline mode, with a history from before
+    # Given every table in inline mode, with a history from before
     Traffic(ledger, 1).run(20)
-    assert set_mode(settings, "inline")
+    assert set_every_mode(settings, "inline") == {True}
     # When commands are executed and nobody projects
     opened = ledger.execute(opening())
     ledger.execute(MarkPosition(position_id=str(opened.position_id), price="0.55"))
@@ -114,15 +122,16 @@ def test_a_stale_append_is_refused_by_the_database(settings: Settings, ledger: L
     import uuid
 
     set_mode(settings, "inline")
+    generation = engine.active(settings).generation_id
     with engine.connected(settings) as connection:
         for events in ([mark_event(uuid.uuid4(), 1)], [mark_event(uuid.uuid4(), 1), mark_event(uuid.uuid4(), 1)]):
             # When it appends as if workers projected, then it is refused
-            with pytest.raises(ModeChanged, match="projected inline are .*1"):
+            with pytest.raises(ModeChanged, match=f"projected inline are .*{generation}"):
                 append(connection, events)
         # and so is one that says it projects inline when workers do
         set_mode(settings, "worker")
         with connection.transaction(), pytest.raises(ModeChanged), connection.transaction():
-            connection.execute(inline.SAY, ("1",))
+            connection.execute(inline.SAY, (str(generation),))
             inline.append_here(connection, [mark_event(uuid.uuid4(), 1)])
         # What was said ends with its transaction
         append(connection, [mark_event(uuid.uuid4(), 1)])
@@ -130,8 +139,8 @@ def test_a_stale_append_is_refused_by_the_database(settings: Settings, ledger: L
 
 def test_an_open_ledger_follows_the_mode_both_ways(settings: Settings, ledger: Ledger) -> None:
     for mode in ("inline", "worker", "inline", "worker"):
-        assert set_mode(settings, mode)  # type: ignore[arg-type]
-        assert not set_mode(settings, mode)  # type: ignore[arg-type]
+        assert set_every_mode(settings, mode) == {True}  # type: ignore[arg-type]
+        assert set_every_mode(settings, mode) == {False}  # type: ignore[arg-type]
         opened = ledger.execute(opening())
         if mode == "inline":
             ledger.wait_for(opened.token, timeout_s=0.001)
@@ -228,7 +237,7 @@ def test_an_inline_table_is_rebuilt_after_a_change_to_worker_mode(settings: Sett
     with pytest.raises(SwapBlocked, match="set it to worker mode"):
         operations.rebuild(*where, options=RebuildOptions(), tell=engine.quiet)
     with engine.connected(settings, as_app=False) as owner:
-        assert len(generations.kept(owner)) == 1
+        assert len(generations.kept(owner, "positions")) == 1
     set_mode(settings, "worker")
     operations.rebuild(*where, options=RebuildOptions(), tell=engine.quiet)
     set_mode(settings, "inline")

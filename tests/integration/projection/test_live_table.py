@@ -87,11 +87,14 @@ def rewound(settings: Settings, limit: int) -> list[tuple[str, ...]]:
         for table in ("positions", "projection_checkpoints"):
             owner.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER".encode())
         owner.execute("TRUNCATE positions")
-        owner.execute("UPDATE projection_checkpoints SET position = 0, lease_until = '-infinity'")
+        owner.execute(
+            "UPDATE projection_checkpoints SET position = 0, lease_until = '-infinity' WHERE generation_id = %s",
+            (engine.active(settings).generation_id,),
+        )
         for table in ("positions", "projection_checkpoints"):
             owner.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER".encode())
     with engine.connected(settings) as connection:
-        (generation,) = kept(connection)
+        (generation,) = kept(connection, "positions")
         projector = Projector(connection, generation, projection, CODEC)
         held = acquire(connection, generation.generation_id, "rewound", limit=16)
         horizon = feed.horizon(connection)
@@ -125,7 +128,7 @@ def test_a_batch_takes_the_same_few_statements_whatever_its_size(settings: Setti
     traffic.run(10)
     used: list[int] = []
     with engine.connected(settings) as connection:
-        (generation,) = kept(connection)
+        (generation,) = kept(connection, "positions")
         counting = Counting(connection)
         projector = Projector(counting, generation, engine.positions_of(settings), CODEC)  # type: ignore[arg-type]
         held = acquire(connection, generation.generation_id, "counting", limit=16)

@@ -52,7 +52,7 @@ def test_a_worker_whose_code_does_not_fit_says_so_and_goes_on_once_it_does(
 ) -> None:
     # Given a table that other code has built
     fingerprint = engine.active(settings).fingerprint
-    execute(settings, "UPDATE projection_generations SET fingerprint = 'of other code'")
+    execute(settings, "UPDATE projection_generations SET fingerprint = 'of other code' WHERE projection = 'positions'")
     # When the worker starts, then it says that it has nothing to write, and with which command that is mended
     with caplog.at_level(logging.WARNING):
         service.start()
@@ -60,8 +60,8 @@ def test_a_worker_whose_code_does_not_fit_says_so_and_goes_on_once_it_does(
     assert "rebuild-projection positions" in caplog.text
     assert held(settings) == 0
     # and once there is a table of its code, it follows
-    execute(settings, f"UPDATE projection_generations SET fingerprint = '{fingerprint}'")
-    until(lambda: held(settings) == 16)
+    execute(settings, f"UPDATE projection_generations SET fingerprint = '{fingerprint}' WHERE projection = 'positions'")
+    until(lambda: held(settings) == engine.shards(settings))
 
 
 def test_one_turn_at_a_time_and_it_ends_only_when_it_is_handed_over(
@@ -81,7 +81,7 @@ def test_one_turn_at_a_time_and_it_ends_only_when_it_is_handed_over(
     assert service.follow_for(0.1, lambda: True) is False
     turn.join(LIMIT_S)
     assert asked == [False, True]
-    until(lambda: held(settings) == 16)
+    until(lambda: held(settings) == engine.shards(settings))
     service.stop()
     assert held(settings) == 0
 

@@ -36,7 +36,7 @@ def test_without_a_worker_the_caller_projects_himself(settings: Settings, ledger
     # and leaves no shard behind that a worker would have to wait for
     with engine.following(settings) as follower:
         follower.step()
-        assert follower.held == 16
+        assert follower.held == engine.shards(settings)
 
 
 def test_another_process_waits_for_a_token_that_it_was_told(settings: Settings, ledger: Ledger) -> None:

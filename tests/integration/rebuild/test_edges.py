@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from position_ledger.settings import Settings
 
 
+LEFT = "SELECT unvalidated FROM projection_generations WHERE projection = 'positions'"
+
+
 def left_to_validate(settings: Settings) -> list[object]:
     with engine.connected(settings) as connection:
-        return [row[0] for row in connection.execute("SELECT unvalidated FROM projection_generations")]
+        return [row[0] for row in connection.execute(LEFT)]
 
 
 def test_a_foreign_key_that_was_dropped_meanwhile_needs_no_validation(settings: Settings) -> None:

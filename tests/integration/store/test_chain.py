@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from position_ledger import ClosePosition, MarkPosition
+from position_ledger import ClosePosition, Handle, MarkPosition
 from position_ledger.store.append import append
 from position_ledger.store.audit import broken_links
-from tests.support.commands import mark_event, mark_events, opening
+from tests.support.commands import closing, events_of, mark_event, mark_events, marking, opening
 
 if TYPE_CHECKING:
     import psycopg
@@ -36,11 +36,12 @@ def tamper(owner: Connection, statement: str, stream: UUID, version: int) -> Non
 
 
 def test_everything_that_commands_append_is_chained(ledger: Ledger, owner: Connection) -> None:
+    life = [opening(handle="x"), marking(Handle("x"), "0.5"), closing(Handle("x"), "0.6")]
     for number in range(3):
         done = ledger.execute(opening(strategy=number + 1, command_id=f"c{number}", actor="desk", correlation_id="x"))
         ledger.execute(MarkPosition(position_id=done.position_id or "", price="0.5", actor="feed"))
         ledger.execute(ClosePosition(position_id=done.position_id or "", price="0.6", reason="manual"))
-    assert owner.execute("SELECT count(*) FROM events").fetchone() == (15,)
+    assert owner.execute("SELECT count(*) FROM events").fetchone() == (3 * events_of(*life),)
     assert list(broken_links(owner)) == []
 
 

@@ -196,10 +196,11 @@ def test_the_stock_recorder_reads_the_table_as_it_is(ledger: Ledger) -> None:
     with stock:
         recorder = PostgresApplicationRecorder(stock, events_table_name="events")
         found = recorder.select_notifications(1, 10)
-        assert sorted(item.topic for item in found) == ["book.position_opened", "position.opened"]
+        topics = ["account.position_booked", "book.position_opened", "position.opened"]
+        assert sorted(item.topic for item in found) == topics
         stream = next(item.originator_id for item in found if item.topic == "position.opened")
         assert [event.originator_version for event in recorder.select_events(stream)] == [1]
-        assert recorder.max_notification_id() == 2
+        assert recorder.max_notification_id() == len(topics)
 
 
 # Projections of the library

@@ -10,7 +10,7 @@ import pytest
 from position_ledger import DatabaseUnavailable, Handle, Ledger, MarkPosition, ReducePosition
 from position_ledger.execution.executor import LOST_ANSWER_TRIES_MAX
 from position_ledger.store.audit import broken_links
-from tests.support.commands import opening
+from tests.support.commands import events_of, opening
 from tests.support.proxy import Loss, LossyProxy, lossy
 
 if TYPE_CHECKING:
@@ -54,10 +54,6 @@ def stored(owner: psycopg.Connection[Any]) -> list[tuple[str, int]]:
     return owner.execute("SELECT topic, originator_version FROM events ORDER BY notification_id").fetchall()
 
 
-def expected_events(batch: Sequence[Command]) -> int:
-    return 1 + len(batch)  # each command one, and the book that the opening is noted in
-
-
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES.keys())
 @pytest.mark.parametrize("loss", Loss, ids=lambda loss: loss.name.lower())
 def test_an_append_whose_answer_or_request_was_lost_happens_exactly_once(
@@ -66,7 +62,7 @@ def test_an_append_whose_answer_or_request_was_lost_happens_exactly_once(
     proxy.lose(loss)
     answers = lossy_ledger.execute_many(batch)
     assert proxy.cuts == 1
-    assert len(stored(owner)) == expected_events(batch)
+    assert len(stored(owner)) == events_of(*batch)
     assert list(broken_links(owner)) == []
     assert not any(answer.is_repeat for answer in answers)
     # and the answer is the true one
@@ -84,22 +80,24 @@ def test_several_losses_in_a_row_still_append_once(
     proxy.lose(*losses)
     done = lossy_ledger.execute(opening(command_id="c1"))
     assert proxy.cuts == len(losses)
-    assert (len(stored(owner)), done.is_repeat) == (2, False)
+    assert (len(stored(owner)), done.is_repeat) == (events_of(opening()), False)
 
 
-@pytest.mark.parametrize(("loss", "committed"), [(Loss.ANSWER, 2), (Loss.REQUEST, 0)], ids=["answers", "requests"])
+@pytest.mark.parametrize(
+    ("loss", "is_committed"), [(Loss.ANSWER, True), (Loss.REQUEST, False)], ids=["answers", "requests"]
+)
 def test_a_database_that_stays_away_is_told_and_a_repeat_settles_it(
-    lossy_ledger: Ledger, proxy: LossyProxy, owner: psycopg.Connection[Any], loss: Loss, committed: int
+    lossy_ledger: Ledger, proxy: LossyProxy, owner: psycopg.Connection[Any], loss: Loss, is_committed: bool
 ) -> None:
     # given that the answer to every try is lost
     proxy.lose(*[loss] * LOST_ANSWER_TRIES_MAX)
     # when the command is executed, then the caller is told that it is not known whether it was committed
     with pytest.raises(DatabaseUnavailable, match="not known whether it was"):
         lossy_ledger.execute(opening(command_id="c1"))
-    assert len(stored(owner)) == committed
+    assert len(stored(owner)) == (events_of(opening()) if is_committed else 0)
     # and repeating it with the same id makes it happen exactly once
     done = lossy_ledger.execute(opening(command_id="c1"))
-    assert (len(stored(owner)), done.is_repeat) == (2, committed > 0)
+    assert (len(stored(owner)), done.is_repeat) == (events_of(opening()), is_committed)
 
 
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES.keys())
@@ -118,7 +116,7 @@ def test_a_backend_killed_before_its_commit_appends_exactly_once(
     asking.join(20)
     # then the ledger has noticed, and appended it once
     assert len(answers) == 1
-    assert len(stored(owner)) == expected_events(batch)
+    assert len(stored(owner)) == events_of(*batch)
 
 
 def wait_for_blocked(connection: psycopg.Connection[Any]) -> int:

@@ -20,7 +20,7 @@ from position_ledger import (
     RecordFill,
     ReducePosition,
 )
-from tests.support.commands import opening
+from tests.support.commands import events_of, opening
 from tests.support.trading import execute_in_processes
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_a_repeat_is_answered_as_the_first_time_and_appends_nothing(ledger: Ledg
     assert ledger.execute(opening(command_id="c1")) == again(first)
     with another(ledger) as other:
         assert other.execute(opening(command_id="c1")) == again(first)
-    assert events_in(db_cursor) == first.events == 2
+    assert events_in(db_cursor) == first.events == events_of(opening())
 
 
 def test_who_asks_is_no_part_of_the_content(ledger: Ledger) -> None:
@@ -87,7 +87,7 @@ def test_other_content_under_the_same_id_is_refused(
     with pytest.raises(CommandRejected, match="c1 was used before") as refused:
         ledger.execute(opening(command_id="c1", **changed))
     assert refused.value.reason is Reason.COMMAND_ID_REUSED
-    assert events_in(db_cursor) == 2
+    assert events_in(db_cursor) == events_of(opening())
 
 
 def test_another_command_under_the_same_id_is_refused(ledger: Ledger) -> None:
@@ -99,12 +99,13 @@ def test_another_command_under_the_same_id_is_refused(ledger: Ledger) -> None:
 
 def test_a_repeat_is_recognised_though_it_would_be_refused_by_now(ledger: Ledger, db_cursor: OwnerCursor) -> None:
     opened = ledger.execute(opening())
-    close = ClosePosition(position_id=opened.position_id or "", price="0.6", reason="manual", command_id="close")
+    closing = {"price": "0.6", "reason": "manual"}
+    close = ClosePosition(position_id=opened.position_id or "", command_id="close", **closing)
     first = ledger.execute(close)
     assert ledger.execute(close) == again(first)
     with another(ledger) as other:
         assert other.execute(close) == again(first)
-    assert events_in(db_cursor) == 4
+    assert events_in(db_cursor) == events_of(opening(handle="x"), ClosePosition(position_id=Handle("x"), **closing))
 
 
 def test_a_refused_command_is_not_remembered(ledger: Ledger) -> None:
@@ -127,20 +128,19 @@ def test_a_batch_sent_again_is_answered_as_a_whole(ledger: Ledger, db_cursor: Ow
     assert ledger.execute_many(batch) == tuple(map(again, first))
     with another(ledger) as other:
         assert other.execute_many(batch) == tuple(map(again, first))
-    assert events_in(db_cursor) == 4
+    assert events_in(db_cursor) == events_of(*batch)
 
 
 def test_what_is_new_in_a_batch_is_done_and_what_is_not_is_answered(ledger: Ledger, db_cursor: OwnerCursor) -> None:
     first = ledger.execute(opening(command_id="b1", handle="new"))
-    repeated, reduced = ledger.execute_many(
-        [
-            opening(command_id="b1", handle="new"),
-            ReducePosition(position_id=Handle("new"), quantity=40, price="0.6", command_id="b2"),
-        ]
-    )
+    batch: Sequence[Command] = [
+        opening(command_id="b1", handle="new"),
+        ReducePosition(position_id=Handle("new"), quantity=40, price="0.6", command_id="b2"),
+    ]
+    repeated, reduced = ledger.execute_many(batch)
     assert repeated == again(first)
     assert (reduced.position_id, reduced.is_repeat) == (first.position_id, False)
-    assert events_in(db_cursor) == 3
+    assert events_in(db_cursor) == events_of(*batch)
 
 
 def test_a_fill_is_recorded_once(ledger: Ledger, db_cursor: OwnerCursor) -> None:
@@ -151,7 +151,7 @@ def test_a_fill_is_recorded_once(ledger: Ledger, db_cursor: OwnerCursor) -> None
         with pytest.raises(CommandRejected) as refused:
             other.execute(fill(quantity=11))
     assert refused.value.reason is Reason.FILL_ID_REUSED
-    assert events_in(db_cursor) == 2
+    assert events_in(db_cursor) == events_of(fill())
 
 
 @pytest.mark.parametrize("elsewhere", [{"account": "second"}, {"environment": "live"}, {"venue": "other"}], ids=str)
@@ -172,7 +172,7 @@ def test_repeats_at_the_same_moment_append_once(ledger: Ledger, db_cursor: Owner
         answers = list(pool.map(repeat, range(REPEATERS)))
     first = next(answer for answer in answers if not answer.is_repeat)
     assert sorted(answers, key=lambda answer: answer.is_repeat) == [first, *[again(first)] * (REPEATERS - 1)]
-    assert events_in(db_cursor) == 2
+    assert events_in(db_cursor) == events_of(command)
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_repeats_in_several_processes_append_once(ledger: Ledger, db_cursor: Own
         assert len(done) == 4
         assert len(first) == 1
         assert {again(answer) for answer in done} == {again(first[0])}
-    assert events_in(db_cursor) == 2 * len(commands)
+    assert events_in(db_cursor) == events_of(*commands)
 
 
 def test_first_fills_of_one_key_at_the_same_moment_open_one_position(ledger: Ledger) -> None:

@@ -78,6 +78,27 @@ POSITION: dict[str, Any] = {
     "entry_time": T0,
     **ZEROS,
 }
+BALANCE: dict[str, Any] = {
+    "id": 1,
+    "balance_id": "BAL-1",
+    "row_current_ind": True,
+    "row_effective_date": T0,
+    "version": 1,
+    "effective_at": T0,
+    "execution_environment": "paper",
+    "account_id": "main",
+    "currency": "USD",
+    "cash": Decimal(100),
+    "locked": Decimal(0),
+    "free": Decimal(100),
+    "change": Decimal(100),
+    "cause": "deposit",
+    "is_cash_controlled": True,
+    "posted_free": Decimal(100),
+    "posted_external": Decimal(-100),
+    **dict.fromkeys(["posted_locked", "posted_holdings", "posted_realized", "posted_fees"], Decimal(0)),
+}
+LEAST = Decimal("0.000000000000000001")
 EXPIRED = {"row_current_ind": False, "row_expiration_date": T0 + HOUR}
 SECOND = {"id": 2, "version": 2, "row_effective_date": T0 + HOUR}
 FLAT = {"quantity": Decimal(0), "cost": Decimal(0)}
@@ -87,6 +108,10 @@ Rows = list[tuple[str, dict[str, Any], dict[str, Any]]]
 
 def position(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "positions", POSITION, changes
+
+
+def balance(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    return "account_balance", BALANCE, changes
 
 
 def event(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -120,7 +145,60 @@ WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
     {},
 )
 
+# What every table of versions refuses, whatever it holds. A new one is added here, and what is its own to BREAKS.
+HISTORIES = {
+    "positions": (position, "position_id", "POS-", "quantity"),
+    "account_balance": (balance, "balance_id", "BAL-", "cash"),
+    "edges": (rules_of_signals.edge, "edge_id", "EDGE-", "market_price"),
+    "game_states": (rules_of_signals.game, "game_state_id", "GS-", "home_score"),
+}
+"""By table: a good row, its business key, the prefix of that, and a figure."""
+
+
+def rules_of_history(table: str) -> dict[str, list[Rows]]:
+    """The tries of the rules that every table of versions has."""
+    row, key, prefix, _ = HISTORIES[table]
+    expired = row(**EXPIRED)
+
+    def second(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        return row(**{**SECOND, **changes})
+
+    rules: dict[str, list[Rows]] = {
+        "business_key": [
+            [row(**{key: f"{prefix}2"})],
+            [row(**{key: "1"})],
+            [expired, second(**{key: f"{prefix}01"})],
+            [expired, second(**{key: prefix})],
+            [expired, second(**{key: f"{prefix}1".lower()})],
+        ],
+        "current_has_no_end": [[row(row_expiration_date=T0 + HOUR)], [row(row_current_ind=False)]],
+        "environment": [[row(execution_environment=bad)] for bad in ("PAPER", "demo", "")],
+        "interval_not_empty": [
+            [row(row_current_ind=False, row_expiration_date=T0)],
+            [row(row_current_ind=False, row_expiration_date=T0 - HOUR)],
+        ],
+        "one_current_row": [[row(), second()]],
+        "one_row_a_version": [[expired, second(version=1, id=1)]],
+        "pkey": [[expired, second(id=1)]],
+        "version_counts_from_1": [[row(version=0)]],
+    }
+    return {f"{table}_{rule}": tries for rule, tries in rules.items()}
+
+
 BREAKS: dict[str, list[Rows]] = {
+    **{rule: tries for table in HISTORIES for rule, tries in rules_of_history(table).items()},
+    "account_balance_change": [[balance(change=Decimal(99))], [balance(change=Decimal(100) + LEAST)]],
+    "account_balance_free_and_locked": [
+        [balance(cash=Decimal(99))],
+        [balance(locked=LEAST)],
+        [balance(free=Decimal(101), locked=Decimal(1))],
+    ],
+    "account_balance_one_balance_a_key": [[balance(), balance(id=2, balance_id="BAL-2")]],
+    "account_balance_postings_sum_to_zero": [
+        [balance(posted_external=Decimal(-99))],
+        [balance(posted_fees=LEAST)],
+        [balance(posted_holdings=Decimal(1), posted_realized=Decimal(-2))],
+    ],
     "stream_snapshots_originator_version_check": [[(*SNAPSHOT, {"originator_version": 0})]],
     "stream_snapshots_pkey": [[(*SNAPSHOT, {}), (*SNAPSHOT, {"originator_version": 501})]],
     "stream_snapshots_stream_hash_check": [[(*SNAPSHOT, {"stream_hash": b"short"})]],
@@ -138,35 +216,16 @@ BREAKS: dict[str, list[Rows]] = {
     "feed_namespace_check": [[("feed", {"namespace": 0}, {})], [("feed", {"namespace": -1}, {})]],
     "feed_only_row_check": [[("feed", {"namespace": 1, "only_row": False}, {})]],
     "feed_pkey": [[("feed", {"namespace": 1}, {})]],
-    "positions_business_key": [
-        [position(position_id="POS-2")],
-        [position(position_id="1")],
-        [position(**EXPIRED), position(**{**SECOND, "position_id": "POS-01"})],
-        [position(**EXPIRED), position(**{**SECOND, "position_id": "POS-"})],
-        [position(**EXPIRED), position(**{**SECOND, "position_id": "pos-1"})],
-    ],
-    "positions_current_has_no_end": [
-        [position(row_expiration_date=T0 + HOUR)],
-        [position(row_current_ind=False)],
-    ],
-    "positions_environment": [[position(execution_environment=bad)] for bad in ("PAPER", "demo", "")],
     "positions_flat_costs_nothing": [
         [position(quantity=Decimal(0))],
         [position(**FLAT, unrealized_pnl=Decimal(0))],
     ],
     "positions_flat_unless_open": [[position(status=over)] for over in ("closed", "settled", "voided", "transferred")],
-    "positions_interval_not_empty": [
-        [position(row_current_ind=False, row_expiration_date=T0)],
-        [position(row_current_ind=False, row_expiration_date=T0 - HOUR)],
-    ],
     "positions_net_of_fees": [
         [position(realized_pnl=Decimal(1))],
         [position(open_fees=Decimal("0.01"))],
         [position(realized_gross=Decimal(5), close_fees=Decimal(1), realized_pnl=Decimal(5))],
     ],
-    "positions_one_current_row": [[position(), position(**SECOND)]],
-    "positions_one_row_a_version": [[position(**EXPIRED), position(**{**SECOND, "version": 1, "id": 1})]],
-    "positions_pkey": [[position(**EXPIRED), position(**{**SECOND, "id": 1})]],
     "positions_quantity": [
         [position(quantity=Decimal(-1))],
         [position(quantity=Decimal(101))],
@@ -174,7 +233,6 @@ BREAKS: dict[str, list[Rows]] = {
     ],
     "positions_side": [[position(side=bad)] for bad in ("yes", "BUY", "")],
     "positions_status": [[position(**FLAT, status=bad)] for bad in ("OPEN", "expired", "")],
-    "positions_version_counts_from_1": [[position(version=0)]],
     "projection_checkpoints_check": [[checkpoint(stream_from=UUID(int=10))]],
     "projection_checkpoints_generation_id_fkey": [[checkpoint(generation_id=999_999)]],
     "projection_checkpoints_pkey": [[checkpoint(), checkpoint()]],
@@ -191,10 +249,7 @@ BREAKS: dict[str, list[Rows]] = {
     "projection_workers_pkey": [[WORKER, WORKER]],
     **rules_of_signals.BREAKS,
 }
-ALSO_BROKEN = {
-    "positions_one_row_a_version": {"positions_pkey", "positions_business_key"},
-    **rules_of_signals.ALSO_BROKEN,
-}
+ALSO_BROKEN = {f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES}
 GENERATED_KEYS = {"projection_generations_pkey"}
 """Primary keys that are GENERATED ALWAYS: nobody can choose one, so nobody can repeat one."""
 
@@ -251,6 +306,7 @@ def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> N
         [(*KEY, {})],
         [(*SNAPSHOT, {})],
         [position()],
+        [balance()],
         [generation()],
         [checkpoint()],
         [WORKER],
@@ -262,8 +318,26 @@ def test_the_rows_that_the_tries_start_from_are_accepted(undone: psycopg.Connect
     insert_all(undone, rows)
 
 
-def test_two_versions_that_follow_each_other_are_accepted(undone: psycopg.Connection[Any]) -> None:
-    insert_all(undone, [position(**EXPIRED), position(**SECOND)])
+@pytest.mark.parametrize("table", HISTORIES)
+def test_two_versions_that_follow_each_other_are_accepted(undone: psycopg.Connection[Any], table: str) -> None:
+    row, *_ = HISTORIES[table]
+    insert_all(undone, [row(**EXPIRED), row(**SECOND)])
+
+
+def test_every_projected_table_is_tried_as_one_of_versions(owner: psycopg.Connection[Any]) -> None:
+    projected = {row[0] for row in owner.execute("SELECT DISTINCT g.projection FROM projection_generations AS g")}
+    assert projected == set(HISTORIES)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"account_id": "other"}, {"currency": "EUR"}, {"execution_environment": "live"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_each_account_currency_and_environment_has_a_balance_of_its_own(
+    undone: psycopg.Connection[Any], other: dict[str, str]
+) -> None:
+    insert_all(undone, [balance(), balance(id=2, balance_id="BAL-2", **other)])
 
 
 @pytest.mark.parametrize(
@@ -279,7 +353,7 @@ def test_the_rule_holds_even_for_the_owner(undone: psycopg.Connection[Any], rule
 
 @pytest.mark.parametrize(
     "base",
-    [event(), position(), generation(), checkpoint(), *rules_of_signals.WITHOUT_DEFAULTS],
+    [event(), position(), balance(), generation(), checkpoint(), *rules_of_signals.WITHOUT_DEFAULTS],
     ids=lambda base: base[0],
 )
 def test_no_required_column_can_be_null(
@@ -295,34 +369,40 @@ def test_no_required_column_can_be_null(
 
 
 HISTORY_CHANGES = {
-    "a figure of an old version": "UPDATE positions SET quantity = 1 WHERE id = 1",
-    "the end of an old version": "UPDATE positions SET row_expiration_date = row_expiration_date + interval '1 s' "
+    "a figure of an old version": "UPDATE {table} SET {figure} = 1 WHERE id = 1",
+    "the end of an old version": "UPDATE {table} SET row_expiration_date = row_expiration_date + interval '1 s' "
     "WHERE id = 1",
-    "an old version becomes current": "UPDATE positions SET row_current_ind = true, row_expiration_date = NULL "
+    "an old version becomes current": "UPDATE {table} SET row_current_ind = true, row_expiration_date = NULL "
     "WHERE id = 1",
-    "a figure of the current version": "UPDATE positions SET quantity = 1 WHERE id = 2",
-    "the surrogate of the version that expires": "UPDATE positions SET id = 3, row_current_ind = false, "
+    "a figure of the current version": "UPDATE {table} SET {figure} = 1 WHERE id = 2",
+    "the surrogate of the version that expires": "UPDATE {table} SET id = 3, row_current_ind = false, "
     "row_expiration_date = now() WHERE id = 2",
-    "the key of the version that expires": "UPDATE positions SET position_id = 'POS-9', row_current_ind = false, "
+    "the key of the version that expires": "UPDATE {table} SET {key} = '{prefix}9', row_current_ind = false, "
     "row_expiration_date = now() WHERE id = 2",
-    "the beginning of the version that expires": "UPDATE positions SET row_effective_date = row_effective_date - "
+    "the beginning of the version that expires": "UPDATE {table} SET row_effective_date = row_effective_date - "
     "interval '1 s', row_current_ind = false, row_expiration_date = now() WHERE id = 2",
-    "a delete of an old version": "DELETE FROM positions WHERE id = 1",
-    "a delete of the current version": "DELETE FROM positions WHERE id = 2",
-    "a truncate": "TRUNCATE positions",
+    "a delete of an old version": "DELETE FROM {table} WHERE id = 1",
+    "a delete of the current version": "DELETE FROM {table} WHERE id = 2",
+    "a truncate": "TRUNCATE {table}",
 }
 
 
 @pytest.mark.parametrize("statement", HISTORY_CHANGES.values(), ids=HISTORY_CHANGES.keys())
-def test_history_refuses_even_its_owner(undone: psycopg.Connection[Any], statement: str) -> None:
-    insert_all(undone, [position(**EXPIRED), position(**SECOND)])
+@pytest.mark.parametrize("table", HISTORIES)
+def test_history_refuses_even_its_owner(undone: psycopg.Connection[Any], table: str, statement: str) -> None:
+    row, key, prefix, figure = HISTORIES[table]
+    insert_all(undone, [row(**EXPIRED), row(**SECOND)])
     with pytest.raises(errors.InsufficientPrivilege, match="history rows never change"):
-        undone.execute(statement)
+        undone.execute(statement.format(table=table, key=key, prefix=prefix, figure=figure).encode())
 
 
-def test_the_current_version_expires_once(undone: psycopg.Connection[Any]) -> None:
-    insert_all(undone, [position()])
-    expire = "UPDATE positions SET row_current_ind = false, row_expiration_date = %s WHERE id = 1"
+@pytest.mark.parametrize("table", HISTORIES)
+def test_the_current_version_expires_once(undone: psycopg.Connection[Any], table: str) -> None:
+    row, *_ = HISTORIES[table]
+    insert_all(undone, [row()])
+    expire = SQL("UPDATE {} SET row_current_ind = false, row_expiration_date = %s WHERE id = 1").format(
+        Identifier(table)
+    )
     undone.execute(expire, (T0 + HOUR,))
     with pytest.raises(errors.InsufficientPrivilege, match="history rows never change"):
         undone.execute(expire, (T0 + 2 * HOUR,))

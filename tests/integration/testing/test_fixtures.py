@@ -18,7 +18,7 @@ import redis
 from psycopg.errors import InsufficientPrivilege
 
 import position_ledger
-from position_ledger import ConfigurationError, Ledger
+from position_ledger import ConfigurationError, Handle, Ledger
 from position_ledger.database import connect
 from position_ledger.domain.references import REFERENCE_TABLES
 from position_ledger.projection.definition import load_projections
@@ -28,7 +28,7 @@ from position_ledger.testing import differences, mark_as_test_database, record, 
 from position_ledger.testing.databases import EMPTIED, QUEUE_MARK, TEST_MARK, address_of, is_left_over
 from projections.positions import POSITIONS
 from tests.support.commands import closing as close
-from tests.support.commands import marking, opening, reducing
+from tests.support.commands import events_of, marking, opening, reducing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,18 @@ if TYPE_CHECKING:
     from psycopg_pool import ConnectionPool
 
     from position_ledger.testing.databases import OwnerCursor, Template
+
+
+TABLES = [projection.table for projection in load_projections(Settings().projections)]
+"""What the ledger projects."""
+
+LIFE = [
+    opening(handle="x"),
+    marking(Handle("x"), "0.50"),
+    reducing(Handle("x"), 40, "0.60", fee="0.01"),
+    close(Handle("x"), "0.30"),
+]
+"""What happens to a position of `trade`, which opens another after it."""
 
 
 def trade(ledger: Ledger, positions: int = 2) -> None:
@@ -65,6 +77,17 @@ def test_rows_of_the_cursor_answer_by_name_and_by_place(ledger: Ledger, db_curso
     assert row is not None
     assert row["position_id"] == row[1] == f"POS-{row[0]}"
     assert row[-1] == Decimal(100)
+
+
+def test_rows_of_the_pool_answer_by_name_and_by_place(db_pool: ConnectionPool[Any]) -> None:
+    """As trading code may expect either of its own pool."""
+    with db_pool.connection() as connection:
+        row = connection.execute("SELECT 7 AS seven, 'x' AS letter").fetchone()
+    assert row == (7, "x")
+    assert row is not None
+    assert (row[0], row["seven"], row["letter"], row[-1]) == (7, 7, "x", "x")
+    with pytest.raises(KeyError, match="eight"):
+        row["eight"]
 
 
 def test_the_pool_has_the_rights_of_trading_code(db_pool: ConnectionPool[Any], db_cursor: OwnerCursor) -> None:
@@ -98,13 +121,13 @@ def test_one_call_empties_a_ledger(
         # then nothing is left
         assert queue.keys("dramatiq:*") == []
         assert queue.get("stranger") == b"1"
-    for table in (*EMPTIED, "positions", "projection_workers"):
+    for table in (*EMPTIED, *TABLES, "projection_workers"):
         assert db_cursor.execute(f"SELECT count(*) AS n FROM {table}").fetchone() == {"n": 0}, table
     assert db_cursor.execute("SELECT max(position) AS p, bool_or(holder IS NOT NULL) AS h FROM projection_checkpoints"
     ).fetchone() == {"p": 0, "h": False}  # fmt: skip
     # and the ledger goes on as on its first day: numbers begin at 1, no command was ever given
     done = ledger.execute(opening(strategy=1, command_id="open-1"))
-    assert (done.token, done.is_repeat) == (2, False)
+    assert (done.token, done.is_repeat) == (events_of(opening()), False)
     ledger.wait_for(done.token)
     assert [row["version"] for row in ledger.history(done.position_id or "")] == [1]
 
@@ -141,23 +164,15 @@ def test_a_worker_that_runs_goes_on_after_emptying(ledger: Ledger, ledger_databa
 
 
 def test_every_table_of_the_schema_is_emptied_or_kept_on_purpose(db_cursor: OwnerCursor) -> None:
-    """A new table has to be put into one of these lists."""
-    kept = {
-        "feed",
-        "projection_generations",
-        "schema_migrations",
-        "schema_migration_history",
-        *REFERENCE_TABLES.values(),
-    }
+    """A new table has to be put into one of these lists, or be projected."""
+    references = set(REFERENCE_TABLES.values())
+    kept = {"feed", "projection_generations", "schema_migrations", "schema_migration_history"} | references
     in_part = {"projection_checkpoints", "projection_workers"}
     found = db_cursor.execute(
         "SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p')"
     ).fetchall()
     tables = {row[0] for row in found}
-    assert tables - kept - in_part == {
-        *EMPTIED,
-        *(projection.table for projection in load_projections(Settings().projections)),
-    }
+    assert tables - kept - in_part == {*EMPTIED, *TABLES}
 
 
 def test_a_database_that_is_not_marked_is_never_emptied(ledger: Ledger, db_cursor: OwnerCursor) -> None:
@@ -209,10 +224,12 @@ def test_a_clone_of_a_test_database_is_no_test_database_by_itself(
 
 def test_a_recorded_ledger_replays_to_the_rows_it_has(ledger: Ledger, tmp_path: Path) -> None:
     trade(ledger, positions=3)
-    assert record(ledger, tmp_path / "all.jsonl") == 24
-    replayed = replay(tmp_path / "all.jsonl", POSITIONS)["positions"]
-    assert differences(POSITIONS, rows(ledger, POSITIONS), replayed) == []
-    assert len(replayed) == 15
+    assert record(ledger, tmp_path / "all.jsonl") == 3 * events_of(*LIFE, opening())
+    replayed = replay(tmp_path / "all.jsonl", ledger.projections)
+    for projection in ledger.projections:
+        assert differences(projection, rows(ledger, projection), replayed[projection.table]) == []
+    assert len(replayed["positions"]) == 15
+    assert len(replayed["account_balance"]) == 12
 
 
 def test_one_position_is_recorded_with_the_numbers_of_what_it_refers_to(ledger: Ledger, tmp_path: Path) -> None:
@@ -272,7 +289,7 @@ def test_trading(ledger, db_cursor, n):
     done = ledger.execute(OpenPosition(account="a", market="m", side="YES", quantity=1, entry_price="0.5",
                                        environment="paper", command_id="c"))
     assert not done.is_repeat
-    assert done.token == 2
+    assert done.token == done.events
 
 def test_nothing_is_started_for_a_test_that_needs_nothing():
     pass

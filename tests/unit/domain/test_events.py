@@ -33,8 +33,29 @@ TOPICS = {
     "position.marked",
     "position.exit_triggered",
     "position.exits_set",
+    "position.late_fill_recorded",
+    "position.trade_busted",
+    "position.trade_corrected",
+    "position.fee_adjusted",
+    "position.settlement_amended",
+    "position.voided",
     "book.position_opened",
     "book.position_closed",
+    "position.received",
+    "position.transferred",
+    "position.shares_split",
+    "market.registered",
+    "market.changed",
+    "market.quoted",
+    "market.status_set",
+    "market.determined",
+    "market.disputed",
+    "market.amended",
+    "market.settled",
+    "market.voided",
+    "book.position_reopened",
+    "account.cash_moved",
+    "account.position_booked",
     "edge.detected",
     "edge.revised",
     "edge.status_changed",
@@ -110,7 +131,7 @@ def test_the_form_in_the_log_is_pinned() -> None:
     world = World()
     world.open(fee="1.68", strategy=1, venue="kalshi", venue_fill_id="f-1", stop_loss_price="0.30")
 
-    opened, entry = (json.loads(body_json(append.event)) for append in world.log)
+    opened, entry, booked = (json.loads(body_json(append.event)) for append in world.log)
 
     assert opened == {
         "environment": "paper",
@@ -153,6 +174,18 @@ def test_the_form_in_the_log_is_pinned() -> None:
         "side": "YES",
         "position": "00000000-0000-0000-0000-000000000001",
         "entry_time": "2026-03-01T12:00:00Z",
+    }
+    assert booked == {
+        "environment": "paper",
+        "account": "main",
+        "currency": "USD",
+        "change": "-1.68",
+        "cash": "-1.68",
+        "locked": "4",
+        "free": "-5.68",
+        "postings": {"free": "-5.68", "locked": "4", "fees": "1.68"},
+        "cause": "opened",
+        "event": {"stream": "00000000-0000-0000-0000-000000000001", "version": 1},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -154,3 +155,34 @@ def test_a_trailing_stop_is_the_best_mark_less_the_trail(prices: list[int], trai
         assert told == 1 or not is_touched
         if told:
             break
+
+
+@examples(60)
+@given(
+    prices=st.lists(st.integers(1, 99), min_size=1, max_size=20),
+    percent=st.integers(1, 99),
+    quantities=st.tuples(st.integers(1, 10**6), st.integers(1, 10**6)),
+    side=st.sampled_from(["YES", "NO", "LONG", "SHORT"]),
+)
+def test_a_trailing_stop_only_ratchets_and_never_depends_on_the_quantity(
+    prices: list[int], percent: int, quantities: tuple[int, int], side: str
+) -> None:
+    paths = [_stops(side, quantity, D(percent) / 100, prices) for quantity in quantities]
+
+    assert paths[0] == paths[1]
+    ratcheted = sorted(paths[0], reverse=side == "SHORT")
+    assert paths[0] == ratcheted
+
+
+def _stops(side: str, quantity: int, percent: Decimal, prices: list[int]) -> list[Decimal]:
+    """The stop after each mark."""
+    world = World()
+    world.open(side=side, quantity=quantity, trailing_stop={"trail_percent": percent})
+    stops = []
+    for cents in prices:
+        mark(world, D(cents) / 100)
+        state = world.at("POS-1").trailing_stop
+        assert state is not None
+        assert state.stop_price is not None
+        stops.append(state.stop_price)
+    return stops

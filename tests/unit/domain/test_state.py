@@ -39,14 +39,14 @@ def test_a_position_begins_with_its_opening() -> None:
 
 
 def test_books_and_positions_do_not_mix(world: World) -> None:
-    position_event, book_event = world.log
+    position_event, book_event, _ = world.log
     with pytest.raises(TypeError, match="a book event cannot be folded into Position"):
         fold_append(world.at("POS-1"), book_event)
     with pytest.raises(TypeError, match="a position event cannot be folded into Book"):
         fold_append(Book(), position_event)
     with pytest.raises(TypeError, match="BookPositionOpened cannot be folded into Position"):
         evolve(world.at("POS-1"), book_event.event, NOON)
-    with pytest.raises(TypeError, match="PositionOpened cannot be folded into Book"):
+    with pytest.raises(TypeError, match="PositionOpened cannot be folded into a book"):
         evolve_book(Book(), position_event.event, NOON)
 
 
@@ -103,5 +103,5 @@ def test_marks_and_exits_change_nothing_else(world: World) -> None:
 
     changed = {name for name in before.__struct_fields__ if getattr(before, name) != getattr(after, name)}
     assert changed == {
-        "version", "current_price", "mark_time", "unrealized_pnl", "unrealized_pnl_pct", "last_effective_at",
+        "version", "current_price", "mark_time", "mark_price", "unrealized_pnl", "unrealized_pnl_pct", "last_effective_at",
     }  # fmt: skip

@@ -47,7 +47,7 @@ class World:
     """Decides commands and keeps what follows, as an executor would."""
 
     now: datetime = NOON
-    states: dict[UUID, Position | Book] = field(default_factory=dict)
+    states: dict[UUID, Any] = field(default_factory=dict)
     log: list[Append] = field(default_factory=list)
     names: dict[str | int, UUID] = field(default_factory=dict)
     minted: int = 0
@@ -108,11 +108,14 @@ class World:
         for append in decision.appends:
             self.states[append.stream] = fold_append(self.states.get(append.stream), append)
             self.log.append(append)
-        if decision.opened:
-            self.names[f"POS-{sum(isinstance(state, Position) for state in self.states.values())}"] = decision.opened
-            handle = getattr(command, "handle", None)
-            if handle:
-                self.names[handle] = decision.opened
+        new = [
+            one.stream for one in decision.appends if one.version == 1 and isinstance(self.states[one.stream], Position)
+        ]
+        known = len(self.positions) - len(new)
+        self.names |= {f"POS-{known + place}": stream for place, stream in enumerate(new, 1)}
+        handle = getattr(command, "handle", None)
+        if handle and decision.opened:
+            self.names[handle] = decision.opened
         return decision
 
     def open(self, **fields: Any) -> Position:
@@ -129,6 +132,11 @@ class World:
             RecordFill(**key | {"action": action, "quantity": quantity, "price": price, "fee": fee} | fields)
         )
 
+    def trade(self, fill: int) -> str:
+        """Return the TRD-n of the fill-th fill that was recorded, 1-based."""
+        fills = [number for number, one in enumerate(self.log, 1) if getattr(one.event, "fill", None) is not None]
+        return f"TRD-{fills[fill - 1]}"
+
     def at(self, ref: str) -> Position:
         """Return the present state of a position."""
         return self.position(ref).position
@@ -142,9 +150,9 @@ class World:
     def positions(self) -> dict[UUID, Position]:
         return {stream: state for stream, state in self.states.items() if isinstance(state, Position)}
 
-    def replayed(self, appends: list[Append] | None = None) -> dict[UUID, Position | Book]:
+    def replayed(self, appends: list[Append] | None = None) -> dict[UUID, Any]:
         """Fold the log again, through the JSON of each event, from nothing."""
-        states: dict[UUID, Position | Book] = {}
+        states: dict[UUID, Any] = {}
         for append in self.log if appends is None else appends:
             states[append.stream] = fold_append(states.get(append.stream), through_json(append))
         return states

@@ -1,4 +1,4 @@
--- Migration: 011
+-- Migration: 009
 -- Description: The reference tables: strategies, probability_models, platforms, market_events
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers

@@ -1,4 +1,4 @@
--- Migration: 010
+-- Migration: 008
 -- Description: The game_states table and its view
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers

@@ -1,4 +1,4 @@
--- Migration: 009
+-- Migration: 007
 -- Description: The edges table and its view
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers

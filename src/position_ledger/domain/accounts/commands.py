@@ -1,0 +1,56 @@
+"""What can be asked of an account. Money that positions earn or cost is booked with them; these move all other money."""
+
+from __future__ import annotations
+
+from position_ledger.domain.command import Command
+from position_ledger.domain.fields import Text
+from position_ledger.domain.numbers import Money, Quantity
+from position_ledger.domain.vocabulary import CashKind, Environment
+
+__all__ = ["AdjustCash", "Deposit", "RecordCash", "SetOpeningBalance", "Withdraw"]
+
+
+class _OnAccount(Command):
+    environment: Environment
+    account: Text
+    currency: Text = "USD"
+    platform: Text | None = None
+
+
+class Deposit(_OnAccount):
+    """Record money that was paid in; from now on the account is cash-controlled."""
+
+    amount: Quantity
+    reason: Text | None = None
+
+
+class Withdraw(_OnAccount):
+    """Take free money out; refused when the account has less that is free."""
+
+    amount: Quantity
+    reason: Text | None = None
+
+
+class SetOpeningBalance(_OnAccount):
+    """Record the cash that the account had before the ledger knew it, once; it is cash-controlled from then on."""
+
+    amount: Money
+    reason: Text | None = None
+
+
+class AdjustCash(_OnAccount):
+    """Correct the cash by hand to what the venue says; a fact, never refused for money."""
+
+    amount: Money
+    """What is added; below zero: taken away."""
+    reason: Text
+
+
+class RecordCash(_OnAccount):
+    """Record money that the venue paid or charged beside trades."""
+
+    kind: CashKind
+    """reward, rebate, funding, interest, dividend or fee."""
+    amount: Money
+    """What is added; below zero: charged."""
+    reason: Text | None = None

@@ -1,0 +1,1 @@
+"""What changes who holds a position, or what a contract is, without an execution: transfers, splits and merges."""
