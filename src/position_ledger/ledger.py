@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from position_ledger.database import Connections, Lent, open_pool, translated
 from position_ledger.domain.commands import Command
+from position_ledger.domain.decisions import unknown_position
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
@@ -23,7 +24,9 @@ from position_ledger.projection.waiting import wait_for
 from position_ledger.reading import Reader, TableReader, TableRow
 from position_ledger.reference_data import ReferenceData
 from position_ledger.reporting.exposure import exposure
+from position_ledger.reporting.holdings import open_positions, version
 from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
+from position_ledger.reporting.snapshot import query_on, snapshot
 from position_ledger.settings import Settings, load_settings
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
@@ -57,8 +60,9 @@ class Ledger:
         if POSITIONS not in self._tables:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
-        self._reader = Reader(self._connection, self._tables[POSITIONS], self._tables.get("markets"))
+        self._reader = Reader(self._connection, self._tables[POSITIONS])
         self._settling = Settling(self._connection, self.projections, self.codec)
+        self._positions = next(one for one in self.projections if one.table == POSITIONS)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -165,8 +169,11 @@ class Ledger:
 
     def version(self, surrogate_id: int) -> TableRow:
         """One version of a position, by its surrogate id. Raises `CommandRejected` if no version has it."""
-        with translated():
-            return self._reader.version(surrogate_id)
+        with translated(), self._connection() as connection:
+            row = version(query_on(connection), self.settings.ledger_schema, self._positions, surrogate_id)
+        if row is None:
+            raise unknown_position(surrogate_id)
+        return row
 
     def events(self, ref: str | int) -> list[TableRow]:
         """The events of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -211,8 +218,15 @@ class Ledger:
 
         A position whose market has no row shows with None in their place.
         """
-        with translated():
-            return self._reader.open_positions(environment=environment, market=market, strategy=strategy)
+        with translated(), self._connection() as connection:
+            return open_positions(
+                query_on(connection),
+                self.settings.ledger_schema,
+                self._positions,
+                environment=environment,
+                market=market,
+                strategy=strategy,
+            )
 
     # Reports
 
@@ -225,7 +239,7 @@ class Ledger:
         Raises:
             ConfigurationError: no environment, or one or a grouping that does not exist.
         """
-        with translated(), self._reader.snapshot() as query:
+        with translated(), snapshot(self._connection) as query:
             return exposure(query, self.settings.ledger_schema, environment, by)
 
     def pnl(
@@ -249,7 +263,7 @@ class Ledger:
             ConfigurationError: no environment, or an environment, axis or zone that does not exist.
         """
         days = zone_named(zone)
-        with translated(), self._reader.snapshot() as query:
+        with translated(), snapshot(self._connection) as query:
             changes = pnl_changes(
                 query,
                 self.settings.ledger_schema,

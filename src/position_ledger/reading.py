@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -22,8 +22,6 @@ from position_ledger.projection.known_at import KnownAt
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 TableRow = dict[str, Any]
 """One row by column name: Decimal, aware datetime in UTC, str, int, bool, or what JSON holds."""
-Query = Callable[[Any, Mapping[str, Any]], list[TableRow]]
-"""Runs one statement with named parameters."""
 
 ROWS_MAX = 100_000
 """Most rows that one listing answers; narrow it by its filters beyond that."""
@@ -41,11 +39,6 @@ SELECT e.notification_id AS seq, e.originator_id AS stream, e.originator_version
   FROM events AS o JOIN events AS e ON e.originator_id = o.originator_id
  WHERE o.notification_id = %s ORDER BY e.originator_version
 """
-
-QUOTES = """
-LEFT JOIN {} AS q ON q.ticker = p.market_id AND q.execution_environment = p.execution_environment AND q.row_current_ind
-"""
-NO_QUOTES = "LEFT JOIN (SELECT NULL AS ticker, NULL::numeric AS yes_price, NULL::numeric AS no_price) AS q ON false"
 
 FILTERS: Mapping[str, str] = {
     "status": "status",
@@ -69,16 +62,6 @@ class TableReader:
         self._table = Identifier(schema, projection.table)
         self._columns = sql.SQL(", ").join(Identifier("p", column) for column in projection.columns)
         self._key = Identifier("p", projection.key_column)
-
-    @property
-    def identifier(self) -> Identifier:
-        """Schema and name of the table."""
-        return self._table
-
-    @property
-    def columns(self) -> Composed:
-        """All columns, of the alias p."""
-        return self._columns
 
     @property
     def table(self) -> str:
@@ -150,10 +133,9 @@ class TableReader:
 class Reader:
     """Reads positions and the events behind them, by any of their ids."""
 
-    def __init__(self, connect: Connect, positions: TableReader, markets: TableReader | None = None) -> None:
+    def __init__(self, connect: Connect, positions: TableReader) -> None:
         self._connect = connect
         self._positions = positions
-        self._quotes = SQL(QUOTES).format(markets.identifier) if markets else SQL(NO_QUOTES)
 
     def position_id(self, ref: str | int) -> str:
         """POS-n of the position that an id belongs to: POS-n itself or any surrogate id ever issued.
@@ -186,35 +168,6 @@ class Reader:
         """
         return self._positions.history(self.position_id(ref))
 
-    def version(self, surrogate_id: int) -> TableRow:
-        """One version of a position.
-
-        Raises:
-            CommandRejected: no version has this id.
-        """
-        rows = self._positions.select(SQL("p.id = %(id)s"), {"id": surrogate_id}, SQL("p.id"))
-        if not rows:
-            raise unknown_position(surrogate_id)
-        return rows[0]
-
-    def open_positions(self, *, environment: str, **filters: str | int | None) -> list[TableRow]:
-        """Open positions of one environment beside the current quotes of their markets, the newest entry first.
-
-        The columns of a position, then ticker, yes_price and no_price: None where the market has no row.
-        """
-        conditions, parameters = _filtered({"environment": environment, "status": "open", **filters})
-        statement = SQL(
-            "SELECT {columns}, q.ticker, q.yes_price, q.no_price FROM {table} AS p {quotes} "
-            "WHERE p.row_current_ind AND {where} ORDER BY p.entry_time DESC, p.id DESC LIMIT {limit}"
-        ).format(
-            columns=self._positions.columns,
-            table=self._positions.identifier,
-            quotes=self._quotes,
-            where=SQL(" AND ").join(conditions),
-            limit=sql.Literal(ROWS_MAX),
-        )
-        return [_plain(row) for row in rows_of(self._connect, statement, parameters)]
-
     def positions(self, *, known_at: KnownAt | None = None, **filters: str | int | None) -> list[TableRow]:
         """Positions that pass every filter that is not None, the newest entry first.
 
@@ -231,16 +184,6 @@ class Reader:
         """
         return rows_of(self._connect, SQL(EVENTS_OF), (number_of(self.position_id(ref)),))
 
-    @contextmanager
-    def snapshot(self) -> Iterator[Query]:
-        """A function that runs one query after the other on one state of the database: (statement, parameters) -> rows."""
-        with self._connect() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            with connection.cursor(row_factory=dict_row) as cursor:
-                yield lambda statement, parameters: [
-                    _plain(row) for row in cursor.execute(statement, parameters, prepare=False).fetchall()
-                ]
-
 
 def rows_of(connect: Connect, statement: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> list[TableRow]:
     """Run one query; once more, unprepared, when a swap changed the type of a column of a prepared statement."""
@@ -250,15 +193,6 @@ def rows_of(connect: Connect, statement: Any, parameters: Sequence[Any] | Mappin
         except psycopg.errors.FeatureNotSupported:
             connection.execute("DEALLOCATE ALL")
             return cursor.execute(statement, parameters, prepare=False).fetchall()
-
-
-def _filtered(filters: Mapping[str, str | int | None]) -> tuple[list[Composable], dict[str, Any]]:
-    """Conditions and parameters of the filters that are not None."""
-    given = {name: value for name, value in filters.items() if value is not None}
-    conditions: list[Composable] = [
-        SQL("p.{} = {}").format(Identifier(FILTERS[name]), sql.Placeholder(name)) for name in given
-    ]
-    return conditions, dict(given)
 
 
 def _plain(row: TableRow) -> TableRow:

@@ -13,12 +13,15 @@ import pytest
 from position_ledger import (
     CommandRejected,
     DatabaseUnavailable,
+    Deposit,
     InsufficientMarginError,
     Ledger,
     LedgerError,
     MarkPosition,
     PositionManager,
+    QuoteMarket,
     Reason,
+    RegisterMarket,
     SetExits,
     TrailingStop,
 )
@@ -164,6 +167,48 @@ def test_margin_is_what_the_position_costs_on_either_side(
 
     opened = manager.open_position(**params(side=side, entry_price=D("0.30"), available_margin=D("3.00")))
     assert opened["cost"] == D(3)
+
+
+def test_an_account_that_was_funded_must_have_the_money_too(manager: PositionManager, ledger: Ledger) -> None:
+    """S85: whatever margin the caller believes to have; an account without deposits is not asked."""
+    ledger.execute(Deposit(environment="paper", account="default", amount=D("2.00")))
+
+    with pytest.raises(InsufficientMarginError) as refused:
+        manager.open_position(**params())
+    assert isinstance(refused.value.__cause__, CommandRejected)
+    assert refused.value.__cause__.reason is Reason.INSUFFICIENT_FUNDS
+    assert manager.get_open_positions() == []
+
+    assert manager.open_position(**params(quantity=4))["cost"] == D("1.99")
+    assert manager.open_position(**params(), account="never funded")["status"] == "open"
+
+
+def test_a_market_may_allow_other_entry_prices(manager: PositionManager, ledger: Ledger) -> None:
+    """S83: [0.01, 0.99] unless the market says otherwise."""
+    ledger.execute(
+        RegisterMarket(market="CENTI", environment="paper", kind="binary", price_min=D("0.001"), price_max=D("0.5"))
+    )
+    assert manager.open_position(**params(market_id="CENTI", entry_price=D("0.002")))["entry_price"] == D("0.002")
+    with pytest.raises(ValueError, match=r"entry_price 0\.6 is outside valid range"):
+        manager.open_position(**params(market_id="CENTI", entry_price=D("0.6")))
+
+
+def test_a_missing_parent_is_told_before_anything_is_written(
+    manager: PositionManager, ledger: Ledger, db_cursor: OwnerCursor
+) -> None:
+    """S90, S48: once strategies are kept, one that does not exist is refused by name; a model likewise."""
+    strategy = ledger.reference.add_strategy("momentum").id
+    model = ledger.reference.add_model("elo").id
+    events = count_of_events(db_cursor)
+    for wrong, sentence in (
+        ({"strategy_id": 4711, "model_id": model}, "strategy_id is 4711, which has no row in strategies"),
+        ({"strategy_id": strategy, "model_id": 4712}, "model_id is 4712, which has no row in probability_models"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            manager.open_position(**params(**wrong))
+    assert count_of_events(db_cursor) == events
+
+    assert manager.open_position(**params(strategy_id=strategy, model_id=model))["strategy_id"] == strategy
 
 
 def test_the_same_key_opened_twice_is_two_positions(manager: PositionManager) -> None:
@@ -446,6 +491,26 @@ def test_a_position_whose_market_has_no_row_still_shows(manager: PositionManager
 
     assert {name: row[name] for name in opened} == opened
     assert (row["ticker"], row["yes_price"], row["no_price"]) == (None, None, None)
+
+
+def test_a_listing_has_the_quotes_of_the_market_as_it_is_now(manager: PositionManager, ledger: Ledger) -> None:
+    """S32: ticker, yes_price and no_price, both as quoted, of the market of the same environment."""
+    market: dict[str, Any] = {"market": "KXNBA-CLE", "environment": "paper"}
+    ledger.execute(RegisterMarket(**market, kind="binary"))
+    ledger.execute(QuoteMarket(**market, yes_price=D("0.50"), no_price=D("0.52")))
+    live = {**market, "environment": "live"}
+    ledger.execute(RegisterMarket(**live, kind="binary"))
+    ledger.execute(QuoteMarket(**live, yes_price=D("0.11")))
+    manager.open_position(**params(market_id="KXNBA-NYK"))
+    manager.open_position(**params())
+    ledger.execute(QuoteMarket(**market, yes_price=D("0.61")))
+
+    rows = manager.get_open_positions()
+
+    assert [(row["market_id"], row["ticker"], row["yes_price"], row["no_price"]) for row in rows] == [
+        ("KXNBA-CLE", "KXNBA-CLE", D("0.61"), D("0.52")),
+        ("KXNBA-NYK", None, None, None),
+    ]
 
 
 def test_a_listing_has_what_others_have_committed(manager: PositionManager, ledger: Ledger) -> None:

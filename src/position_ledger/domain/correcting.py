@@ -208,7 +208,8 @@ def void_position(command: VoidPosition, streams: Streams, now: datetime) -> Dec
         return Decision(positions=(stream,))
     restated, folding = restate(position, replace(journal, verdict=verdict))
     if before is None:
-        restated = restated.model_copy(update={"restated_realized": ZERO})
+        so_far = {"restated_realized": ZERO, "restated_realized_sum": position.restated_realized}
+        restated = restated.model_copy(update=so_far)
     quantity, price, amount, _ = folding.paid or (ZERO, ZERO, ZERO, ZERO)
     event = PositionVoided(
         quantity=quantity,

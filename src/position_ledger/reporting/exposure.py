@@ -13,8 +13,8 @@ from typing import Final
 from psycopg.sql import SQL, Identifier
 
 from position_ledger.errors import ConfigurationError
-from position_ledger.reading import Query, TableRow
 from position_ledger.reporting.environments import environments_of
+from position_ledger.reporting.snapshot import Query, TableRow
 
 __all__ = ["BY", "COLUMNS", "exposure"]
 

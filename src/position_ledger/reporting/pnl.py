@@ -18,8 +18,8 @@ from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from position_ledger.domain.numbers import ZERO, minus, plus
 from position_ledger.errors import ConfigurationError
-from position_ledger.reading import Query, TableRow
 from position_ledger.reporting.environments import environments_of
+from position_ledger.reporting.snapshot import Query, TableRow
 
 __all__ = ["AXES", "COLUMNS", "Change", "by_day", "pnl_changes", "zone_named"]
 

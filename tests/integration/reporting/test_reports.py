@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.rows import dict_row
 
-from position_ledger import ClosePosition, ConfigurationError, Ledger, MarkPosition, OpenPosition, ReducePosition
+from position_ledger import (
+    ClosePosition,
+    ConfigurationError,
+    Ledger,
+    MarkPosition,
+    OpenPosition,
+    QuoteMarket,
+    ReducePosition,
+    RegisterMarket,
+)
+from position_ledger.database import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from position_ledger.testing.databases import Template
 
@@ -167,3 +179,53 @@ def test_reports_without_an_environment_are_refused(ledger: Ledger) -> None:
             ask()
     with pytest.raises(ConfigurationError, match="by is 'moon'; exposure is grouped by market, strategy, account"):
         ledger.exposure(environment="live", by="moon")
+
+
+# The views of migration 012
+
+
+def rows_of(ledger: Ledger, statement: str) -> list[dict[str, Any]]:
+    with closing(connect(ledger.database_url, ledger.settings, as_app=True)) as connection:
+        return connection.cursor(row_factory=dict_row).execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+
+
+def test_the_view_of_exposure_sums_to_the_report(ledger: Ledger) -> None:
+    """Given the view by account, market and strategy, when summed by market, then it is the report."""
+    summed = rows_of(
+        ledger,
+        "SELECT e.execution_environment, e.currency, e.market_id, sum(e.positions)::bigint AS positions, "
+        "sum(e.cost) AS cost, sum(e.market_value) AS market_value, sum(e.net_value) AS net_value, "
+        "sum(e.unrealized_pnl) AS unrealized_pnl, "
+        "CASE WHEN sum(e.unbounded) = 0 THEN sum(e.worst_case_loss) END AS worst_case_loss, "
+        "sum(e.unbounded)::bigint AS unbounded FROM exposure AS e WHERE e.execution_environment = 'live' "
+        "GROUP BY 1, 2, 3 ORDER BY 1, 2, 5 DESC, 3",
+    )
+    assert summed == ledger.exposure(environment="live")
+
+
+def test_the_view_of_realized_changes_sums_to_realized_pnl(ledger: Ledger) -> None:
+    """Given every change, then they sum to the realized P&L of each position, and no version without one is listed."""
+    changes = rows_of(
+        ledger, "SELECT c.position_id, sum(c.change) AS total, count(*) AS n FROM realized_changes AS c GROUP BY 1"
+    )
+    realized = {row["position_id"]: row["realized_pnl"] for row in ledger.positions() if row["realized_pnl"]}
+    assert {row["position_id"]: row["total"] for row in changes} == realized
+    assert sum(row["n"] for row in changes) == 3
+
+
+def test_the_view_of_open_positions_joins_the_market_of_the_same_environment(ledger: Ledger) -> None:
+    """S32, S50: with the quotes of now; unregistered markets show with null."""
+    ledger.execute(RegisterMarket(environment="live", market="CLE", kind="binary", title="Cavaliers"))
+    ledger.execute(QuoteMarket(environment="live", market="CLE", yes_price=D("0.51"), no_price=D("0.50")))
+    rows = rows_of(
+        ledger,
+        "SELECT o.execution_environment AS environment, o.market_id, o.side, o.ticker, o.market_title, o.yes_price, "
+        "o.no_price FROM open_positions AS o WHERE o.currency = 'USD' ORDER BY 1, 2, 3",
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        ("live", "BTC", "LONG", None, None, None, None),
+        ("live", "BTC", "SHORT", None, None, None, None),
+        ("live", "CLE", "NO", "CLE", "Cavaliers", D("0.51"), D("0.50")),
+        ("live", "CLE", "YES", "CLE", "Cavaliers", D("0.51"), D("0.50")),
+        ("paper", "CLE", "YES", None, None, None, None),
+    ]
