@@ -295,6 +295,7 @@ SETTLED = {"status": "settled", "settlement_value": Decimal(1), "settlement_revi
 BREAKS: dict[str, list[Rows]] = {
     **{rule: tries for table in REFERENCE_KEYS for rule, tries in rules_of_reference(table).items()},
     "trades_action": [[trade(action=bad)] for bad in ("BUY", "short", "")],
+    "trades_fee_charged": [[trade(fee_charged=Decimal(1))], [trade(fee_charged_currency="BTC")]],
     "trades_busted": [
         [trade(busted_quantity=Decimal(-1))],
         [trade(busted_quantity=Decimal(101))],
