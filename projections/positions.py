@@ -10,7 +10,9 @@ from position_ledger import Projection, Recorded, Row, replace
 from position_ledger.events import (
     ExitsSet,
     ExitTriggered,
+    FeeAdjusted,
     Figures,
+    LateFillRecorded,
     PositionClosed,
     PositionIncreased,
     PositionMarked,
@@ -19,7 +21,11 @@ from position_ledger.events import (
     PositionReduced,
     PositionSettled,
     PositionTransferred,
+    PositionVoided,
+    SettlementAmended,
     SharesSplit,
+    TradeBusted,
+    TradeCorrected,
 )
 
 
@@ -67,6 +73,13 @@ class PositionRow(Row, frozen=True, gc=False):
     exit_time: datetime | None
     previous_position_id: str | None
     position_metadata: Any
+    multiplier: Decimal
+    margin_rate: Decimal
+    transferred_quantity: Decimal
+    shortfall_amount: Decimal
+    settlement_revision: int | None
+    restatements: int
+    restated_realized: Decimal
 
 
 def figures(given: Figures) -> dict[str, Any]:
@@ -90,6 +103,8 @@ def figures(given: Figures) -> dict[str, Any]:
         "unrealized_pnl": given.unrealized_pnl,
         "unrealized_pnl_pct": given.unrealized_pnl_pct,
         "shortfall_quantity": given.shortfall_quantity,
+        "shortfall_amount": given.shortfall_amount,
+        "transferred_quantity": given.transferred_quantity,
     }
 
 
@@ -128,6 +143,11 @@ def begun(row: PositionRow | None, event: Recorded[Any], *, is_dust: bool) -> Po
         exit_time=None,
         previous_position_id=f"POS-{event.refs[previous.stream, previous.version]}" if previous else None,
         position_metadata=body.metadata,
+        multiplier=body.multiplier,
+        margin_rate=body.margin_rate,
+        settlement_revision=None,
+        restatements=0,
+        restated_realized=Decimal(0),
         **figures(body.figures),
     )
 
@@ -187,6 +207,7 @@ def settled(row: PositionRow, event: Recorded[PositionSettled]) -> PositionRow:
         status="settled",
         is_dust=False,
         settlement_value=event.body.settlement_value,
+        settlement_revision=event.body.settlement_revision,
         exit_reason=event.body.exit_reason,
         exit_time=event.effective_at,
         **figures(event.body.figures),
@@ -220,6 +241,40 @@ def shares_split(row: PositionRow, event: Recorded[SharesSplit]) -> PositionRow:
     )
 
 
+def restated(row: PositionRow, event: Recorded[Any]) -> PositionRow:
+    """Its facts were folded again in effective order; exits stay as they were."""
+    return replace(as_restated(row, event), restatements=row.restatements + 1)
+
+
+def as_restated(row: PositionRow, event: Recorded[Any]) -> PositionRow:
+    """The columns that a restatement carries."""
+    now = event.body.restated
+    return replace(
+        row,
+        status=now.status,
+        is_dust=now.is_dust,
+        mark_time=now.mark_time,
+        mark_source=now.mark_source,
+        settlement_value=now.settlement_value,
+        exit_reason=now.exit_reason,
+        entry_time=now.entry_time,
+        exit_time=now.exit_time,
+        restated_realized=now.restated_realized_sum,
+        **figures(now.figures),
+    )
+
+
+def amended(row: PositionRow, event: Recorded[SettlementAmended]) -> PositionRow:
+    """The market paid out at another value."""
+    return replace(restated(row, event), settlement_revision=event.body.settlement_revision)
+
+
+def voided(row: PositionRow, event: Recorded[PositionVoided]) -> PositionRow:
+    """The market was void; a restatement if it had settled before."""
+    fold = restated if event.body.replaces_settlement else as_restated
+    return replace(fold(row, event), settlement_revision=event.body.settlement_revision)
+
+
 def position_id(event: Recorded[Any]) -> str:
     """POS- and the number of the event that opened the stream."""
     return f"POS-{event.opened_seq}"
@@ -239,6 +294,12 @@ POSITIONS = Projection(
         ExitsSet: exits_set,
         PositionClosed: closed,
         PositionSettled: settled,
+        LateFillRecorded: restated,
+        TradeBusted: restated,
+        TradeCorrected: restated,
+        FeeAdjusted: restated,
+        SettlementAmended: amended,
+        PositionVoided: voided,
         PositionReceived: received,
         PositionTransferred: transferred,
         SharesSplit: shares_split,

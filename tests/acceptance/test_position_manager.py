@@ -193,6 +193,24 @@ def test_a_market_may_allow_other_entry_prices(manager: PositionManager, ledger:
         manager.open_position(**params(market_id="CENTI", entry_price=D("0.6")))
 
 
+def test_a_missing_parent_is_told_before_anything_is_written(
+    manager: PositionManager, ledger: Ledger, db_cursor: OwnerCursor
+) -> None:
+    """S90, S48: once strategies are kept, one that does not exist is refused by name; a model likewise."""
+    strategy = ledger.reference.add_strategy("momentum").id
+    model = ledger.reference.add_model("elo").id
+    events = count_of_events(db_cursor)
+    for wrong, sentence in (
+        ({"strategy_id": 4711, "model_id": model}, "strategy_id is 4711, which has no row in strategies"),
+        ({"strategy_id": strategy, "model_id": 4712}, "model_id is 4712, which has no row in probability_models"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            manager.open_position(**params(**wrong))
+    assert count_of_events(db_cursor) == events
+
+    assert manager.open_position(**params(strategy_id=strategy, model_id=model))["strategy_id"] == strategy
+
+
 def test_the_same_key_opened_twice_is_two_positions(manager: PositionManager) -> None:
     """S89: same market, strategy and side."""
     first, second = manager.open_position(**params()), manager.open_position(**params())

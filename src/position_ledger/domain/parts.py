@@ -136,6 +136,8 @@ class Restated(Part):
     is_dust: bool = False
     restated_realized: Figure = ZERO
     """``realized_pnl`` now less what it was before this event."""
+    restated_realized_sum: Figure = ZERO
+    """The same of all restatements so far."""
 
 
 class TradeNow(Part):

@@ -21,7 +21,7 @@ from position_ledger.domain.events import (
     PositionSettled,
 )
 from position_ledger.domain.exits import TrailingState
-from position_ledger.domain.numbers import ONE, ZERO, plus
+from position_ledger.domain.numbers import ONE, ZERO
 from position_ledger.domain.parts import Restated, StreamRef
 from position_ledger.domain.restatements import RESTATEMENT_EVENTS, PositionVoided, SettlementAmended
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
@@ -213,7 +213,7 @@ def _restated(position: Position, event: Event, effective_at: datetime) -> _Chan
         **{name: getattr(restated, name) for name in _RESTATED_AS_THEY_ARE},
         **restated.figures.__dict__,
         "restatements": position.restatements + counts,
-        "restated_realized": plus(position.restated_realized, restated.restated_realized),
+        "restated_realized": restated.restated_realized_sum,
         "settlement_revision": cast("Any", event).settlement_revision if told else position.settlement_revision,
     }
 

@@ -24,7 +24,7 @@ from position_ledger.domain.figures import (
     short,
 )
 from position_ledger.domain.journal import FillFact
-from position_ledger.domain.numbers import ONE, ZERO, amount_of, minus, pro_rata
+from position_ledger.domain.numbers import ONE, ZERO, amount_of, minus, plus, pro_rata
 from position_ledger.domain.parts import Figures, Restated
 from position_ledger.domain.vocabulary import Side, Status
 
@@ -109,6 +109,7 @@ def restate(position: Position, journal: Journal) -> tuple[Restated, Folding]:
     after = folding.position
     entry_time = folding.entry_time or _opened_at(journal)
     is_marked = _is_marked(position, folding.entry_time)
+    changed = minus(after.realized_pnl, position.realized_pnl)
     restated = Restated(
         figures=figures_of(after),
         entry_time=entry_time,
@@ -116,7 +117,8 @@ def restate(position: Position, journal: Journal) -> tuple[Restated, Folding]:
         mark_source=position.mark_source if is_marked else None,
         last_fill_at=_last_fill_at(journal),
         is_dust=_is_dust(folding),
-        restated_realized=minus(after.realized_pnl, position.realized_pnl),
+        restated_realized=changed,
+        restated_realized_sum=plus(position.restated_realized, changed),
         **_outcome(folding, journal),
     )
     return restated, folding

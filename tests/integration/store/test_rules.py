@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import psycopg
 import pytest
@@ -15,11 +12,36 @@ from psycopg.sql import SQL, Identifier, Placeholder
 
 from position_ledger.database import connect
 from position_ledger.settings import Settings
+<<<<<<< HEAD
+from tests.support.schema_rules import (
+    ALSO_BROKEN,
+    BREAKS,
+    EXPIRED,
+    GENERATED_KEYS,
+    HISTORIES,
+    HOUR,
+    KEY,
+    REFERENCE_KEYS,
+    SECOND,
+    SNAPSHOT,
+    T0,
+    WORKER,
+    Rows,
+    balance,
+    checkpoint,
+    event,
+    generation,
+    reference,
+)
+=======
 from tests.support import rules_of_signals
+>>>>>>> signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+<<<<<<< HEAD
+=======
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 HASH = bytes(32)
@@ -253,6 +275,7 @@ ALSO_BROKEN = {f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_busines
 GENERATED_KEYS = {"projection_generations_pkey"}
 """Primary keys that are GENERATED ALWAYS: nobody can choose one, so nobody can repeat one."""
 
+>>>>>>> signals
 RULES = """
 SELECT c.conname FROM pg_constraint AS c WHERE c.connamespace = 'ledger'::regnamespace AND c.contype <> 'n'
  UNION
@@ -305,12 +328,20 @@ def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> N
         [event()],
         [(*KEY, {})],
         [(*SNAPSHOT, {})],
+<<<<<<< HEAD
+        [generation()],
+        [checkpoint()],
+        [WORKER],
+        *[[row()] for row, *_ in HISTORIES.values()],
+        *[[reference(table)] for table in REFERENCE_KEYS],
+=======
         [position()],
         [balance()],
         [generation()],
         [checkpoint()],
         [WORKER],
         *([row] for row in rules_of_signals.FIRST),
+>>>>>>> signals
     ],
     ids=lambda rows: rows[0][0],
 )
@@ -353,7 +384,11 @@ def test_the_rule_holds_even_for_the_owner(undone: psycopg.Connection[Any], rule
 
 @pytest.mark.parametrize(
     "base",
+<<<<<<< HEAD
+    [event(), generation(), checkpoint(), *[row() for row, *_ in HISTORIES.values()]],
+=======
     [event(), position(), balance(), generation(), checkpoint(), *rules_of_signals.WITHOUT_DEFAULTS],
+>>>>>>> signals
     ids=lambda base: base[0],
 )
 def test_no_required_column_can_be_null(
