@@ -425,6 +425,8 @@ BREAKS: dict[str, list[Rows]] = {
     "projection_generations_state_check": [[generation(state="shadow")]],
     "projection_workers_pkey": [[WORKER, WORKER]],
 }
-ALSO_BROKEN = {"trades_quantity": {"trades_busted"}} | {f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES}
+ALSO_BROKEN = {"trades_quantity": {"trades_busted"}} | {
+    f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES
+}
 GENERATED_KEYS = {"projection_generations_pkey"}
 """Primary keys that are GENERATED ALWAYS: nobody can choose one, so nobody can repeat one."""
