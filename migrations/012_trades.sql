@@ -69,6 +69,7 @@ CREATE TABLE trades (
 CREATE UNIQUE INDEX trades_one_current_row ON trades (trade_id) WHERE row_current_ind;
 CREATE INDEX trades_known_at ON trades (trade_id, row_effective_date);
 CREATE INDEX trades_by_position ON trades (position_id) WHERE row_current_ind;
+CREATE INDEX trades_by_market ON trades (market_id, execution_environment) WHERE row_current_ind AND status <> 'busted';
 CREATE INDEX trades_by_venue ON trades (venue_fill_id) WHERE row_current_ind AND venue_fill_id IS NOT NULL;
 
 COMMENT ON TABLE trades IS 'One execution as booked on one position: a fill, or a leg of one; a row for each version of it.';
