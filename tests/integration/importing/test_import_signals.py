@@ -21,6 +21,7 @@ from position_ledger import (
     RecordGameState,
     ReviseEdge,
 )
+from position_ledger.database import only_row
 from position_ledger.importing import ImportResult, import_edges, import_game_states
 from position_ledger.importing.signals import load_edge_mapping
 from position_ledger.operations import verify
@@ -78,9 +79,7 @@ def read(ledger: Ledger, table: str) -> list[dict[str, Any]]:
 
 def events_of(ledger: Ledger) -> int:
     with ledger._connection() as connection:
-        row = connection.execute("SELECT count(*) FROM events").fetchone()
-    assert row is not None
-    return int(row[0])
+        return int(only_row(connection.execute("SELECT count(*) FROM events"))[0])
 
 
 def versions_by(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:

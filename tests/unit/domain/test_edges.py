@@ -22,6 +22,7 @@ from tests.unit.domain.world import NOON, D, World, examples, through_json
 DETECTED, RECOMMENDED, ACTED_ON, EXPIRED, SETTLED, VOID = EdgeStatus
 STREAM = edge_stream(Environment.PAPER, "e")
 EDGE = {"environment": "paper", "name": "e"}
+EDGE_WITHOUT_PLACE: dict[str, Any] = {"name": "e", "market": "M", "true_win_probability": 1}
 LATER = NOON + timedelta(seconds=1)
 EARLIER = NOON - timedelta(seconds=1)
 
@@ -308,4 +309,4 @@ def test_versions_are_exactly_the_changes_whatever_comes(history: list[tuple[Any
     again: Any = None
     for append in in_order:
         again = evolve_edge(again, append.event, append.effective_at)
-    assert (again and shown(again)) == (states[-1] and shown(states[-1]) if states else None)
+    assert states == [] or shown(again) == shown(states[-1])
