@@ -307,6 +307,7 @@ BREAKS: dict[str, list[Rows]] = {
     ],
     "positions_restatements": [[position(restatements=-1)], [position(restated_realized=LEAST)]],
     "trades_action": [[trade(action=bad)] for bad in ("BUY", "open", "")],
+    "trades_fee_charged": [[trade(fee_charged=Decimal(1))], [trade(fee_charged_currency="BTC")]],
     "trades_busted": [
         [trade(busted_quantity=-LEAST)],
         [trade(busted_amount=Decimal(43))],
