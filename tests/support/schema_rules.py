@@ -340,6 +340,7 @@ BREAKS: dict[str, list[Rows]] = {
     "markets_only_binary_has_no": [
         [market(kind="spot", **{column: Decimal("0.5")})] for column in ("no_price", "no_bid", "no_ask")
     ],
+    "game_states_one_row_a_game": [[game_state(), game_state(id=2, game_state_id="GS-2")]],
     "markets_one_market_a_ticker": [[market(), market(id=2, market_id="MKT-2")]],
     "markets_settled_at_a_value": [
         [market(settlement_value=Decimal(1))],
