@@ -339,6 +339,7 @@ class Ledger:
             changes = pnl_changes(
                 query,
                 self.settings.ledger_schema,
+                self.codec,
                 environment,
                 account=account,
                 market=market,

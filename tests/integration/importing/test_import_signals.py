@@ -79,7 +79,8 @@ def read(ledger: Ledger, table: str) -> list[dict[str, Any]]:
 
 def events_of(ledger: Ledger) -> int:
     with ledger._connection() as connection:
-        return int(only_row(connection.execute("SELECT count(*) FROM events"))[0])
+        (count,) = only_row(connection.execute("SELECT count(*) FROM events"))
+    return int(count)
 
 
 def versions_by(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:

@@ -41,7 +41,8 @@ def an_id(table: str, number: int = 1) -> int | str:
 
 def count_events(ledger: Ledger) -> int:
     with ledger._connection() as connection:
-        return int(only_row(connection.execute("SELECT count(*) FROM events"))[0])
+        (count,) = only_row(connection.execute("SELECT count(*) FROM events"))
+    return int(count)
 
 
 @pytest.mark.parametrize("table", TABLES)
