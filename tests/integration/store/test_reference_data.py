@@ -41,8 +41,7 @@ def an_id(table: str, number: int = 1) -> int | str:
 
 def count_events(ledger: Ledger) -> int:
     with ledger._connection() as connection:
-        (count,) = only_row(connection.execute("SELECT count(*) FROM events"))
-    return int(count)
+        return int(only_row(connection.execute("SELECT count(*) FROM events"))[0])
 
 
 @pytest.mark.parametrize("table", TABLES)
