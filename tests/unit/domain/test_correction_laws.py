@@ -37,6 +37,7 @@ from tests.unit.domain.oracle import r18
 from tests.unit.domain.world import LONG, NOON, World, examples, through_json
 
 F = Fraction
+NONE = F(0)
 NAME = "POS-1"
 REFUSED = {Reason.QUANTITY_EXCEEDS_HELD, Reason.BUST_EXCEEDS_REST, Reason.TRADE_BUSTED, Reason.POSITION_NOT_OPEN,
            Reason.TOO_LATE, Reason.POSITION_NOT_SETTLED}  # fmt: skip
@@ -59,8 +60,8 @@ class Naive:
     quantity: Fraction
     price: Fraction
     fee: Fraction
-    busted: Fraction = F(0)
-    busted_amount: Fraction = F(0)
+    busted: Fraction = NONE
+    busted_amount: Fraction = NONE
 
     @property
     def amount(self) -> Fraction:
@@ -75,7 +76,7 @@ class Naive:
 class Verdict:
     minute: int
     value: Fraction | None
-    fee: Fraction = F(0)
+    fee: Fraction = NONE
     refunds: bool = False
 
 
@@ -83,18 +84,18 @@ class Verdict:
 class Figured:
     """What the list of facts makes of a position."""
 
-    quantity: Fraction = F(0)
-    cost: Fraction = F(0)
-    gross: Fraction = F(0)
-    entered: Fraction = F(0)
-    left: Fraction = F(0)
-    entry_amount: Fraction = F(0)
-    exit_amount: Fraction = F(0)
-    open_fees: Fraction = F(0)
-    close_fees: Fraction = F(0)
-    short: Fraction = F(0)
-    short_amount: Fraction = F(0)
-    peak: Fraction = F(0)
+    quantity: Fraction = NONE
+    cost: Fraction = NONE
+    gross: Fraction = NONE
+    entered: Fraction = NONE
+    left: Fraction = NONE
+    entry_amount: Fraction = NONE
+    exit_amount: Fraction = NONE
+    open_fees: Fraction = NONE
+    close_fees: Fraction = NONE
+    short: Fraction = NONE
+    short_amount: Fraction = NONE
+    peak: Fraction = NONE
     status: str = "open"
     counts: bool = False
     facts: list[Naive] = field(default_factory=list)
