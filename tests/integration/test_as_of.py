@@ -126,21 +126,21 @@ def test_the_current_row_is_the_fold_in_effective_order(ledger: Ledger, seed: in
 
 
 def _sql(text: str) -> Any:
-    from psycopg.sql import SQL  # noqa: PLC0415
+    from psycopg.sql import SQL
 
     return SQL(text)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [4, 5])
-def test_the_short_way_answers_what_the_long_way_does(ledger: Ledger, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_way_answers_what_the_long_way_does(
+    ledger: Ledger, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = Desk(ledger, seed)
     desk.run(80)
     reader = ledger._as_of
     short = {minute: [plain(row) for row in ledger.positions(as_of=at(minute))] for minute in range(13)}
     before = reader._heads
-    monkeypatch.setattr(
-        reader, "_heads", lambda *given: [(head, upto, True) for head, upto, _ in before(*given)]
-    )
+    monkeypatch.setattr(reader, "_heads", lambda *given: [(head, upto, True) for head, upto, _ in before(*given)])
     for minute, rows in short.items():
         assert [plain(row) for row in ledger.positions(as_of=at(minute))] == rows
 

@@ -73,6 +73,7 @@ EVENTS = (
     Examples:
       position-ledger positions --status open --account main
       position-ledger positions --market KXNBA-CLE --known-at 2026-03-01T14:30:00Z
+      position-ledger positions --as-of 2026-03-01T14:30:00Z
       position-ledger positions --format csv > positions.csv
     """
 )
@@ -82,14 +83,15 @@ EVENTS = (
 @click.option("--strategy", type=click.IntRange(min=1), metavar="S", help="Only of this strategy.")
 @click.option("--environment", type=click.Choice([one.value for one in Environment]), help="Only in this environment.")
 @click.option("--side", type=click.Choice([side.value for side in Side]), help="Only on this side.")
+@click.option("--as-of", type=Moment(), metavar="T", help="As they were then, late fills and corrections included.")
 @click.option("--known-at", type=Moment(), metavar="T", help="As the ledger knew them then; ISO 8601 with an offset.")
 @form
 @as_json
-def positions(*, form: str, as_json: bool, known_at: datetime | None, **filters: Any) -> None:
+def positions(*, form: str, as_json: bool, as_of: datetime | None, known_at: datetime | None, **filters: Any) -> None:
     """Read and render."""
     with open_ledger() as ledger:
         warn_if_stale(ledger, "positions")
-        rows = ledger.positions(known_at=known_at, **filters)
+        rows = ledger.positions(as_of=as_of, known_at=known_at, **filters)
         columns = _all_columns(ledger)
     if len(rows) == ROWS_MAX:
         note(f"only the newest {ROWS_MAX} positions are listed; narrow them by account, market or strategy")
