@@ -21,7 +21,8 @@ POSITIONS = 20
 
 PRICES = tuple(Decimal(cents) / 100 for cents in range(20, 80))
 
-# The table of events without its triggers and its function: same columns, constraints, indexes and bytes.
+# The table of events without its triggers and its function: same columns, constraints, indexes and bytes. What is
+# measured against it are marks: they move no money, so each is one event, and the floor is one row of the same size.
 MAKE_BARE = """
 CREATE TABLE bare_events (LIKE events INCLUDING ALL);
 CREATE SEQUENCE bare_events_seq AS bigint CACHE 1;

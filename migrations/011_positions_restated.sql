@@ -21,6 +21,8 @@ ALTER TABLE positions
     ADD CONSTRAINT positions_shortfall CHECK (shortfall_amount >= 0 AND (shortfall_quantity > 0 OR shortfall_amount = 0)),
     ADD CONSTRAINT positions_restatements CHECK (restatements >= 0 AND (restatements > 0 OR restated_realized = 0));
 CREATE INDEX positions_known_at ON positions (position_id, row_effective_date);
+CREATE INDEX positions_paid_by_market ON positions (market_id, execution_environment, settlement_revision)
+    WHERE row_current_ind AND settlement_revision IS NOT NULL;
 
 COMMENT ON COLUMN positions.multiplier IS 'Units of the price''s currency that one contract moves when its price moves by 1.';
 COMMENT ON COLUMN positions.margin_rate IS 'Share of the entry amount that a SHORT locks beside its proceeds.';
@@ -53,6 +55,7 @@ SELECT count(*) = 1 FROM information_schema.columns WHERE table_schema = current
 -- rollback
 
 DROP VIEW current_positions;
+DROP INDEX positions_paid_by_market;
 DROP INDEX positions_known_at;
 ALTER TABLE positions
     DROP CONSTRAINT positions_restatements,

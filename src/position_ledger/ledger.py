@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
 from position_ledger.as_of import AsOfReader
 from position_ledger.database import Connections, Lent, open_pool, translated
-from position_ledger.domain.commands import Command
+from position_ledger.domain.commands import AmendMarket, Command, QuoteMarket, SettleMarket, VoidMarket
 from position_ledger.domain.decisions import unknown_position
 from position_ledger.domain.lots import Lots, Method, lots_of
 from position_ledger.errors import ConfigurationError
@@ -31,6 +32,9 @@ from position_ledger.reporting.holdings import open_positions, version
 from position_ledger.reporting.pnl import by_day, pnl_changes, zone_named
 from position_ledger.reporting.snapshot import query_on, snapshot
 from position_ledger.settings import Settings, load_settings
+from position_ledger.settling.payer import Paid, Payer, Settlement
+from position_ledger.settling.service import payer_of
+from position_ledger.settling.work import TABLES
 from position_ledger.setup import Reached, reach
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
@@ -80,6 +84,7 @@ class Ledger:
             streams_cached_max=settings.streams_cached_max,
             retries_max=settings.conflict_retries_max,
         )
+        self._payer = payer_of(self._connections, self._executor, settings, self.projections, self.codec)
         self.reference = ReferenceData(self._connection, self._executor.forget_references)
         """Strategies, probability models, platforms and market events."""
 
@@ -121,7 +126,7 @@ class Ledger:
         if not commands:
             return ()
         with translated():
-            done = self._executor.execute(commands, admit)
+            done = self._executor.execute(self._completed(commands), admit)
         if self.settings.consistency == "strong":
             self.wait_for(max(one.token for one in done))
         return done
@@ -137,7 +142,7 @@ class Ledger:
         if not commands:
             return ()
         with translated():
-            outcomes = self._executor.execute_each(commands, admit)
+            outcomes = self._executor.execute_each(self._completed(commands), admit)
         tokens = [outcome.token for outcome in outcomes if isinstance(outcome, Executed)]
         if tokens and self.settings.consistency == "strong":
             self.wait_for(max(tokens))
@@ -158,6 +163,73 @@ class Ledger:
         with translated(), self._connection() as connection:
             committed = feed.horizon(connection)
         self.wait_for(committed, timeout_s)
+
+    def _completed(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """The commands with what the settings say where they say nothing."""
+        least = self.settings.quote_min_change
+        if not least:
+            return commands
+        return [
+            one.model_copy(update={"min_change": least})
+            if isinstance(one, QuoteMarket) and one.min_change is None
+            else one
+            for one in commands
+        ]
+
+    # Markets
+
+    def settle_market(
+        self, environment: str, market: str, value: Decimal | int | str, *, fee: Decimal | int | str = 0, **about: Any
+    ) -> Settlement:
+        """Settle a market and pay all its positions: ``value`` per YES, ``1 - value`` per NO, elsewhere the price.
+
+        ``fee`` is charged to each position; ``about``: effective_at, command_id, actor …, as in `SettleMarket`. When it
+        is interrupted, workers pay the rest; so does the same call again.
+
+        Raises:
+            CommandRejected: refused, with an enumerated reason; nothing was written.
+            NotYetVisible, ConcurrencyError, DatabaseUnavailable: what was paid stays paid.
+        """
+        command = SettleMarket(environment=environment, market=market, value=value, fee=fee, **about)
+        return self._paid(command)
+
+    def amend_market(self, environment: str, market: str, value: Decimal | int | str, **about: Any) -> Settlement:
+        """Give a market another outcome; positions that were paid come to stand as if settled at it. As `settle_market`."""
+        return self._paid(AmendMarket(environment=environment, market=market, value=value, **about))
+
+    def void_market(
+        self, environment: str, market: str, *, refund_fees: bool = False, unwind: bool = False, **about: Any
+    ) -> Settlement:
+        """Give back what the open positions of a market cost; ``unwind``: bust all its trades. As `settle_market`."""
+        command = VoidMarket(
+            environment=environment,
+            market=market,
+            refund_fees=refund_fees,
+            unwind=unwind,
+            **about,
+        )
+        return self._paid(command)
+
+    def pay_markets(self, environment: str | None = None, market: str | None = None) -> Paid:
+        """Pay whatever is still to be paid, as workers do; in one environment or market (ticker or MKT-n), or in all.
+
+        Raises as `settle_market`.
+        """
+        with translated():
+            return self._require_payer().pay(environment, market)
+
+    def _paid(self, command: Command) -> Settlement:
+        payer = self._require_payer()
+        done = self.execute(command)
+        with translated():
+            return payer.pay_verdict(str(done.id), done.token)
+
+    def _require_payer(self) -> Payer:
+        if self._payer is None:
+            wanted = ", ".join(sorted(TABLES))
+            msg = f"setting projections: {self.settings.projections!r} lacks a table that paying reads: {wanted}"
+            raise ConfigurationError(msg)
+        return self._payer
 
     # Reading
 
@@ -325,6 +397,7 @@ class Ledger:
             changes = pnl_changes(
                 query,
                 self.settings.ledger_schema,
+                self.codec,
                 environment,
                 account=account,
                 market=market,

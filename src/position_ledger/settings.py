@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,12 @@ class Settings(BaseSettings):
     statement_timeout_s: float = Field(default=30.0, gt=0)
     streams_cached_max: int = Field(default=20_000, ge=1)
     conflict_retries_max: int = Field(default=100, ge=0)
+    settling_poll_s: float = Field(default=1.0, ge=0.05, le=3600)
+    """How often workers look for positions of decided markets that are not paid yet."""
+    settling_batch_max: int = Field(default=100, ge=1, le=200)
+    """Positions that are paid in one append."""
+    quote_min_change: Decimal = Field(default=Decimal(0), ge=0)
+    """Quotes that all differ by less than this from the last recorded ones change nothing, unless a command says so."""
 
     @field_validator("ledger_schema")
     @classmethod

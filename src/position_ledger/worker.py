@@ -12,6 +12,7 @@ from position_ledger.events import EVENTS
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.service import FollowerService
 from position_ledger.settings import Settings, load_settings
+from position_ledger.settling.service import SettlingService
 from position_ledger.setup import Reached, reach
 from position_ledger.store.codec import Codec
 
@@ -30,6 +31,7 @@ class WorkerProcess:
         self.queue = f"position-ledger.{settings.ledger_schema}"
         projections = load_projections(settings.projections)
         self.service = FollowerService(reached.database_url, settings, projections, Codec(EVENTS))
+        self.settling = SettlingService(reached.database_url, settings, projections, Codec(EVENTS))
 
     def follow(self, send_again: Callable[[], object], turn_s: float = TURN_S) -> None:
         """Hold the feed for a turn. Ends only after the next message is in the queue; without Redis it goes on."""
@@ -38,10 +40,12 @@ class WorkerProcess:
     def start(self, send_first: Callable[[], object]) -> None:
         """Follow from now on, and put the first message into the queue if Redis answers."""
         self.service.start()
+        self.settling.start()
         _sent(send_first)
 
     def stop(self) -> None:
         """Give every shard back and leave the embedded servers, if any."""
+        self.settling.stop()
         self.service.stop()
         self.reached.close()
 

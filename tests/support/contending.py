@@ -73,9 +73,15 @@ def all_at_once(ledger: Ledger, commands: Sequence[Command]) -> list[int]:
 def main(url: str, number: str, threads: str) -> None:
     """Run one process of a test."""
     with Ledger.open(database_url=url, redis_url=NO_QUEUE) as ledger:
-        print("ready", flush=True)
+        say("ready")
         sys.stdin.readline()
-        print(json.dumps(all_at_once(ledger, commands_of(int(number), int(threads)))), flush=True)
+        say(json.dumps(all_at_once(ledger, commands_of(int(number), int(threads)))))
+
+
+def say(line: str) -> None:
+    """Tell whoever has started this process."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

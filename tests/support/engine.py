@@ -73,10 +73,13 @@ def connected(settings: Settings, *, as_app: bool = True) -> Iterator[Connection
 
 
 @contextmanager
-def following(settings: Settings, name: str = "test", *, share: bool = True) -> Iterator[Follower]:
-    """A follower of every table of the settings' code, over a connection of its own."""
+def following(
+    settings: Settings, name: str = "test", *, share: bool = True, only: int | None = None
+) -> Iterator[Follower]:
+    """A follower of every table of the settings' code, or of one generation, over a connection of its own."""
     with connected(settings) as connection:
-        follower = Follower(connection, load_projections(settings.projections), CODEC, name=name, share=share)
+        projections = load_projections(settings.projections)
+        follower = Follower(connection, projections, CODEC, name=name, share=share, only=only)
         try:
             yield follower
         finally:

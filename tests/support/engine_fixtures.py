@@ -10,7 +10,7 @@ import pytest
 
 from position_ledger import Ledger
 from position_ledger.settings import Settings, load_settings
-from tests.support import engine
+from tests.support import engine, only_positions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,17 +21,18 @@ NO_QUEUE = "redis://127.0.0.1:1/0"
 
 @pytest.fixture(scope="session")
 def migrated_template(ledger_server_url: str) -> Iterator[str]:
-    """The name of a database that was set up by `migrate up`, with its records of what was applied."""
+    """The name of a database that was set up by `migrate up` for positions alone, with its records of what was applied."""
     name = f"engine_{os.getpid()}_{secrets.token_hex(3)}"
     url = engine.new_database(ledger_server_url, name)
-    engine.migrate(load_settings(database_url=url, redis_url=NO_QUEUE))
+    engine.migrate(load_settings(database_url=url, redis_url=NO_QUEUE, projections=only_positions.MODULE))
     yield name
     engine.drop_database(ledger_server_url, name)
 
 
 @pytest.fixture
-def settings(ledger_server_url: str, migrated_template: str) -> Iterator[Settings]:
-    """Settings of a fresh, migrated database of the test's own."""
+def settings(ledger_server_url: str, migrated_template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """Settings of a fresh, migrated database of the test's own, for positions alone; processes it starts have them too."""
+    monkeypatch.setenv("POSITION_LEDGER_PROJECTIONS", only_positions.MODULE)
     name = f"{migrated_template}_{secrets.token_hex(3)}"
     url = engine.new_database(ledger_server_url, name, migrated_template)
     yield load_settings(database_url=url, redis_url=NO_QUEUE)

@@ -1,4 +1,4 @@
-"""Importing: fills, game states and edges from files of venues and other systems."""
+"""Importing: fills, quotes, game states and edges from files of venues and other systems."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.domain.vocabulary import Environment
 from position_ledger.errors import NotYetVisible
-from position_ledger.importing import import_edges, import_fills, import_game_states, load_mapping
+from position_ledger.importing import (
+    import_edges,
+    import_fills,
+    import_game_states,
+    import_quotes,
+    load_mapping,
+    load_quote_mapping,
+)
 from position_ledger.importing.signals import load_edge_mapping, load_game_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from position_ledger.importing import ImportResult
+    from position_ledger.importing import ImportResult, QuotesResult
     from position_ledger.ledger import Ledger
 
 VISIBLE_WITHIN_S = 600.0
@@ -123,8 +130,28 @@ def edges(*, file: Path, mapping: str, environment: str, rejects: Path | None, s
     return _run(partial(import_edges, mapping=checked), file, environment, rejects, strict=strict, as_json=as_json)
 
 
+@group.command(
+    help="""Record the quotes, statuses and outcomes of markets: each row of a CSV file (plain or gzip) is one of them.
+
+    A market that is not registered is registered with the terms of the mapping. Positions of markets that the file
+    settles or voids are paid. Rows that tell nothing new make no event. Importing a file again appends nothing.
+
+    \b
+    Examples:
+      position-ledger import quotes ticks.csv.gz --map betfair-ticks --environment backtest
+      position-ledger import quotes quotes.csv --map my-venue.toml --environment paper --rejects rejects.csv
+    """
+)
+@_from_file
+def quotes(*, file: Path, mapping: str, environment: str, rejects: Path | None, strict: bool, as_json: bool) -> int:
+    """Import, pay what was settled, wait until the rows are visible, and say what happened."""
+    checked = load_quote_mapping(mapping)
+    job = partial(import_quotes, mapping=checked)
+    return _run(job, file, environment, rejects, strict=strict, as_json=as_json)
+
+
 def _run(
-    job: Callable[..., ImportResult],
+    job: Callable[..., ImportResult | QuotesResult],
     file: Path,
     environment: str,
     rejects: Path | None,
@@ -138,6 +165,8 @@ def _run(
         bar.start(None, "reading")
         result = job(ledger, file, environment=environment, rejects_path=rejects, progress=_Told(bar))
         _wait(ledger, result.token)
+        for market in getattr(result, "paid", ()):
+            ledger.pay_markets(environment, market)
     if as_json:
         write_json(asdict(result))
     else:
@@ -168,7 +197,9 @@ def _wait(ledger: Ledger, token: int) -> None:
         note(f"everything is recorded, but not yet in the tables: {late}")
 
 
-def _lines(result: ImportResult, environment: str, rejects: Path | None, duplicates: str) -> Iterator[str]:
+def _lines(
+    result: ImportResult | QuotesResult, environment: str, rejects: Path | None, duplicates: str
+) -> Iterator[str]:
     yield (
         f"{result.rows:,} rows: {result.accepted:,} accepted ({environment}), {result.rejected:,} rejected, "
         f"{result.duplicates:,} {duplicates}; {result.events:,} events"

@@ -76,5 +76,8 @@ environments = click.option(
 since = click.option("--since", type=Day(), metavar="DAY", help="First day, included.")
 until = click.option("--until", type=Day(), metavar="DAY", help="Last day, included.")
 form = click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+known_at = click.option(
+    "--known-at", type=Moment(), metavar="T", help="As the ledger knew them then; ISO 8601 with an offset."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 REFERENCE = click.argument("reference", metavar="POSITION")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from position_ledger.cli.listings import columns_of
 from position_ledger.cli.opening import open_ledger
-from position_ledger.cli.options import REFERENCE, Moment, as_json, command, form
+from position_ledger.cli.options import REFERENCE, Moment, as_json, command, form, known_at
 from position_ledger.cli.output import Column, write_json, write_listing, write_pairs, write_rows
 from position_ledger.cli.running import note
 from position_ledger.cli.stale import warn_if_stale
@@ -15,10 +16,8 @@ from position_ledger.domain.vocabulary import Environment, Side, Status
 from position_ledger.reading import ROWS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
-    from position_ledger.ledger import Ledger
 
 LISTING = (
     Column("position_id", "position"),
@@ -84,7 +83,7 @@ EVENTS = (
 @click.option("--environment", type=click.Choice([one.value for one in Environment]), help="Only in this environment.")
 @click.option("--side", type=click.Choice([side.value for side in Side]), help="Only on this side.")
 @click.option("--as-of", type=Moment(), metavar="T", help="As they were then, late fills and corrections included.")
-@click.option("--known-at", type=Moment(), metavar="T", help="As the ledger knew them then; ISO 8601 with an offset.")
+@known_at
 @form
 @as_json
 def positions(*, form: str, as_json: bool, as_of: datetime | None, known_at: datetime | None, **filters: Any) -> None:
@@ -92,7 +91,7 @@ def positions(*, form: str, as_json: bool, as_of: datetime | None, known_at: dat
     with open_ledger() as ledger:
         warn_if_stale(ledger, "positions")
         rows = ledger.positions(as_of=as_of, known_at=known_at, **filters)
-        columns = _all_columns(ledger)
+        columns = columns_of(ledger, "positions")
     if len(rows) == ROWS_MAX:
         note(f"only the newest {ROWS_MAX} positions are listed; narrow them by account, market or strategy")
     write_rows(LISTING, columns, rows, "position", "json" if as_json else form)
@@ -161,7 +160,3 @@ def events(*, reference: str, as_json: bool) -> None:
         write_json(rows)
     else:
         write_listing(EVENTS, rows, "event")
-
-
-def _all_columns(ledger: Ledger) -> Sequence[str]:
-    return next(one.columns for one in ledger.projections if one.table == "positions")

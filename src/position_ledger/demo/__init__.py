@@ -267,7 +267,7 @@ def _report(
         f"readers meanwhile: {reads['reads']:,} reads, {reads['errors']} errors, longest stall {reads['longest_ms']:.0f} ms"
     )
     if proof.holds:
-        rows = ", ".join(f"{table.rows:,} rows of {table.table}" for table in proof.tables)
+        rows = ", ".join(f"{table.rows:,} rows of {table.table}" for table in proof.tables if table.rows)
         show.print(f"[bold green]proven[/bold green]: {rows} equal the log, column by column")
     for problem in proof.problems:
         show.print(f"[bold red]not proven[/bold red]: {problem}")

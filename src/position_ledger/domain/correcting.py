@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from position_ledger.domain.draft import Decision, Draft, effective_time
+from position_ledger.domain.draft import Decision, Draft
 from position_ledger.domain.journal import FillFact, Verdict, read_journal, read_journals
-from position_ledger.domain.legs import require_in_order, require_prices, require_restatable, require_same_currency
+from position_ledger.domain.legs import require_prices, require_restatable, require_same_currency
 from position_ledger.domain.numbers import ZERO, amount_of, minus, plus, pro_rata
 from position_ledger.domain.parts import StreamRef, TradeNow
+from position_ledger.domain.payouts import has_verdict, payout_time, voided
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.restatements import (
     FeeAdjusted,
-    PositionVoided,
     SettlementAmended,
     TradeBusted,
     TradeCorrected,
@@ -163,6 +163,8 @@ def amend_settlement(command: AmendSettlement, streams: Streams, now: datetime) 
     position, stream = located.position, located.stream
     require_same_currency(command, command.fee_currency, position.currency)
     require_prices(command, position.side, value=command.value)
+    if has_verdict(command, position):
+        return Decision(positions=(stream,))
     journal = read_journal(streams.journal(stream))
     before = journal.verdict
     if before is None:
@@ -193,36 +195,23 @@ def void_position(command: VoidPosition, streams: Streams, now: datetime) -> Dec
     """Pay back at cost what is held, or what was held when the market settled."""
     located = streams.position(command.position_id)
     position, stream = located.position, located.stream
+    if has_verdict(command, position):
+        return Decision(positions=(stream,))
     journal = read_journal(streams.journal(stream))
     before = journal.verdict
     if before is None:
         if not position.is_open:
             raise _refused(Reason.POSITION_NOT_OPEN, command, position)
-        at = effective_time(command, now, (position.last_effective_at,))
-        require_in_order(command, at, position.last_fill_at)
-        verdict = Verdict(position.version + 1, at, None)
+        verdict = Verdict(position.version + 1, payout_time(command, position, now), None)
     else:
         verdict = replace(before, value=None, fee=ZERO)
     verdict = replace(verdict, refund_fees=command.refund_fees, revision=command.settlement_revision)
     if verdict == before:
         return Decision(positions=(stream,))
-    restated, folding = restate(position, replace(journal, verdict=verdict))
-    if before is None:
-        so_far = {"restated_realized": ZERO, "restated_realized_sum": position.restated_realized}
-        restated = restated.model_copy(update=so_far)
-    quantity, price, amount, _ = folding.paid or (ZERO, ZERO, ZERO, ZERO)
-    event = PositionVoided(
-        quantity=quantity,
-        price=price,
-        amount=amount,
-        refund_fees=command.refund_fees,
-        replaces_settlement=before is not None,
-        settlement_revision=command.settlement_revision,
-        restated=restated,
-    )
+    event = voided(position, journal, verdict)
     draft = Draft(streams, verdict.at)
     draft.append(stream, position.version, event)
-    draft.note_restated(stream, position, restated)
+    draft.note_restated(stream, position, event.restated)
     return Decision(tuple(draft.appends), (stream,))
 
 

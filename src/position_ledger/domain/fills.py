@@ -29,6 +29,7 @@ from position_ledger.domain.markets.terms import currency_in, market_of, multipl
 from position_ledger.domain.markets.vocabulary import Netting
 from position_ledger.domain.numbers import ZERO, allocate, amount_of, minus, plus
 from position_ledger.domain.orders import opening_attributes, require_exit_prices
+from position_ledger.domain.payouts import pay_at_once
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import OnExcess, Side
@@ -88,6 +89,7 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     legs = _legs(command, target, charge, shares, streams, at)
     draft = Draft(streams, at)
     book_legs(draft, legs, described(command))
+    pay_at_once(draft, target.market, (leg.stream for leg in legs))
     return Decision(
         appends=tuple(draft.appends),
         positions=tuple(leg.stream for leg in legs),

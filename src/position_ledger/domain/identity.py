@@ -32,6 +32,7 @@ _NOT_CONTENT: Final = {
     "handle",
     "dust",
     "on_excess",
+    "min_change",
     "skip_clock_only",
 }
 """Who asks, on whose behalf, under which name, and what is tolerated or done about an excess, is no part of the fact."""

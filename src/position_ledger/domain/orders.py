@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from position_ledger.domain.book import BookKey
 from position_ledger.domain.commands import ClosePosition
 from position_ledger.domain.draft import Decision, Draft, effective_time, open_position
-from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked, PositionSettled
+from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked
 from position_ledger.domain.exits import arm, touched, trail
 from position_ledger.domain.fees import charge_of
-from position_ledger.domain.figures import Booking, exited, unrealized
+from position_ledger.domain.figures import unrealized
 from position_ledger.domain.identity import fill_key_of
 from position_ledger.domain.legs import (
     Leg,
@@ -32,8 +32,8 @@ from position_ledger.domain.markets.terms import (
     require_terms,
     terms_copied,
 )
+from position_ledger.domain.payouts import has_verdict, payout_time, settled
 from position_ledger.domain.rejections import CommandRejected, Reason
-from position_ledger.domain.restating import payout
 from position_ledger.domain.vocabulary import ExitKind, Side
 
 if TYPE_CHECKING:
@@ -141,25 +141,15 @@ def _trade(
 
 
 def settle(command: SettlePosition, streams: Streams, now: datetime) -> Decision:
-    """Pay out all of an open position."""
-    located = open_position(command, command.position_id, streams)
-    position, stream = located.position, located.stream
+    """Pay out all of an open position; a verdict of its market that it has already changes nothing."""
+    located = streams.position(command.position_id)
+    if has_verdict(command, located.position):
+        return Decision(positions=(located.stream,))
+    position, stream = open_position(command, command.position_id, streams).position, located.stream
     require_same_currency(command, command.fee_currency, position.currency)
     require_prices(command, position.side, value=command.value)
-    draft = _draft_in_order(command, position, streams, now)
-    price, amount = payout(position, command.value)
-    figures, gain = exited(position, Booking(position.quantity, price, amount, command.fee))
-    event = PositionSettled(
-        settlement_value=command.value,
-        quantity=position.quantity,
-        price=price,
-        amount=amount,
-        fee=command.fee,
-        realized_gross=gain,
-        settlement_revision=command.settlement_revision,
-        figures=figures,
-    )
-    draft.append(stream, position.version, event)
+    draft = Draft(streams, payout_time(command, position, now))
+    draft.append(stream, position.version, settled(position, command.value, command.fee, command.settlement_revision))
     draft.note_ended(stream, position)
     return Decision(tuple(draft.appends), (stream,))
 
@@ -226,12 +216,6 @@ def opening_attributes(command: Any, market: Market | None) -> dict[str, Any]:
     stated = {name: getattr(command, name) for name in names}
     stated["platform"] = stated["platform"] or (market.platform if market else None)
     return stated | terms_copied(market)
-
-
-def _draft_in_order(command: Any, position: Position, streams: Streams, now: datetime) -> Draft:
-    at = effective_time(command, now, (position.last_effective_at,))
-    require_in_order(command, at, position.last_fill_at)
-    return Draft(streams, at)
 
 
 def _decided(draft: Draft, leg: Leg, fill_key: str | None) -> Decision:

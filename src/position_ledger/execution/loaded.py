@@ -47,9 +47,13 @@ NOT_BEGUN = Loaded()
 def read_snapshot(connection: psycopg.Connection[Any], stream: UUID) -> Loaded | None:
     """The state that somebody left for a stream, if this code can read it."""
     row = connection.execute(READ, (stream,), binary=True).fetchone()
-    if row is None:
-        return None
-    version, shape, state, stream_hash, opened_seq, last_seq = row
+    return None if row is None else from_snapshot(*row)
+
+
+def from_snapshot(
+    version: int, shape: str, state: bytes, stream_hash: bytes, opened_seq: int, last_seq: int
+) -> Loaded | None:
+    """A stream as a row of the snapshots has it, if this code can read it."""
     try:
         return Loaded(state_from_json(shape, bytes(state)), version, bytes(stream_hash), opened_seq, last_seq)
     except msgspec.DecodeError:

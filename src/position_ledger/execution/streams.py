@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ from position_ledger.domain.families import POSITION, family_of_state
 from position_ledger.domain.family import Family
 from position_ledger.domain.fields import Handle
 from position_ledger.domain.position import Position
-from position_ledger.execution.loaded import NOT_BEGUN, Loaded, leave_snapshot, read_snapshot
+from position_ledger.execution.loaded import NOT_BEGUN, Loaded, from_snapshot, leave_snapshot
 from position_ledger.execution.references import KnownReferences
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, new_event_id
@@ -37,13 +37,23 @@ SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.
   FROM events AS e WHERE e.originator_id = %s AND e.originator_version > %s
  ORDER BY e.originator_version LIMIT %s
 """
+# Of a stream that is read from its beginning the snapshot comes first, if there is one, and the events after it: its row
+# has a shape. LIMIT keeps the planner from reading all snapshots at once.
 MANY_STREAMS_EVENTS = """
-SELECT w.stream, e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
+SELECT w.stream, p.version, p.topic, p.state, p.effective_at, p.stream_hash, p.seq, p.shape, p.opened_seq
   FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
- CROSS JOIN LATERAL (SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id
-                       FROM events AS e WHERE e.originator_id = w.stream AND e.originator_version > w.version
-                      ORDER BY e.originator_version LIMIT %s) AS e
- ORDER BY w.stream, e.originator_version
+  LEFT JOIN LATERAL (SELECT n.originator_version, n.shape, n.state, n.stream_hash, n.opened_seq, n.last_seq
+                       FROM stream_snapshots AS n WHERE n.originator_id = w.stream AND w.version = 0 LIMIT 1) AS s ON true
+ CROSS JOIN LATERAL (
+    SELECT s.originator_version, NULL, s.state, NULL, s.stream_hash, s.last_seq, s.shape, s.opened_seq
+     WHERE s.shape IS NOT NULL
+     UNION ALL
+    (SELECT e.originator_version, e.topic, e.state, e.effective_at, e.stream_hash, e.notification_id, NULL, NULL
+       FROM events AS e
+      WHERE e.originator_id = w.stream AND e.originator_version > coalesce(s.originator_version, w.version)
+      ORDER BY e.originator_version LIMIT %s)
+ ) AS p (version, topic, state, effective_at, stream_hash, seq, shape, opened_seq)
+ ORDER BY w.stream, p.version
 """
 JOURNAL = """
 SELECT e.originator_version, e.topic, e.state, e.effective_at
@@ -291,24 +301,25 @@ class WorkingStreams:
         """After the append: what was loaded is now up to it, here and in memory for the next command."""
         opened: dict[UUID, int] = {}
         ends: dict[UUID, tuple[NewEvent, Receipt]] = {}
+        due: list[UUID] = []
         for event, receipt in appended:
             if event.version == 1:
                 opened[event.stream] = receipt.seq
             ends[event.stream] = (event, receipt)
+            if event.version % PAGE_EVENTS == 0:
+                due.append(event.stream)
         for stream, (event, receipt) in ends.items():
             working = self._streams[stream]
             opened_seq = working.loaded.opened_seq or opened[stream]
             working.loaded = Loaded(working.state, event.version, event.stream_hash, opened_seq, receipt.seq)
             self._cache.put(stream, working.loaded, opened_seq if family_of_state(working.state).prefix else None)
-        self._leave_due(ends)
+        self._leave(due)
 
-    def _leave_due(self, ends: Mapping[UUID, tuple[NewEvent, Receipt]]) -> None:
-        """Leave a snapshot of a stream that grows by single appends, each time it has grown by a page."""
-        due = [stream for stream, (event, _) in ends.items() if event.version % PAGE_EVENTS == 0]
-        if due:
+    def _leave(self, due: Iterable[UUID]) -> None:
+        """Leave a snapshot of streams that have grown by a page."""
+        for stream in due:
             with self._connect() as connection:
-                for stream in due:
-                    leave_snapshot(connection, stream, self._streams[stream].loaded)
+                leave_snapshot(connection, stream, self._streams[stream].loaded)
 
     def _working(self, stream: UUID) -> _Working:
         working = self._streams.get(stream)
@@ -322,18 +333,13 @@ class WorkingStreams:
         if kept is not None and not self._refresh:
             self.from_cache = True
             return kept
-        loaded = self._read_on(stream, kept or NOT_BEGUN)
-        self._cache.put(stream, loaded)
-        return loaded
+        self._read_many([stream])
+        return self._streams[stream].loaded
 
-    def _read_on(self, stream: UUID, loaded: Loaded) -> Loaded:
-        """Fold what the log has beyond the version that is loaded."""
-        began_at = loaded.version
+    def _read_on(self, stream: UUID, loaded: Loaded, began_at: int) -> Loaded:
+        """Fold what the log has beyond the version that is loaded, page by page."""
         with self._connect() as connection:
             while rows := self._page(connection, stream, loaded.version):
-                if began_at == 0 and len(rows) == PAGE_EVENTS and (snapshot := read_snapshot(connection, stream)):
-                    loaded, began_at = snapshot, snapshot.version
-                    continue
                 loaded = self._folded(stream, loaded, rows)
                 if len(rows) < PAGE_EVENTS:
                     break
@@ -357,11 +363,20 @@ class WorkingStreams:
             ).fetchall()
         found = {stream: [row[1:] for row in group] for stream, group in groupby(rows, key=itemgetter(0))}
         for stream, loaded in kept.items():
-            page = found.get(stream, ())
-            is_long = len(page) == PAGE_EVENTS
-            read = self._read_on(stream, loaded) if is_long else self._folded(stream, loaded, page)
+            read = self._read_first(stream, loaded, found.get(stream, []))
             self._streams[stream] = _Working(read, read.state)
             self._cache.put(stream, read)
+
+    def _read_first(self, stream: UUID, loaded: Loaded, rows: Sequence[tuple[Any, ...]]) -> Loaded:
+        """Fold the snapshot and the first page, and read on if there may be more."""
+        if rows and rows[0][6] is not None:
+            version, _, state, _, stream_hash, seq, shape, opened_seq = rows[0]
+            snapshot = from_snapshot(version, shape, state, stream_hash, opened_seq, seq)
+            if snapshot is None:  # other code has left it
+                return self._read_on(stream, loaded, loaded.version)
+            loaded, rows = snapshot, rows[1:]
+        read = self._folded(stream, loaded, [row[:6] for row in rows])
+        return self._read_on(stream, read, loaded.version) if len(rows) == PAGE_EVENTS else read
 
     def _folded(self, stream: UUID, loaded: Loaded, rows: Sequence[tuple[Any, ...]]) -> Loaded:
         """Fold rows of the log that follow what is loaded."""

@@ -48,6 +48,10 @@ class RowReason(Enum):
         "the file does not have all entries before this row that the ledger has at {value}; only {held} is surely held",
     )
 
+    KIND_UNKNOWN = ("kind_unknown", "the row is of kind {value}; [kinds] of the mapping knows {held}")
+    STATUS_UNKNOWN = ("status_unknown", "status is {value}, which [values.status] of the mapping does not explain")
+    ODDS_BELOW_1 = ("odds_below_1", "{field} is {value}; decimal odds are at least 1, and prices have another space")
+
     def __init__(self, code: str, sentence: str) -> None:
         """Name the parts of the row."""
         self.code = code

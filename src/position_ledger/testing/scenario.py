@@ -22,9 +22,14 @@ from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command, Handle
 from position_ledger.domain.decisions import Append, Located, decide, fold_append, unknown_position
 from position_ledger.domain.draft import Draft
+from position_ledger.domain.edges.events import EdgeDetected
+from position_ledger.domain.edges.state import edge_stream
 from position_ledger.domain.event import Event
 from position_ledger.domain.events import BOOK_EVENTS, PositionMarked, PositionOpened
+from position_ledger.domain.families import EDGE, GAME_STATE, family_of
 from position_ledger.domain.family import Family
+from position_ledger.domain.games.events import GameStateRecorded
+from position_ledger.domain.games.state import game_stream
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.restatements import RESTATEMENT_EVENTS
@@ -87,7 +92,8 @@ def given(*history: Step | Iterable[Step]) -> Given:
     """Begin with what has happened: events, or commands that were executed.
 
     A bare ``PositionOpened`` begins a position, other bare position events go to the one that was begun last; what
-    the books need to know is added. Numbers are given in the order of this history, so the first position is POS-1.
+    the books need to know is added. So it is with edges; states of games name their game. Numbers are given in the
+    order of this history, so the first position is POS-1.
     """
     world = _World()
     for step in _flat(history):
@@ -249,11 +255,15 @@ class _World:
     states: dict[UUID, State] = field(default_factory=dict)
     handles: dict[str, UUID] = field(default_factory=dict)
     latest: UUID | None = None
+    edge: UUID | None = None
+    """The edge that was detected last."""
     streams: count[int] = field(default_factory=lambda: count(1))
 
     def copy(self) -> _World:
         """A world of its own with the same history; states are immutable."""
-        return _World([*self.appends], {**self.states}, {**self.handles}, self.latest, count(len(self.appends) + 1_000))
+        return _World(
+            [*self.appends], {**self.states}, {**self.handles}, self.latest, self.edge, count(len(self.appends) + 1_000)
+        )
 
     def do(self, step: Step) -> None:
         """Let one thing happen. Raises `CommandRejected` for a command that is refused."""
@@ -272,6 +282,9 @@ class _World:
     def _happened(self, event: Event, now: datetime) -> None:
         if any(isinstance(event, kinds) for kinds in DERIVED):
             return
+        if family_of(event) in {EDGE, GAME_STATE}:
+            self._told(event, now)
+            return
         stream = self.new_stream() if isinstance(event, PositionOpened) else self.latest
         if stream is None:
             raise AssertionError(f"given {type(event).__name__}, but no position was opened before it")
@@ -289,11 +302,27 @@ class _World:
         for append in with_accounts(tuple(draft.appends), self):
             self._append(append, now)
 
+    def _told(self, event: Event, now: datetime) -> None:
+        """Let something happen to a game, or to the edge that was detected last."""
+        if isinstance(event, GameStateRecorded):
+            stream = game_stream(event.environment, event.game_id)
+        elif isinstance(event, EdgeDetected):
+            self.edge = edge_stream(event.environment, event.name) if event.name else self.new_stream()
+            stream = self.edge
+        elif self.edge is not None:
+            stream = self.edge
+        else:
+            raise AssertionError(f"given {type(event).__name__}, but no edge was detected before it")
+        state = self.states.get(stream)
+        self._append(Append(stream, state.version + 1 if state else 1, event, now), now)
+
     def _append(self, append: Append, now: datetime) -> None:
         self.states[append.stream] = fold_append(self.states.get(append.stream), append)
         self.appends.append((now, append))
         if isinstance(append.event, PositionOpened):
             self.latest = append.stream
+        if isinstance(append.event, EdgeDetected):
+            self.edge = append.stream
 
     # What decisions ask for
 

@@ -87,7 +87,7 @@ def test_several_losses_in_a_row_still_append_once(
     ("loss", "is_committed"), [(Loss.ANSWER, True), (Loss.REQUEST, False)], ids=["answers", "requests"]
 )
 def test_a_database_that_stays_away_is_told_and_a_repeat_settles_it(
-    lossy_ledger: Ledger, proxy: LossyProxy, owner: psycopg.Connection[Any], loss: Loss, is_committed: bool
+    lossy_ledger: Ledger, proxy: LossyProxy, owner: psycopg.Connection[Any], loss: Loss, *, is_committed: bool
 ) -> None:
     # given that the answer to every try is lost
     proxy.lose(*[loss] * LOST_ANSWER_TRIES_MAX)

@@ -368,6 +368,20 @@ def test_a_market_that_has_been_paid_is_not_quoted() -> None:
     assert refused(world, QuoteMarket(**HERE, last_price=1)).reason is Reason.MARKET_STATUS_WRONG
 
 
+def test_what_is_known_already_is_harmless_even_then() -> None:
+    """A feed that is read again from its beginning must end where it ended."""
+    world = world_with(status="initialized")
+    feed = [
+        SetMarketStatus(**HERE, status="open", effective_at=NOON + timedelta(minutes=1)),
+        QuoteMarket(**HERE, last_price="0.6", effective_at=NOON + timedelta(minutes=2)),
+        QuoteMarket(**HERE, last_price="0.9", effective_at=NOON + timedelta(minutes=3)),
+        QuoteMarket(**HERE, last_price="0.9", effective_at=NOON + timedelta(minutes=4)),
+        SettleMarket(**HERE, value=1, effective_at=NOON + timedelta(minutes=5)),
+    ]
+    assert sum(len(world.do(command).appends) for command in feed) == 4
+    assert sum(len(world.do(command).appends) for command in feed) == 0
+
+
 # What trades in it
 
 

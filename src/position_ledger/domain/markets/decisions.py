@@ -78,14 +78,15 @@ def change(command: ChangeMarket, streams: Streams, now: datetime) -> Decision:
 def quote(command: QuoteMarket, streams: Streams, now: datetime) -> Decision:
     """Record what has changed; an older quote, or one that changes nothing that matters, makes no event."""
     market = _market(command, streams)
-    if market.status.is_final:
-        raise _wrong_status(command, market)
     quoted = {name: getattr(command, name) for name in QUOTES}
     _require_quotes(command, market, quoted)
     at = effective_time(command, now, (market.last_effective_at,))
     given = _new(market, quoted)
-    if not given or (market.quoted_at and at < market.quoted_at) or not _matters(market, given, command.min_change):
+    is_old = market.quoted_at is not None and at < market.quoted_at
+    if is_old or not given or not _matters(market, given, command.min_change):
         return _nothing(command)
+    if market.status.is_final:
+        raise _wrong_status(command, market)
     return _decided(command, market, MarketQuoted(**given), now)
 
 
@@ -98,9 +99,10 @@ def _matters(market: Market, given: dict[str, Any], min_change: Decimal | None) 
 
 
 def set_status(command: SetMarketStatus, streams: Streams, now: datetime) -> Decision:
-    """Open, halt or close."""
+    """Open, halt or close; an older word than the last about the status changes nothing."""
     market = _market(command, streams)
-    if market.status is command.status:
+    is_old = command.effective_at is not None and command.effective_at < market.status_at
+    if is_old or market.status is command.status:
         return _nothing(command)
     _require_next(command, market, command.status)
     return _decided(command, market, MarketStatusSet(status=command.status), now)

@@ -83,6 +83,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     last_price: Decimal | None = None
     quoted_at: datetime | None = None
     """Effective time of the last quote."""
+    status_at: datetime
+    """Latest effective time of what changed the status."""
     value: Decimal | None = None
     """The outcome as last said; None: unknown, or void."""
     fee: Decimal = ZERO
@@ -104,15 +106,19 @@ def evolve_market(market: Market | None, event: Event, effective_at: datetime) -
     """Fold the next event of a market's stream. Raises ``TypeError`` for an event that does not fit."""
     if isinstance(event, MarketRegistered) and market is None:
         fields = {name: getattr(event, name) for name in MarketRegistered.model_fields}
-        return Market(version=1, registered_status=event.status, last_effective_at=effective_at, **fields)
+        fields |= {"registered_status": event.status, "status_at": effective_at, "last_effective_at": effective_at}
+        return Market(version=1, **fields)
     handler = _HANDLERS.get(type(event))
     if handler is None or market is None:
         raise TypeError(f"{type(event).__name__} cannot be folded into {type(market).__name__}; the log is damaged")
+    changes = handler(market, event, effective_at)
+    if "status" in changes:
+        changes["status_at"] = max(market.status_at, effective_at)
     return msgspec.structs.replace(
         market,
         version=market.version + 1,
         last_effective_at=max(market.last_effective_at, effective_at),
-        **handler(market, event, effective_at),
+        **changes,
     )
 
 
