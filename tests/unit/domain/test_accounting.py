@@ -162,7 +162,9 @@ def check_without_the_busted(machine: Accounting) -> None:
             continue
         without = replace(holding, parts=there).figures()
         position = machine.world.at(holding.name)
-        assert {name: value if value is None else F(value) for name in without for value in [getattr(position, name)]} == without
+        assert {
+            name: value if value is None else F(value) for name in without for value in [getattr(position, name)]
+        } == without
 
 
 Accounting.TestCase.settings = examples(100, steps=25)
