@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier, Literal, Placeholder
 
@@ -25,7 +23,7 @@ from position_ledger.errors import ConfigurationError
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.known_at import KnownAt
 from position_ledger.projection.references import Resolver
-from position_ledger.reading import FILTERS, ROWS_MAX, TableReader, TableRow, trimmed
+from position_ledger.reading import FILTERS, ROWS_MAX, TableReader, TableRow, plain_columns
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
@@ -185,7 +183,7 @@ class AsOfReader:
             )
             row, key = fold(row, event), self._projection.key(event)
             effective_at = append.effective_at
-        return None if row is None else (key, effective_at, {name: _plain(getattr(row, name)) for name in _fields(row)})
+        return None if row is None else (key, effective_at, plain_columns(row))
 
 
 def require_zone(as_of: datetime) -> None:
@@ -198,18 +196,3 @@ def require_zone(as_of: datetime) -> None:
 def _overlaid(head: TableRow, effective_at: datetime, columns: TableRow) -> TableRow:
     kept = {name: head[name] for name in COUNTS_RECORDING if name in head}
     return {**head, **columns, **kept, "effective_at": effective_at}
-
-
-def _fields(row: Any) -> tuple[str, ...]:
-    return tuple(type(row).__struct_fields__)
-
-
-def _plain(value: Any) -> Any:
-    """A value of a row as the table would answer it."""
-    if isinstance(value, Decimal):
-        return trimmed(value)
-    if value is None or isinstance(value, bool | int | datetime):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    return msgspec.json.decode(msgspec.json.encode(value))

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from position_ledger.as_of import AsOfReader
+from position_ledger.as_of_rows import RowsAsOf
 from position_ledger.database import Connections, Lent, open_pool, translated
 from position_ledger.domain.commands import AmendMarket, Command, QuoteMarket, SettleMarket, VoidMarket
 from position_ledger.domain.decisions import unknown_position
@@ -75,6 +76,9 @@ class Ledger:
             self._tables,
             next(one for one in self.projections if one.table == POSITIONS),
             self.codec,
+        )
+        self._rows_as_of = RowsAsOf(
+            self._connection, settings.ledger_schema, self.projections, self._tables, self._as_of, self.codec
         )
         self._positions = next(one for one in self.projections if one.table == POSITIONS)
         self._executor = Executor(
@@ -422,8 +426,12 @@ class Ledger:
         with translated():
             return self._table(table).history(key)
 
-    def rows(self, table: str, *, known_at: KnownAt | None = None, **columns: Any) -> list[TableRow]:
-        """One row of each business key of any projected table, current or as known, that has these values, newest first.
+    def rows(
+        self, table: str, *, as_of: datetime | None = None, known_at: KnownAt | None = None, **columns: Any
+    ) -> list[TableRow]:
+        """One row of each business key of any projected table that has these values, newest first.
+
+        The current ones, as of an effective time, as known, or both: as `positions`.
 
         Raises:
             KnownAtRefused: as `positions`.
@@ -432,6 +440,8 @@ class Ledger:
         with translated():
             reader = self._table(table)
             self._settle(table, known_at)
+            if as_of is not None:
+                return self._rows_as_of.rows(table, as_of, known_at, columns)
             return reader.rows(columns, known_at=known_at)
 
     def _table(self, table: str) -> TableReader:

@@ -35,8 +35,6 @@ class Listing:
     """Option to column and help."""
     shown: tuple[Column, ...]
     example: str
-    has_as_of: bool = False
-    """Whether it can be asked as of an effective time."""
 
 
 ENVIRONMENT = Column("execution_environment", "env", 7)
@@ -101,7 +99,6 @@ TRADES = Listing(
         Column("venue_fill_id", "venue's id", 8, is_long=True),
     ),
     "trades --position POS-17 --as-of 2026-03-01T00:00:00Z",
-    has_as_of=True,
 )
 ACCOUNTS = Listing(
     "accounts",
@@ -177,13 +174,13 @@ GAMES = Listing(
 def _command(listing: Listing) -> click.Command:
     """The command that lists a table."""
 
-    def read(*, form: str, as_json: bool, known_at: datetime | None, **asked: Any) -> None:
+    def read(*, form: str, as_json: bool, as_of: datetime | None, known_at: datetime | None, **asked: Any) -> None:
         with open_ledger() as ledger:
             warn_if_stale(ledger, listing.table)
             if listing is TRADES:
-                rows = _trades(ledger, known_at=known_at, **asked)
+                rows = _trades(ledger, as_of=as_of, known_at=known_at, **asked)
             else:
-                rows = ledger.rows(listing.table, known_at=known_at, **_columns(listing, asked))
+                rows = ledger.rows(listing.table, as_of=as_of, known_at=known_at, **_columns(listing, asked))
             names = columns_of(ledger, listing.table)
         if len(rows) == ROWS_MAX:
             note(f"only the newest {ROWS_MAX} {listing.noun}s are listed; narrow them by the filters")
@@ -193,7 +190,7 @@ def _command(listing: Listing) -> click.Command:
     options = [
         *(_filter(name, help_text) for name, (_, help_text) in listing.filters.items()),
         click.option("--environment", type=click.Choice([one.value for one in Environment]), help="Only in this one."),
-        *([as_of] if listing.has_as_of else []),
+        as_of,
         known_at,
         form,
         as_json,
@@ -202,7 +199,8 @@ def _command(listing: Listing) -> click.Command:
         declared = option(declared)
     help_text = f"""{listing.about}
 
-    All current rows, or those that pass every filter; with --known-at as the ledger knew them then. The table shows as
+    All current rows, or those that pass every filter; with --as-of as of a time at
+    the venue, with --known-at as the ledger knew them then. The table shows as
     many columns as fit; --json and --format csv have all, exactly.
 
     \b

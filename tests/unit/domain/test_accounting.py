@@ -89,7 +89,7 @@ class Accounting(Histories):
 
     @staticmethod
     def a_decimal(value: Fraction) -> Decimal:
-        from decimal import Decimal  # noqa: PLC0415
+        from decimal import Decimal
 
         return Decimal(value.numerator * 10**18 // value.denominator).scaleb(-18)
 
