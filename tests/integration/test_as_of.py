@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.sql import SQL
 
 from position_ledger import (
     AdjustFee,
@@ -28,8 +29,6 @@ from position_ledger import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from position_ledger import Command, Ledger
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -63,6 +62,7 @@ class Desk:
         self.ledger.wait_for(self.tokens[-1])
 
     def command(self, number: int) -> Command:
+        """Draw the next command."""
         dice, draw = self.random.random(), self.random
         minute, price, quantity = at(draw.randrange(10)), Decimal(draw.randrange(1, 100)) / 100, draw.randrange(1, 9)
         key = {"environment": "paper", "account": f"desk-{draw.randrange(2)}", "market": "M", "side": "YES"}
@@ -81,13 +81,16 @@ class Desk:
             return MarkPosition(**chosen, price=price, source="walk")
         if dice < 0.7:
             return SetExits(**chosen, stop_loss_price=price, trailing_stop={"trail_amount": "0.2"})
-        if dice < 0.73:
-            last = chosen | {"effective_at": at(11)}
-            return draw.choice([SettlePosition(**last, value=1, settlement_revision=1), VoidPosition(**last)])
-        if dice < 0.76:
-            return AmendSettlement(position_id=chosen["position_id"], value=price)
         if dice < 0.78:
-            return TransferPosition(**chosen, to_account="other", quantity=1)
+            last = chosen | {"effective_at": at(11)}
+            verdicts = [SettlePosition(**last, value=1, settlement_revision=1), VoidPosition(**last)]
+            amended = AmendSettlement(position_id=chosen["position_id"], value=price)
+            return draw.choice([*verdicts, amended, TransferPosition(**chosen, to_account="other", quantity=1)])
+        return self.correction(number, minute, price, quantity, dice)
+
+    def correction(self, number: int, minute: datetime, price: Decimal, quantity: int, dice: float) -> Command:
+        """Draw what is said about a trade."""
+        draw = self.random
         said = {"trade": draw.choice(self.trades), "reason": "venue", "actor": "desk"}
         if dice < 0.86:
             return BustTrade(**said, bust_id=str(number), quantity=draw.choice([None, 1]))
@@ -101,11 +104,6 @@ def plain(row: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if row is None else {name: value for name, value in row.items() if name not in HEADER | COUNTS}
 
 
-@pytest.fixture(scope="module")
-def seeds() -> Iterator[int]:
-    yield 7
-
-
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_current_row_is_the_fold_in_effective_order(ledger: Ledger, seed: int) -> None:
     """Law: column by column, of every position, for a time after everything."""
@@ -117,7 +115,7 @@ def test_the_current_row_is_the_fold_in_effective_order(ledger: Ledger, seed: in
         reader = ledger._as_of
         heads = reader._heads({"position_id": position}, at(60), None)
         assert len(heads) == 1
-        row = reader._readers["positions"].select(_sql("p.id = %(id)s"), {"id": heads[0][0]}, _sql("p.id"))[0]
+        row = reader._readers["positions"].select(SQL("p.id = %(id)s"), {"id": heads[0][0]}, SQL("p.id"))[0]
         folded = next(iter(reader._refolded([(row, heads[0][1])], at(60))), None)
         refolds += now["restatements"] > 0
         assert plain(folded) == plain(now)
@@ -126,21 +124,21 @@ def test_the_current_row_is_the_fold_in_effective_order(ledger: Ledger, seed: in
 
 
 def _sql(text: str) -> Any:
-    from psycopg.sql import SQL  # noqa: PLC0415
+    from psycopg.sql import SQL
 
     return SQL(text)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [4, 5])
-def test_the_short_way_answers_what_the_long_way_does(ledger: Ledger, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_way_answers_what_the_long_way_does(
+    ledger: Ledger, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = Desk(ledger, seed)
     desk.run(80)
     reader = ledger._as_of
     short = {minute: [plain(row) for row in ledger.positions(as_of=at(minute))] for minute in range(13)}
     before = reader._heads
-    monkeypatch.setattr(
-        reader, "_heads", lambda *given: [(head, upto, True) for head, upto, _ in before(*given)]
-    )
+    monkeypatch.setattr(reader, "_heads", lambda *given: [(head, upto, True) for head, upto, _ in before(*given)])
     for minute, rows in short.items():
         assert [plain(row) for row in ledger.positions(as_of=at(minute))] == rows
 

@@ -9,6 +9,7 @@ from position_ledger.domain.draft import Decision, Draft, Located, effective_tim
 from position_ledger.domain.events import StreamRef
 from position_ledger.domain.figures import Booking
 from position_ledger.domain.legs import Leg, Opening, book_legs, require_in_order, require_prices
+from position_ledger.domain.markets.terms import currency_in, market_of, multiplier_of, require_terms, terms_copied
 from position_ledger.domain.numbers import ONE, ZERO, allocate, amount_of, minus
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.transfers import arithmetic
@@ -24,6 +25,7 @@ from position_ledger.domain.vocabulary import Origin, Side
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from decimal import Decimal
 
     from position_ledger.domain.command import Command
     from position_ledger.domain.draft import Streams
@@ -95,9 +97,12 @@ def split_shares(command: SplitShares, streams: Streams, now: datetime) -> Decis
 
 def record_opening(command: RecordOpeningPosition, streams: Streams, now: datetime) -> Decision:
     """State what was held before the ledger."""
+    market = market_of(command.environment, command.market, streams)
+    require_terms(command, market, command.side, command.currency)
     require_prices(command, command.side, entry_price=command.entry_price)
     draft = Draft(streams, effective_time(command, now, ()))
-    cost = amount_of(command.quantity, command.entry_price)
+    multiplier = multiplier_of(market)
+    cost = amount_of(command.quantity, command.entry_price, multiplier)
     stream = streams.new_stream()
     names = (
         "environment",
@@ -116,7 +121,10 @@ def record_opening(command: RecordOpeningPosition, streams: Streams, now: dateti
         origin=Origin.OPENING,
         entry_time=command.entry_time or draft.effective_at,
         brought=arithmetic.brought_with(command.side, cost, command.open_fees),
-        figures=arithmetic.taken(command.side, command.quantity, cost, command.open_fees, command.entry_price),
+        figures=arithmetic.taken(
+            command.side, command.quantity, cost, command.open_fees, command.entry_price, multiplier
+        ),
+        **terms_copied(market),
     )
     draft.append(stream, 0, received)
     draft.note_opened(stream, received)
@@ -142,7 +150,7 @@ def merge_pair(command: MergePair, streams: Streams, now: datetime) -> Decision:
     draft = Draft(streams, at)
     legs = [
         Leg(located.stream, located.position.side, False, booking, located.position, exit_reason="merge")  # noqa: FBT003
-        for located, booking in zip((yes, no), _pair_bookings(command, yes.position), strict=True)
+        for located, booking in zip((yes, no), _pair_bookings(command, yes.position.multiplier), strict=True)
     ]
     book_legs(draft, legs, {"source": command.source})
     return Decision(tuple(draft.appends), (yes.stream, no.stream))
@@ -156,7 +164,9 @@ def split_pair(command: SplitPair, streams: Streams, now: datetime) -> Decision:
     known = [located.position for located in held.values() if located]
     at = effective_time(command, now, [position.last_effective_at for position in known])
     require_in_order(command, at, max((position.last_fill_at for position in known), default=None))
-    currency = command.currency or next((position.currency for position in known), "USD")
+    market = market_of(command.environment, command.market, streams)
+    currency = currency_in(market, command.currency or next((position.currency for position in known), None))
+    require_terms(command, market, Side.YES, currency)
     for position in known:
         if position.currency != currency:
             raise CommandRejected(
@@ -164,10 +174,12 @@ def split_pair(command: SplitPair, streams: Streams, now: datetime) -> Decision:
             )
     draft = Draft(streams, at)
     legs = []
-    for (side, located), booking in zip(held.items(), _pair_bookings(command, None), strict=True):
+    for (side, located), booking in zip(held.items(), _pair_bookings(command, multiplier_of(market)), strict=True):
         opening = None
         if located is None:
-            attributes = {"platform": command.platform, "model": command.model, "currency": currency}
+            attributes = {"platform": command.platform, "model": command.model, "currency": currency} | terms_copied(
+                market
+            )
             last = streams.book(key).last_exit(side)
             opening = Opening(key, attributes, None, last.stream if last else None)
         stream = located.stream if located else streams.new_stream()
@@ -177,9 +189,8 @@ def split_pair(command: SplitPair, streams: Streams, now: datetime) -> Decision:
     return Decision(tuple(draft.appends), tuple(leg.stream for leg in legs), opened=opened)
 
 
-def _pair_bookings(command: MergePair | SplitPair, position: Position | None) -> tuple[Booking, Booking]:
+def _pair_bookings(command: MergePair | SplitPair, multiplier: Decimal) -> tuple[Booking, Booking]:
     """Both halves of a pair: their amounts sum to exactly what the pairs are worth."""
-    multiplier = position.multiplier if position else ONE
     quantity, price = command.quantity, command.yes_price
     fees = allocate(command.fee, [quantity, quantity])
     amount = amount_of(quantity, price, multiplier)
