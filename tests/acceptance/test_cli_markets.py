@@ -41,7 +41,7 @@ def positions(database: str) -> int:
     """A market with six open positions, three of each side."""
     with Ledger.open(database_url=database, redis_url="redis://unused") as ledger:
         registered(ledger)
-        opened(ledger, 6)
+        ledger.wait_for(opened(ledger, 6), timeout_s=60)
     return 6
 
 

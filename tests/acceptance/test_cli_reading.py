@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from position_ledger import ClosePosition, Ledger, MarkPosition, OpenPosition, ReducePosition
+from position_ledger import ClosePosition, IncreasePosition, Ledger, MarkPosition, OpenPosition, ReducePosition
 from position_ledger.cli.app import COMMANDS
 from tests.support.command_line import CommandLine, on
 
@@ -122,6 +122,40 @@ def test_known_at_is_what_the_ledger_knew(run: CommandLine) -> None:
 
     assert [(row["position_id"], row["current_price"]) for row in before] == [(first_of(run), "0.42")]
     assert run("positions", "--known-at", "2000-01-01T00:00:00+05:30", "--json").document == []
+
+
+def test_as_of_is_what_had_happened(ledger_template: Template) -> None:
+    """Given a late entry, when asked as of a time before and after it, then it counts at its own time; with known_at, not
+    before it was known."""
+    with ledger_template.clone() as url:
+        with Ledger.open(database_url=url, redis_url="unix:///nowhere/valkey.sock", consistency="strong") as ledger:
+            early = _open("main", "KXNBA-CLE", "YES", 10, "0.40").model_copy(
+                update={"effective_at": datetime(2026, 3, 1, tzinfo=UTC)}
+            )
+            position = ledger.execute(early).position_id
+            sale = {"price": Decimal("0.60"), "effective_at": datetime(2026, 3, 3, tzinfo=UTC)}
+            ledger.execute(ReducePosition(position_id=position, quantity=5, **sale))
+            known = ledger.history(position)[-1]["row_effective_date"]
+            ledger.execute(
+                IncreasePosition(
+                    position_id=position, quantity=10, price=Decimal("0.50"), effective_at="2026-03-02T00:00:00Z"
+                )
+            )
+        run = on(url)
+
+        def told(command: str, *arguments: str) -> list[tuple[str, str]]:
+            document = run(command, *arguments, "--json").document
+            rows = document if isinstance(document, list) else [document]
+            return [(row["quantity"], row["realized_pnl"]) for row in rows]
+
+        noon = "2026-03-02T12:00:00Z"
+        assert told("positions", "--as-of", "2026-02-01T00:00:00Z") == []
+        assert told("positions", "--as-of", "2026-03-01T12:00:00Z") == [("10", "0")]
+        assert told("positions", "--as-of", noon) == told("show", str(position), "--as-of", noon) == [("20", "0")]
+        assert told("positions", "--as-of", noon, "--known-at", known.isoformat()) == [("10", "0")]
+        assert told("show", str(position)) == [("15", "0.75")]
+        assert len(run("trades", "--as-of", noon, "--json").document) == 2
+        assert run("positions", "--as-of", noon, "--format", "csv").code == 0
 
 
 def test_csv_has_what_json_has(run: CommandLine) -> None:

@@ -208,6 +208,9 @@ class Executor:
     ) -> _Plan:
         """Decide every command on what those before it leave. Raises the first refusal, unless each is refused alone."""
         streams.preload({stream for command in commands for stream in streams_of(command)})
+        if len(commands) > 1:
+            refs = (getattr(command, "position_id", None) for command in commands)
+            streams.preload_positions({ref for ref in refs if isinstance(ref, str | int)})
         plan = _Plan(streams, known, self._numbers_of(known), self._clock(), admit)
         for place, command in enumerate(commands):
             try:

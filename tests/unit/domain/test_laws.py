@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import assume, example, given
@@ -33,6 +33,9 @@ from position_ledger.domain.vocabulary import Environment, Side
 from tests.unit.domain.oracle import NaiveLedger, Part, Refused, r18
 from tests.unit.domain.world import LONG, World, examples
 
+if TYPE_CHECKING:
+    from position_ledger.domain.decisions import Decision
+
 F = Fraction
 MARKETS = {"binary": ("YES", "NO"), "spot": ("LONG", "SHORT")}
 FIGURES = [
@@ -56,6 +59,7 @@ FIGURES = [
     "unrealized_pnl",
     "unrealized_pnl_pct",
     "shortfall_quantity",
+    "shortfall_amount",
 ]
 
 
@@ -88,6 +92,8 @@ def price_in(data: st.DataObject, market: str) -> Decimal:
 class Histories(RuleBasedStateMachine):
     """Two markets, two strategies each, several open positions per key; the naive ledger is told the same."""
 
+    refusals = frozenset({Reason.QUANTITY_EXCEEDS_HELD})
+
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
@@ -107,14 +113,23 @@ class Histories(RuleBasedStateMachine):
         """Give a command to the ledger and the same to the naive one; both accept or both refuse."""
         states, log = dict(self.world.states), len(self.world.log)
         try:
-            self.world.do(command)
+            decision = self.world.do(command)
         except CommandRejected as rejection:
-            assert rejection.reason is Reason.QUANTITY_EXCEEDS_HELD  # noqa: PT017 - most commands are accepted
+            assert rejection.reason in self.refusals  # noqa: PT017 - most commands are accepted
             assert (self.world.states, len(self.world.log)) == (states, log)
             with pytest.raises(Refused):
                 told()
         else:
             told()
+            self.note(command, decision)
+
+    def note(self, command: Any, decision: Decision) -> None:
+        """Tell the naive ledger when things were: it has no clock."""
+        at = decision.appends[0].effective_at if decision.appends else None
+        if isinstance(command, MarkPosition):
+            self.naive.named(str(command.position_id)).mark_at = at
+        for part in (part for holding in self.naive.all() for part in holding.parts if part.at is None):
+            part.at = at
 
     @initialize(data=st.data(), market=markets, quantity=quantities)
     def begin(self, data: st.DataObject, market: str, quantity: Decimal) -> None:
