@@ -17,6 +17,7 @@ from position_ledger import (
     CommandRejected,
     ConfigurationError,
     CorrectTrade,
+    Handle,
     IncreasePosition,
     MarkPosition,
     OpenPosition,
@@ -218,3 +219,20 @@ def test_trades_are_versions(ledger: Ledger) -> None:
     assert last.positions == (opened.position_id,)
     position = ledger.position(str(opened.position_id))
     assert (position["status"], position["exit_reason"], position["restatements"]) == ("voided", "busted", 2)
+
+
+def test_a_batch_sees_its_own_late_fills(ledger: Ledger) -> None:
+    """G8 in one append: the journal of a position has what the batch decided before."""
+    key = {"environment": "paper", "account": "main", "market": "M", "side": "YES"}
+    batch = [
+        OpenPosition(**key, quantity=10, entry_price=".40", effective_at=at(1), handle="one"),
+        ReducePosition(position_id=Handle("one"), quantity=5, price=".60", effective_at=at(3)),
+        IncreasePosition(position_id=Handle("one"), quantity=6, price=".50", effective_at=at(2)),
+        RecordFill(**key, action="buy", quantity=4, price=".50", effective_at=at(2)),
+    ]
+    done = ledger.execute_many(batch)
+    ledger.wait_for(done[-1].token)
+
+    row = ledger.position(str(done[0].position_id))
+    assert (row["quantity"], row["realized_pnl"], row["average_entry_price"]) == (15, Decimal(".75"), Decimal(".45"))
+    assert (row["restatements"], len(ledger.trades(position=row["position_id"]))) == (2, 4)
