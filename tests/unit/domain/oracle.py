@@ -11,6 +11,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 F = Fraction
+ZERO = F(0)
 PLACES = 10**18
 
 
@@ -41,8 +42,8 @@ class Part:
     at: datetime | None = None
     legs: list[tuple[Holding, Part]] = field(default_factory=list)
     """All legs of the execution, in order; empty: it is the only one."""
-    busted: Fraction = F(0)
-    busted_amount: Fraction = F(0)
+    busted: Fraction = ZERO
+    busted_amount: Fraction = ZERO
 
     @property
     def left(self) -> Fraction:
