@@ -73,15 +73,15 @@ class Tally:
     """Sums over the parts of a holding, each in its turn."""
 
     sign: int
-    held: Fraction = F(0)
-    cost: Fraction = F(0)
-    gross: Fraction = F(0)
-    peak: Fraction = F(0)
-    open_fees: Fraction = F(0)
-    close_fees: Fraction = F(0)
-    released: Fraction = F(0)
-    short: Fraction = F(0)
-    short_amount: Fraction = F(0)
+    held: Fraction = ZERO
+    cost: Fraction = ZERO
+    gross: Fraction = ZERO
+    peak: Fraction = ZERO
+    open_fees: Fraction = ZERO
+    close_fees: Fraction = ZERO
+    released: Fraction = ZERO
+    short: Fraction = ZERO
+    short_amount: Fraction = ZERO
     entries: list[tuple[Fraction, Fraction, Fraction]] = field(default_factory=list)
     """(quantity, amount, price)"""
     exits: list[tuple[Fraction, Fraction, Fraction]] = field(default_factory=list)
@@ -161,7 +161,7 @@ class Holding:
             return "open"
         return "closed" if any(part.left for part in self.parts) else "voided"
 
-    def money(self, margin_rate: Fraction = F(0)) -> tuple[Fraction, Fraction]:
+    def money(self, margin_rate: Fraction = ZERO) -> tuple[Fraction, Fraction]:
         """(cash, locked) that it has brought to its account: from what was paid and received, and domain.md."""
         now = self.tally()
         paid, got = sum(amount for _, amount, _ in now.entries), sum(amount for _, amount, _ in now.exits)
@@ -216,7 +216,7 @@ class NaiveLedger:
     holdings: dict[tuple[str, int | None], list[Holding]] = field(default_factory=dict)
     count: int = 0
     openings: int = 0
-    cash: Fraction = F(0)
+    cash: Fraction = ZERO
     """Paid in less paid out, and all other money that no position earned or cost."""
 
     def all(self) -> list[Holding]:
@@ -254,7 +254,7 @@ class NaiveLedger:
                 self.openings += 1
                 of.order = self.openings
 
-    def money(self, margin_rate: Fraction = F(0)) -> tuple[Fraction, Fraction]:
+    def money(self, margin_rate: Fraction = ZERO) -> tuple[Fraction, Fraction]:
         """(cash, locked) of the one account that everything is in."""
         moved = [holding.money(margin_rate) for holding in self.all()]
         return self.cash + sum(cash for cash, _ in moved), sum((locked for _, locked in moved), F(0))
