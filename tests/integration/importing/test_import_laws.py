@@ -115,7 +115,8 @@ COVERED = st.lists(st.tuples(st.booleans(), st.integers(1, 9)), min_size=2, max_
 
 def covered(path: Sequence[tuple[bool, int]]) -> list[Spot]:
     """A history in which no sell exceeds what is held, a second between any two fills."""
-    held, history = 0, []
+    held = 0
+    history: list[Spot] = []
     for is_buy, quantity in path:
         if is_buy or held < quantity:
             held, action = held + quantity, "buy"
