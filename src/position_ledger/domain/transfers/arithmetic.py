@@ -74,16 +74,20 @@ def given(before: Position, quantity: Decimal) -> tuple[Figures, Decimal, Decima
 
 
 def split(before: Position, ratio: Decimal) -> Figures:
-    """Figures counted in contracts of which ``ratio`` were one before; amounts, cost and P&L stay."""
+    """Figures counted in contracts of which ``ratio`` were one before; amounts, cost and P&L stay.
+
+    Each quantity is rounded, except what was entered: that is what is held and what went, so that they sum exactly.
+    """
     names = (
         "quantity",
-        "entry_quantity",
         "exit_quantity",
         "peak_quantity",
         "shortfall_quantity",
         "transferred_quantity",
     )
     quantities = {name: amount_of(getattr(before, name), ratio) for name in names}
+    gone = minus(quantities["exit_quantity"], quantities["transferred_quantity"])
+    quantities["entry_quantity"] = plus(quantities["quantity"], gone)
     price = divided(before.current_price, ratio)
     profit = fraction = None
     if before.quantity:

@@ -9,7 +9,13 @@ from position_ledger.domain.draft import Decision, Draft, Located, effective_tim
 from position_ledger.domain.events import StreamRef
 from position_ledger.domain.figures import Booking
 from position_ledger.domain.legs import Leg, Opening, book_legs, require_in_order, require_prices
-from position_ledger.domain.markets.terms import currency_in, market_of, multiplier_of, require_terms, terms_copied
+from position_ledger.domain.markets.terms import (
+    currency_in,
+    market_of,
+    multiplier_of,
+    require_terms,
+    terms_copied,
+)
 from position_ledger.domain.numbers import ONE, ZERO, allocate, amount_of, minus
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.transfers import arithmetic
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.command import Command
     from position_ledger.domain.draft import Streams
+    from position_ledger.domain.markets.market import Market
     from position_ledger.domain.position import Position
 
 __all__ = ["TRANSFER_DECIDERS"]
@@ -98,7 +105,8 @@ def split_shares(command: SplitShares, streams: Streams, now: datetime) -> Decis
 def record_opening(command: RecordOpeningPosition, streams: Streams, now: datetime) -> Decision:
     """State what was held before the ledger."""
     market = market_of(command.environment, command.market, streams)
-    require_terms(command, market, command.side, command.currency)
+    currency = currency_in(market, command.currency if "currency" in command.model_fields_set else None)
+    require_terms(command, market, command.side, currency)
     require_prices(command, command.side, entry_price=command.entry_price)
     draft = Draft(streams, effective_time(command, now, ()))
     multiplier = multiplier_of(market)
@@ -112,19 +120,19 @@ def record_opening(command: RecordOpeningPosition, streams: Streams, now: dateti
         "strategy",
         "model",
         "edge",
-        "currency",
         "side",
         "metadata",
     )
     received = PositionReceived(
-        **{name: getattr(command, name) for name in names},
+        **{name: getattr(command, name) for name in names}
+        | {"currency": currency, "platform": command.platform or (market.platform if market else None)}
+        | terms_copied(market),
         origin=Origin.OPENING,
         entry_time=command.entry_time or draft.effective_at,
         brought=arithmetic.brought_with(command.side, cost, command.open_fees),
         figures=arithmetic.taken(
             command.side, command.quantity, cost, command.open_fees, command.entry_price, multiplier
         ),
-        **terms_copied(market),
     )
     draft.append(stream, 0, received)
     draft.note_opened(stream, received)
@@ -158,35 +166,39 @@ def merge_pair(command: MergePair, streams: Streams, now: datetime) -> Decision:
 
 def split_pair(command: SplitPair, streams: Streams, now: datetime) -> Decision:
     """Make pairs: both halves are bought, into what is open in the key or into new positions."""
+    market = market_of(command.environment, command.market, streams)
     require_prices(command, Side.YES, yes_price=command.yes_price)
     key = BookKey(command.environment, command.account, command.market, command.strategy)
     held = {side: _oldest(key, side, streams) for side in (Side.YES, Side.NO)}
     known = [located.position for located in held.values() if located]
     at = effective_time(command, now, [position.last_effective_at for position in known])
     require_in_order(command, at, max((position.last_fill_at for position in known), default=None))
-    market = market_of(command.environment, command.market, streams)
     currency = currency_in(market, command.currency or next((position.currency for position in known), None))
     require_terms(command, market, Side.YES, currency)
+    terms = {"currency": currency, "multiplier": multiplier_of(market)}
     for position in known:
-        if position.currency != currency:
-            raise CommandRejected(
-                Reason.KEY_MISMATCH, command, field="currency", value=currency, held=position.currency
-            )
+        for name, value in terms.items():
+            if getattr(position, name) != value:
+                held_ = getattr(position, name)
+                raise CommandRejected(Reason.KEY_MISMATCH, command, field=name, value=value, held=held_)
     draft = Draft(streams, at)
     legs = []
     for (side, located), booking in zip(held.items(), _pair_bookings(command, multiplier_of(market)), strict=True):
-        opening = None
-        if located is None:
-            attributes = {"platform": command.platform, "model": command.model, "currency": currency} | terms_copied(
-                market
-            )
-            last = streams.book(key).last_exit(side)
-            opening = Opening(key, attributes, None, last.stream if last else None)
+        opening = None if located else _opening(command, key, side, market, currency, streams)
         stream = located.stream if located else streams.new_stream()
         legs.append(Leg(stream, side, True, booking, located.position if located else None, opening))  # noqa: FBT003
     book_legs(draft, legs, {"source": command.source})
     opened = next((leg.stream for leg in legs if leg.position is None), None)
     return Decision(tuple(draft.appends), tuple(leg.stream for leg in legs), opened=opened)
+
+
+def _opening(
+    command: SplitPair, key: BookKey, side: Side, market: Market | None, currency: str, streams: Streams
+) -> Opening:
+    platform = command.platform or (market.platform if market else None)
+    attributes = {"platform": platform, "model": command.model, "currency": currency} | terms_copied(market)
+    last = streams.book(key).last_exit(side)
+    return Opening(key, attributes, None, last.stream if last else None)
 
 
 def _pair_bookings(command: MergePair | SplitPair, multiplier: Decimal) -> tuple[Booking, Booking]:
@@ -202,7 +214,7 @@ def _require_pair(command: MergePair, yes: Position, no: Position) -> None:
     for position, side, field in ((yes, Side.YES, "yes_position_id"), (no, Side.NO, "no_position_id")):
         if position.side is not side:
             raise CommandRejected(Reason.NOT_A_PAIR, command, field=field, value=position.side.value, held=side.value)
-    for name in ("environment", "account", "market", "currency"):
+    for name in ("environment", "account", "market", "currency", "multiplier"):
         left, right = getattr(yes, name), getattr(no, name)
         if left != right:
             raise CommandRejected(Reason.NOT_A_PAIR, command, field=name, value=right, held=left)
