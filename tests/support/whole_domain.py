@@ -165,7 +165,9 @@ class Trader:
 
     def open(self) -> Command:
         key = self.key()
-        price = min(max(self.price(key["market"]), Decimal("0.01")), Decimal("0.99") if key["market"] in BINARY else 200)
+        price = min(
+            max(self.price(key["market"]), Decimal("0.01")), Decimal("0.99") if key["market"] in BINARY else 200
+        )
         exits = {"stop_loss_price": "0.2", "trailing_stop": {"trail_amount": "0.1"}} if self.dice.random() < 0.3 else {}
         return OpenPosition(**key, quantity=self.quantity(), entry_price=price, **self.fees_of(key["market"]), **exits)
 

@@ -38,7 +38,9 @@ ABOUT: dict[str, Any] = {"reason": "venue", "actor": "desk"}
 def told(side: str, fills: list[Step], *, except_: int | None = None) -> World:
     """A first large entry, so that one position takes everything, and then these fills but one."""
     world = World()
-    for place, (is_entry, quantity, price, fee) in enumerate([(True, Decimal(10_000), Decimal("0.4"), Decimal(0)), *fills]):
+    for place, (is_entry, quantity, price, fee) in enumerate(
+        [(True, Decimal(10_000), Decimal("0.4"), Decimal(0)), *fills]
+    ):
         if place == except_:
             continue
         world.later(seconds=1)
@@ -88,7 +90,9 @@ def test_log_and_correction_is_the_log_with_what_is_right(
 
 
 @examples(60)
-@given(side=sides, fills=steps, first=prices, then=st.lists(st.one_of(st.none(), prices), min_size=1, max_size=4), fee=fees)
+@given(
+    side=sides, fills=steps, first=prices, then=st.lists(st.one_of(st.none(), prices), min_size=1, max_size=4), fee=fees
+)
 def test_amended_back_and_forth_is_settled_at_the_last(
     side: str, fills: list[Step], first: Decimal, then: list[Decimal | None], fee: Decimal
 ) -> None:
@@ -118,9 +122,7 @@ def test_amended_back_and_forth_is_settled_at_the_last(
 
 @examples(60)
 @given(side=sides, fills=steps, parts=st.lists(quantities, min_size=1, max_size=4), data=st.data())
-def test_busts_add_up_to_the_whole(
-    side: str, fills: list[Step], parts: list[Decimal], data: st.DataObject
-) -> None:
+def test_busts_add_up_to_the_whole(side: str, fills: list[Step], parts: list[Decimal], data: st.DataObject) -> None:
     """Different ids add up; beyond the rest is refused; in parts it ends as it does at once."""
     place = data.draw(st.integers(1, len(fills)))
     world, once = told(side, fills), told(side, fills)
