@@ -308,7 +308,7 @@ def test_law_8_a_history_and_its_mirror(steps: list[tuple[str, int]]) -> None:
             assert is_close(getattr(position, name), getattr(other, name)), name
     for stream in STREAMS.values():
         one, two = machine.world.states.get(stream), mirror.states.get(stream)
-        assert one is two is None or is_close(one.cash, two.cash) and is_close(one.locked, two.locked)
+        assert one is two is None or (is_close(one.cash, two.cash) and is_close(one.locked, two.locked))
 
 
 def is_close(one: Any, other: Any) -> bool:
