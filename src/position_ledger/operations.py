@@ -22,7 +22,7 @@ from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Migrator, Outcome
-from position_ledger.projection import generations, inline, verification
+from position_ledger.projection import generations, inline, laws, verification
 from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection, load_projections
@@ -93,6 +93,7 @@ class VerifyReport:
     tables: tuple[TableProof, ...]
     broken_laws: tuple[str, ...]
     broken_chain: str | None
+    notes: tuple[str, ...] = ()  # what breaks no law: positions with shortfall, overdrawn accounts
 
     @property
     def holds(self) -> bool:
@@ -261,11 +262,12 @@ def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode
 def verify(
     settings: Settings, reached: Reached, tables: Sequence[str] | None, *, progress: Progress | None = None
 ) -> VerifyReport:
-    """Prove that tables equal the log; without naming any: all of them, and that no event was changed."""
+    """Prove that tables equal the log and that the laws hold; without naming any: all of them, and the log itself."""
     showing = progress or NoProgress()
     chosen = [_projection(settings, table) for table in tables] if tables else list(_projections(settings))
     proofs: list[TableProof] = []
     problems: list[str] = []
+    known: dict[str, tuple[Projection[Any], Generation]] = {}
     chain = None
     with translated(), _owner(settings, reached) as connection:
         if not tables:
@@ -287,10 +289,11 @@ def verify(
                 if chain is None and isinstance(error, SchemaMismatch):
                     raise  # the log is as it was written, and this release cannot read it
                 problems.append(f"{projection.table} cannot be made from the log: {error}")
-            broken = verification.broken_law(connection, live.schema, projection)
-            problems += [broken] if broken else []
+            problems += filter(None, [verification.broken_law(connection, live.schema, projection)])
             showing.finish()
-    return VerifyReport(tuple(proofs), tuple(problems), chain)
+            known[projection.table] = (projection, live)
+        problems += laws.broken_laws(connection, known)
+        return VerifyReport(tuple(proofs), tuple(problems), chain, tuple(laws.notes(connection, known)))
 
 
 def check(settings: Settings, reached: Reached) -> list[str]:

@@ -65,6 +65,11 @@ DECIDED = ("PAID-1", "PAID-2")
 """Markets that get verdicts."""
 
 
+def is_binary(market: str) -> bool:
+    """Whether YES and NO are traded there; what follows an @ in its name only tells it from others of its terms."""
+    return market.partition("@")[0] in BINARY
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A position as a trader knows it."""
@@ -77,7 +82,7 @@ class Held:
 
     @property
     def is_binary(self) -> bool:
-        return self.market in BINARY
+        return is_binary(self.market)
 
 
 class View(Protocol):
@@ -91,11 +96,14 @@ class View(Protocol):
     def ended(self) -> Sequence[Held]: ...
     @property
     def trades(self) -> Sequence[str]: ...
+    @property
+    def suffix(self) -> str:
+        """Of the names of markets; a new one begins with books that are empty."""
 
 
-def registrations() -> list[Command]:
+def registrations(suffix: str = "") -> list[Command]:
     """What must be known before trading."""
-    return [RegisterMarket(environment=PAPER, market=name, **terms) for name, terms in MARKETS.items() if terms]
+    return [RegisterMarket(environment=PAPER, market=name + suffix, **terms) for name, terms in MARKETS.items() if terms]
 
 
 class Trader:
@@ -113,7 +121,7 @@ class Trader:
         return Decimal(self.dice.randrange(1, 200)) / self.dice.choice((1, 1, 1, 8, 100))
 
     def price(self, market: str) -> Decimal:
-        if market not in BINARY:
+        if not is_binary(market):
             return Decimal(self.dice.choice((0, self.dice.randrange(1, 20_000)))) / 100
         return Decimal(self.dice.choice((0, 10_000, *(self.dice.randrange(1, 10_000) for _ in range(6))))) / 10_000
 
@@ -131,14 +139,14 @@ class Trader:
 
     def key(self) -> dict[str, Any]:
         market = self.dice.choice(tuple(MARKETS))
-        sides = ("YES", "NO") if market in BINARY else ("LONG", "SHORT")
+        sides = ("YES", "NO") if is_binary(market) else ("LONG", "SHORT")
         return {
-            "environment": PAPER, "account": self.dice.choice(ACCOUNTS), "market": market,
+            "environment": PAPER, "account": self.dice.choice(ACCOUNTS), "market": market + self.view.suffix,
             "side": self.dice.choice(sides), "strategy": self.dice.choice((None, 1)),
         }  # fmt: skip
 
     def fees_of(self, market: str) -> dict[str, Any]:
-        if market == "COIN" and self.dice.random() < 0.5:
+        if market.startswith("COIN") and self.dice.random() < 0.5:
             return {"fee": "0.001", "fee_currency": "BTC"}
         if self.dice.random() < 0.1:
             return {"fee": self.fee(), "fee_currency": "EUR", "fee_rate": "1.0917"}
@@ -165,9 +173,8 @@ class Trader:
 
     def open(self) -> Command:
         key = self.key()
-        price = min(
-            max(self.price(key["market"]), Decimal("0.01")), Decimal("0.99") if key["market"] in BINARY else 200
-        )
+        most = Decimal("0.99") if is_binary(key["market"]) else Decimal(200)
+        price = min(max(self.price(key["market"]), Decimal("0.01")), most)
         exits = {"stop_loss_price": "0.2", "trailing_stop": {"trail_amount": "0.1"}} if self.dice.random() < 0.3 else {}
         return OpenPosition(**key, quantity=self.quantity(), entry_price=price, **self.fees_of(key["market"]), **exits)
 
@@ -235,7 +242,7 @@ class Trader:
         return VoidPosition(position_id=self.dice.choice(known).ref, refund_fees=refunds) if known else None
 
     def verdict(self) -> Command:
-        about = {"environment": PAPER, "market": self.dice.choice(DECIDED)}
+        about = {"environment": PAPER, "market": self.dice.choice(DECIDED) + self.view.suffix}
         dice = self.dice.random()
         if dice < 0.1:
             return VoidMarket(**about, refund_fees=dice < 0.05)
@@ -243,7 +250,7 @@ class Trader:
         return (SettleMarket if dice < 0.6 else AmendMarket)(**about, value=value)
 
     def quote(self) -> Command:
-        market = self.dice.choice(BINARY[1:])
+        market = self.dice.choice(BINARY[1:]) + self.view.suffix
         return QuoteMarket(environment=PAPER, market=market, yes_price=self.price(market), no_price=self.price(market))
 
     # Corrections
@@ -289,7 +296,7 @@ class Trader:
         )
 
     def pair(self) -> Command | None:
-        key = self.key() | {"market": self.dice.choice(BINARY)}
+        key = self.key() | {"market": self.dice.choice(BINARY) + self.view.suffix}
         del key["side"]
         yes = [one for one in self.view.open if one.side == "YES"]
         pairs = [

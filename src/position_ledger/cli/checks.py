@@ -51,6 +51,9 @@ def check(*, as_json: bool) -> int:
 @command(
     """Do the tables equal what the event log says, and do the laws hold? Recomputes every row from the log.
 
+    Then it adds up: quantities, gains and fees of positions from their trades, balances from postings. Notes tell of
+    positions that sold more than they held and of overdrawn accounts; they are no failure.
+
     Exit code 1, and the first difference, where they do not. Everyone may go on working meanwhile.
 
     \b
@@ -80,6 +83,7 @@ def _document(report: VerifyReport) -> dict[str, Any]:
         "problems": list(report.problems),
         "broken_laws": list(report.broken_laws),
         "broken_chain": report.broken_chain,
+        "notes": list(report.notes),
         "tables": [asdict(proof) for proof in report.tables],
     }
 
@@ -91,3 +95,4 @@ def _write(report: VerifyReport) -> None:
     ]
     write_table(COLUMNS, rows)
     write_lines(report.problems)
+    write_lines(f"note: {note}" for note in report.notes)

@@ -84,8 +84,8 @@ def table_equals_log(
 ) -> TableProof:
     """Fold the whole log again and compare every column of every row with the table."""
     with snapshot(connection):
-        generation = _pinned(connection, generation)
-        position, highest = _reach(connection, generation)
+        generation = pinned(connection, generation)
+        position, highest = reach(connection, generation)
         events = rows = 0
         resolver = Resolver(Codec(EVENTS), projection.folds)
         for chunk in chunks(position):
@@ -102,24 +102,24 @@ def table_equals_log(
         return TableProof(projection.table, position, events, rows, surplus)
 
 
-def _pinned(connection: psycopg.Connection[Any], generation: Generation) -> Generation:
+def pinned(connection: psycopg.Connection[Any], generation: Generation) -> Generation:
     """The generation that has this table now: the lock, taken before the snapshot, keeps a swap from changing that."""
     table = Identifier(generation.schema, generation.projection)
     connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(table))
     return next(one for one in kept(connection, generation.projection) if one.schema == generation.schema)
 
 
-def _reach(connection: psycopg.Connection[Any], generation: Generation) -> tuple[int, int]:
-    """Up to which number the table is complete, and up to which it can have rows at all."""
+def reach(connection: psycopg.Connection[Any], generation: Generation) -> tuple[int, int]:
+    """Say up to which number the table is complete, and up to which it can have rows at all."""
     if generation.mode == "inline":
         last = connection.execute("SELECT coalesce(max(e.notification_id), 0) FROM events AS e").fetchone()
         return (last[0], last[0]) if last else (0, 0)
-    reach = connection.execute(
+    row = connection.execute(
         "SELECT coalesce(min(c.position), 0), coalesce(max(c.position), 0) FROM projection_checkpoints AS c "
         "WHERE c.generation_id = %s",
         (generation.generation_id,),
     ).fetchone()
-    return reach or (0, 0)
+    return row or (0, 0)
 
 
 def _first_difference(

@@ -8,6 +8,7 @@ what is left after a bust is what the list without the busted execution makes.
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from position_ledger.domain.accounts.account import Account, AccountKey, account_stream
-from position_ledger.domain.commands import AdjustCash, BustTrade, Deposit, RecordCash, Withdraw
+from position_ledger.domain.commands import AdjustCash, BustTrade, Deposit, OpenPosition, RecordCash, Withdraw
 from position_ledger.domain.rejections import Reason
 from position_ledger.domain.vocabulary import Environment
 from tests.unit.domain.oracle import Holding, Part, Refused, r18
@@ -24,8 +25,6 @@ from tests.unit.domain.test_laws import Histories, check_fills_make_quantities, 
 from tests.unit.domain.world import LONG, examples
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from position_ledger.domain.decisions import Decision
     from position_ledger.domain.position import Position
 
@@ -56,28 +55,30 @@ class Accounting(Histories):
         for number, leg in zip(numbers[len(self.trades) :], legs, strict=True):
             self.trades[f"TRD-{number}"] = leg
 
-    # What is refused for money is an intention; the naive ledger says no for the same reason.
-
     def both(self, command: Any, told: Any) -> None:
+        """What is refused for money is an intention that takes some; the naive ledger says no for the same reason."""
+
         def paid() -> None:
             told()
             cash, locked = self.naive.money()
-            if self.is_controlled and type(command).__name__ == "OpenPosition" and cash < locked:
+            takes = isinstance(command, OpenPosition) and (command.entry_price or command.fee)
+            if self.is_controlled and takes and cash < locked:
                 raise Refused
 
-        before = self.naive.count, {key: [*held] for key, held in self.naive.holdings.items()}, self.naive.openings
+        naive = self.naive
+        before = naive.count, {key: [*held] for key, held in naive.holdings.items()}, naive.openings
         try:
             super().both(command, paid)
         finally:
-            if len(self.world.positions) != self.naive.count:
-                self.naive.count, self.naive.holdings, self.naive.openings = before
+            if len(self.world.positions) != naive.count:
+                naive.count, naive.holdings, naive.openings = before
 
     @precondition(lambda self: self.trades)
     @rule(data=st.data(), share=st.sampled_from([None, F(1), F(1, 2), F(1, 3), F(2)]), fee=st.one_of(st.none(), fees))
     def bust(self, data: st.DataObject, share: Fraction | None, fee: Decimal | None) -> None:
         trade = data.draw(st.sampled_from(sorted(self.trades)), "trade")
         holding, part = self.trades[trade]
-        quantity = None if share is None else round(self.a_decimal(r18(part.quantity * share)), 18)
+        quantity = None if share is None else decimal_of(part.quantity * share)
         if quantity is not None and quantity <= 0:
             return
         self.busts += 1
@@ -86,12 +87,6 @@ class Accounting(Histories):
         )
         told = None if quantity is None else F(quantity)
         self.both(command, lambda: self.naive.bust(holding, part, told, None if fee is None else F(fee)))
-
-    @staticmethod
-    def a_decimal(value: Fraction) -> Decimal:
-        from decimal import Decimal
-
-        return Decimal(value.numerator * 10**18 // value.denominator).scaleb(-18)
 
     @rule(amount=quantities, pays_in=st.booleans())
     def deposit_or_withdraw(self, amount: Decimal, pays_in: bool) -> None:  # noqa: FBT001
@@ -105,7 +100,7 @@ class Accounting(Histories):
         self.both((Deposit if pays_in else Withdraw)(**MAIN, amount=amount), told)
 
     @precondition(lambda self: self.naive.count)
-    @rule(amount=fees, is_reward=st.booleans())
+    @rule(amount=fees.filter(bool), is_reward=st.booleans())
     def other_money(self, amount: Decimal, is_reward: bool) -> None:  # noqa: FBT001
         command = (
             RecordCash(**MAIN, kind="reward", amount=amount)
@@ -138,6 +133,11 @@ class Accounting(Histories):
             check_fills_make_quantities(self.world)
 
 
+def decimal_of(value: Fraction) -> Decimal:
+    """Cut after 18 places."""
+    return Decimal(int(value * 10**18)).scaleb(-18)
+
+
 def check_restated(position: Position) -> None:
     """Laws 1, 2, 3 and 6, exactly, whatever was busted."""
     sign = position.side.sign
@@ -162,9 +162,8 @@ def check_without_the_busted(machine: Accounting) -> None:
             continue
         without = replace(holding, parts=there).figures()
         position = machine.world.at(holding.name)
-        assert {
-            name: value if value is None else F(value) for name in without for value in [getattr(position, name)]
-        } == without
+        figures = {name: getattr(position, name) for name in without}
+        assert {name: value if value is None else F(value) for name, value in figures.items()} == without
 
 
 Accounting.TestCase.settings = examples(100, steps=25)

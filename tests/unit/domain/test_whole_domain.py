@@ -48,6 +48,7 @@ NEVER = {Reason.FIGURE_TOO_LARGE, Reason.POSITION_UNKNOWN, Reason.TRADE_UNKNOWN,
 class Whole(RuleBasedStateMachine):
     """Two accounts, eight markets of all kinds; a command of a drawn kind from a drawn seed, so that failures shrink."""
 
+    suffix = ""
     accepted: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
