@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import append, known_at, lag, projecting, rebuilding, six_tables
+from bench import append, known_at, lag, projecting, rebuilding, settling, six_tables
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
 from bench.report import Report
@@ -22,6 +22,7 @@ MEASUREMENTS = {
     "lag": lag.measure,
     "known-at": known_at.measure,
     "rebuild": rebuilding.measure,
+    "settling": settling.measure,
 }
 
 

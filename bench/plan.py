@@ -20,6 +20,8 @@ class Plan:
     """Commands of the lag measurement, over all rounds."""
     rebuild_events: tuple[int, ...]
     """Sizes of the log at which a rebuild is measured, the smallest first."""
+    settled_positions: int
+    """Positions of the market that is settled with one command."""
     known_at_versions: int
     """Versions of the table in which single rows of the past are looked up."""
     known_at_lookups: int
@@ -34,6 +36,7 @@ FULL = Plan(
     stock_window_s=1.5,
     paced_commands=300,
     rebuild_events=(100_000, 300_000, 1_000_000),
+    settled_positions=10_000,
     known_at_versions=5_000_000,
     known_at_lookups=2_000,
 )
@@ -45,6 +48,7 @@ QUICK = Plan(
     stock_window_s=1.0,
     paced_commands=90,
     rebuild_events=(20_000, 60_000),
+    settled_positions=2_000,
     known_at_versions=100_000,
     known_at_lookups=500,
 )

@@ -42,6 +42,7 @@ CREATE TABLE game_states (
     CONSTRAINT game_states_clock CHECK (clock_seconds >= 0)
 );
 CREATE UNIQUE INDEX game_states_one_current_row ON game_states (game_state_id) WHERE row_current_ind;
+CREATE UNIQUE INDEX game_states_one_row_a_game ON game_states (execution_environment, game_id) WHERE row_current_ind;
 CREATE INDEX game_states_known_at ON game_states (game_state_id, row_effective_date);
 CREATE INDEX game_states_by_game ON game_states (game_id, execution_environment) WHERE row_current_ind;
 

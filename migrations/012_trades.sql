@@ -34,6 +34,8 @@ CREATE TABLE trades (
     amount                numeric(38,18) NOT NULL,
     fee                   numeric(38,18) NOT NULL,
     fee_currency          text           NOT NULL,
+    fee_charged           numeric(38,18),
+    fee_charged_currency  text,
     realized_gross        numeric(38,18) NOT NULL,
     busted_quantity       numeric(38,18) NOT NULL,
     busted_amount         numeric(38,18) NOT NULL,
@@ -60,6 +62,7 @@ CREATE TABLE trades (
     CONSTRAINT trades_position_effect CHECK (position_effect IN ('open', 'increase', 'reduce', 'close')),
     CONSTRAINT trades_leg CHECK (leg >= 1),
     CONSTRAINT trades_quantity CHECK (quantity > 0 AND price >= 0 AND amount >= 0),
+    CONSTRAINT trades_fee_charged CHECK ((fee_charged IS NULL) = (fee_charged_currency IS NULL)),
     CONSTRAINT trades_busted CHECK (busted_quantity BETWEEN 0 AND quantity AND busted_amount BETWEEN 0 AND amount),
     CONSTRAINT trades_status CHECK (status IN ('active', 'corrected', 'busted')
                                     AND (status = 'busted') = (busted_quantity = quantity)),
@@ -96,7 +99,9 @@ COMMENT ON COLUMN trades.quantity IS 'Contracts executed, those busted since inc
 COMMENT ON COLUMN trades.price IS 'Own-side price of one contract.';
 COMMENT ON COLUMN trades.amount IS 'Of all of quantity: round18(quantity * multiplier * price), or this leg''s part of it.';
 COMMENT ON COLUMN trades.fee IS 'What is charged for it now; below zero: a rebate.';
-COMMENT ON COLUMN trades.fee_currency IS 'Currency of the fee.';
+COMMENT ON COLUMN trades.fee_currency IS 'Currency of fee: that of the position.';
+COMMENT ON COLUMN trades.fee_charged IS 'What the venue charged, where it charged in another currency; null: as fee.';
+COMMENT ON COLUMN trades.fee_charged_currency IS 'The currency that the venue charged in, where it is another.';
 COMMENT ON COLUMN trades.realized_gross IS 'What it alone realized before fees, when this version was recorded.';
 COMMENT ON COLUMN trades.busted_quantity IS 'Contracts that the venue cancelled; they never counted.';
 COMMENT ON COLUMN trades.busted_amount IS 'Part of amount that is no longer owed.';
@@ -126,8 +131,8 @@ GRANT UPDATE (row_current_ind, row_expiration_date) ON trades TO position_ledger
 CREATE VIEW current_trades AS
 SELECT t.id, t.trade_id, t.row_effective_date, t.version, t.effective_at, t.execution_environment, t.position_id,
        t.leg, t.linked_trade_id, t.account_id, t.market_id, t.platform_id, t.strategy_id, t.currency, t.side,
-       t.action, t.position_effect, t.quantity, t.price, t.amount, t.fee, t.fee_currency, t.realized_gross,
-       t.busted_quantity, t.busted_amount, t.status, t.venue, t.venue_fill_id, t.order_id, t.liquidity, t.source,
+       t.action, t.position_effect, t.quantity, t.price, t.amount, t.fee, t.fee_currency, t.fee_charged,
+       t.fee_charged_currency, t.realized_gross, t.busted_quantity, t.busted_amount, t.status, t.venue, t.venue_fill_id, t.order_id, t.liquidity, t.source,
        t.reason, t.actor, t.execution_time, t.trade_metadata
   FROM trades AS t WHERE t.row_current_ind;
 COMMENT ON VIEW current_trades IS 'The current version of every trade, busted ones included.';
@@ -136,7 +141,7 @@ GRANT SELECT ON current_trades TO position_ledger_reader, position_ledger_projec
 
 -- verify
 
-SELECT count(*) = 37 FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'trades';
+SELECT count(*) = 39 FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'trades';
 SELECT indisunique AND indisvalid AND pg_get_expr(indpred, indrelid) = 'row_current_ind' FROM pg_index
  WHERE indexrelid = to_regclass(current_schema() || '.trades_one_current_row');
 SELECT count(*) = 0 FROM pg_attribute WHERE attrelid = to_regclass(current_schema() || '.trades') AND attnum > 0

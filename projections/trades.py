@@ -41,6 +41,8 @@ class TradeRow(Row, frozen=True, gc=False):
     amount: Decimal
     fee: Decimal
     fee_currency: str
+    fee_charged: Decimal | None
+    fee_charged_currency: str | None
     realized_gross: Decimal
     busted_quantity: Decimal
     busted_amount: Decimal
@@ -78,7 +80,9 @@ def recorded(row: TradeRow | None, event: Recorded[Any], *, holder: Any, effect:
         price=fill.price,
         amount=fill.amount,
         fee=fill.fee,
-        fee_currency=fill.fee_currency or holder.currency,
+        fee_currency=holder.currency,
+        fee_charged=fill.fee_charged,
+        fee_charged_currency=None if fill.fee_charged is None else fill.fee_currency,
         realized_gross=fill.realized_gross,
         busted_quantity=NOTHING,
         busted_amount=NOTHING,

@@ -68,14 +68,17 @@ if TYPE_CHECKING:
     from position_ledger.manager import PositionManager
     from position_ledger.projection.definition import Projection, Row
     from position_ledger.settings import Settings
+    from position_ledger.settling.payer import Paid, Settlement
     from position_ledger.store.envelope import Recorded
 
 __all__ = [  # noqa: RUF022 - grouped, not sorted
     # the ledger
     "Executed",
     "Ledger",
+    "Paid",
     "PositionManager",
     "Settings",
+    "Settlement",
     # commands
     "ClosePosition",
     "Command",
@@ -169,6 +172,7 @@ _HOMES = {
     "position_ledger.manager": "PositionManager",
     "position_ledger.projection.definition": "Projection Row",
     "position_ledger.settings": "Settings",
+    "position_ledger.settling.payer": "Paid Settlement",
     "position_ledger.store.envelope": "Recorded",
 }
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
+from position_ledger.as_of import AsOfReader
+from position_ledger.as_of_rows import RowsAsOf
 from position_ledger.database import Connections, Lent, open_pool, translated
 from position_ledger.domain.commands import AmendMarket, Command, QuoteMarket, SettleMarket, VoidMarket
 from position_ledger.domain.decisions import unknown_position
+from position_ledger.domain.lots import Lots, Method, lots_of
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.execution.executor import Admit, Executed, Executor, Refusal
+from position_ledger.execution.streams import number_of
 from position_ledger.operations import require_ledger
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import check_start
@@ -66,6 +70,16 @@ class Ledger:
             raise ConfigurationError(msg)
         self._reader = Reader(self._connection, self._tables[POSITIONS])
         self._settling = Settling(self._connection, self.projections, self.codec)
+        self._as_of = AsOfReader(
+            self._connection,
+            settings.ledger_schema,
+            self._tables,
+            next(one for one in self.projections if one.table == POSITIONS),
+            self.codec,
+        )
+        self._rows_as_of = RowsAsOf(
+            self._connection, settings.ledger_schema, self.projections, self._tables, self._as_of, self.codec
+        )
         self._positions = next(one for one in self.projections if one.table == POSITIONS)
         self._executor = Executor(
             self._connection,
@@ -223,8 +237,8 @@ class Ledger:
 
     # Reading
 
-    def position(self, ref: str | int, *, known_at: KnownAt | None = None) -> TableRow:
-        """The current row of a position, or as it was known, by POS-n or any surrogate id.
+    def position(self, ref: str | int, *, as_of: datetime | None = None, known_at: KnownAt | None = None) -> TableRow:
+        """The current row of a position, as of a time, or as it was known, by POS-n or any surrogate id.
 
         Raises:
             CommandRejected: there is none, or there was none then.
@@ -232,7 +246,49 @@ class Ledger:
         """
         with translated():
             self._settle(POSITIONS, known_at)
-            return self._reader.position(ref, known_at)
+            if as_of is None:
+                return self._reader.position(ref, known_at)
+            row = self._as_of.position(self._reader.position_id(ref), as_of, known_at)
+        if row is None:
+            raise unknown_position(ref)
+        return row
+
+    def lots(self, ref: str | int, *, method: Method | str = Method.FIFO) -> Lots:
+        """Which entries each exit of a position used up, by average cost, FIFO, LIFO or HIFO, and what is left.
+
+        A report over the active facts of the log; the ledger itself books at average cost. Raises `CommandRejected` if
+        there is no such position, ``ValueError`` for an unknown method.
+        """
+        with translated():
+            number = number_of(self._reader.position_id(ref))
+            return lots_of(self._as_of.events(number), Method(method))
+
+    def trades(
+        self,
+        *,
+        position: str | int | None = None,
+        account: str | None = None,
+        market: str | None = None,
+        strategy: int | None = None,
+        environment: str | None = None,
+        as_of: datetime | None = None,
+        known_at: KnownAt | None = None,
+    ) -> list[TableRow]:
+        """Trades that pass the filters, the last execution first; busted ones too, see their status.
+
+        ``as_of``: executed by then, with the corrections that are known. ``known_at`` and errors as `positions`.
+        """
+        columns = {
+            "account_id": account,
+            "market_id": market,
+            "strategy_id": strategy,
+            "execution_environment": environment,
+        }
+        with translated():
+            columns["position_id"] = None if position is None else self._reader.position_id(position)
+            self._settle("trades", known_at)
+            given = {name: value for name, value in columns.items() if value is not None}
+            return self._as_of.trades(as_of, known_at, given)
 
     def history(self, ref: str | int) -> list[TableRow]:
         """All versions of a position, oldest first. Raises `CommandRejected` if there is none."""
@@ -261,27 +317,33 @@ class Ledger:
         strategy: int | None = None,
         environment: str | None = None,
         side: str | None = None,
+        as_of: datetime | None = None,
         known_at: KnownAt | None = None,
     ) -> list[TableRow]:
         """Positions that pass the filters, the newest entry first.
 
-        ``known_at``: as the ledger knew them at that recorded time (aware), or when the command that returned this token
-        was done. Waits until the rows of then are there, as `wait_for` does.
+        ``as_of`` (aware): as of that effective time, by all that is known: late fills and corrections count at their
+        own time; with ``known_at``, by what was known then. ``known_at``: as the ledger knew them at that recorded time
+        (aware), or when the command that returned this token was done. Waits until the rows of then are there, as
+        `wait_for` does.
 
         Raises:
+            ConfigurationError: ``as_of`` has no time zone.
             KnownAtRefused: the time has not come, or its rows did not come within wait_timeout_s.
         """
         with translated():
             self._settle(POSITIONS, known_at)
-            return self._reader.positions(
-                status=status,
-                account=account,
-                market=market,
-                strategy=strategy,
-                environment=environment,
-                side=side,
-                known_at=known_at,
-            )
+            filters: dict[str, str | int | None] = {
+                "status": status,
+                "account": account,
+                "market": market,
+                "strategy": strategy,
+                "environment": environment,
+                "side": side,
+            }
+            if as_of is None:
+                return self._reader.positions(known_at=known_at, **filters)
+            return self._as_of.positions(as_of, known_at, filters)
 
     def open_positions(
         self, *, environment: str, market: str | None = None, strategy: int | None = None
@@ -339,6 +401,7 @@ class Ledger:
             changes = pnl_changes(
                 query,
                 self.settings.ledger_schema,
+                self.codec,
                 environment,
                 account=account,
                 market=market,
@@ -363,8 +426,12 @@ class Ledger:
         with translated():
             return self._table(table).history(key)
 
-    def rows(self, table: str, *, known_at: KnownAt | None = None, **columns: Any) -> list[TableRow]:
-        """One row of each business key of any projected table, current or as known, that has these values, newest first.
+    def rows(
+        self, table: str, *, as_of: datetime | None = None, known_at: KnownAt | None = None, **columns: Any
+    ) -> list[TableRow]:
+        """One row of each business key of any projected table that has these values, newest first.
+
+        The current ones, as of an effective time, as known, or both: as `positions`.
 
         Raises:
             KnownAtRefused: as `positions`.
@@ -373,6 +440,8 @@ class Ledger:
         with translated():
             reader = self._table(table)
             self._settle(table, known_at)
+            if as_of is not None:
+                return self._rows_as_of.rows(table, as_of, known_at, columns)
             return reader.rows(columns, known_at=known_at)
 
     def _table(self, table: str) -> TableReader:

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -16,7 +17,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from position_ledger.domain.decisions import unknown_position
 from position_ledger.errors import ConfigurationError
 from position_ledger.execution.streams import number_of
-from position_ledger.projection.definition import Projection
+from position_ledger.projection.definition import Projection, Row
 from position_ledger.projection.known_at import KnownAt
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
@@ -204,3 +205,18 @@ def trimmed(value: Decimal) -> Decimal:
     """The same number in its shortest form, never in scientific notation."""
     short = value.normalize()
     return short if short.as_tuple().exponent <= 0 else short.quantize(Decimal(1))  # type: ignore[operator]
+
+
+def plain_columns(row: Row) -> TableRow:
+    """The columns of a folded row as the table would answer them."""
+    return {name: _plain_value(getattr(row, name)) for name in type(row).__struct_fields__}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return trimmed(value)
+    if value is None or isinstance(value, bool | int | datetime):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    return msgspec.json.decode(msgspec.json.encode(value))

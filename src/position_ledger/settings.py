@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     conflict_retries_max: int = Field(default=100, ge=0)
     settling_poll_s: float = Field(default=1.0, ge=0.05, le=3600)
     """How often workers look for positions of decided markets that are not paid yet."""
-    settling_batch_max: int = Field(default=200, ge=1, le=200)
+    settling_batch_max: int = Field(default=100, ge=1, le=200)
     """Positions that are paid in one append."""
     quote_min_change: Decimal = Field(default=Decimal(0), ge=0)
     """Quotes that all differ by less than this from the last recorded ones change nothing, unless a command says so."""

@@ -84,6 +84,7 @@ def test_every_table_is_listed_as_table_json_and_csv(
 @pytest.mark.parametrize(
     "arguments",
     [
+        ("trades", "--environment", "live", "--account", "main", "--strategy", "3", "--status", "active"),
         ("markets", "--status", "halted"),
         ("markets", "--market", "KXNBA-CLE", "--environment", "live", "--kind", "binary"),
         ("accounts", "--account", "main", "--currency", "USD", "--environment", "live"),
@@ -94,6 +95,16 @@ def test_every_table_is_listed_as_table_json_and_csv(
 def test_filters_narrow_a_list(run: CommandLine, arguments: tuple[str, ...]) -> None:
     (row,) = run(*arguments, "--json").document
     assert row["execution_environment"] == "live"
+
+
+def test_trades_are_found_by_any_id_of_their_position(run: CommandLine) -> None:
+    (position,) = run("positions", "--environment", "paper", "--json").document
+    for reference in (position["position_id"], str(position["id"])):
+        (trade,) = run("trades", "--position", reference, "--json").document
+        assert trade["position_id"] == position["position_id"]
+    unknown = run("trades", "--position", "POS-999999")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "position POS-999999 not found" in unknown.err
 
 
 def test_nothing_that_passes_is_an_empty_list(run: CommandLine) -> None:

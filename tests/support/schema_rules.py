@@ -64,33 +64,12 @@ POSITION: dict[str, Any] = {
     "is_dust": False,
     "entry_time": T0,
     "multiplier": Decimal(1),
+    "margin_rate": Decimal(0),
+    "transferred_quantity": Decimal(0),
+    "shortfall_amount": Decimal(0),
     "restatements": 0,
-    **dict.fromkeys(["margin_rate", "transferred_quantity", "shortfall_amount", "restated_realized"], Decimal(0)),
+    "restated_realized": Decimal(0),
     **ZEROS,
-}
-TRADE: dict[str, Any] = {
-    "id": 1,
-    "trade_id": "TRD-1",
-    "row_current_ind": True,
-    "row_effective_date": T0,
-    "version": 1,
-    "effective_at": T0,
-    "execution_environment": "paper",
-    "position_id": "POS-1",
-    "leg": 1,
-    "account_id": "main",
-    "market_id": "M",
-    "currency": "USD",
-    "side": "YES",
-    "action": "buy",
-    "position_effect": "open",
-    "quantity": Decimal(100),
-    "price": Decimal("0.42"),
-    "amount": Decimal(42),
-    "fee_currency": "USD",
-    "status": "active",
-    "execution_time": T0,
-    **dict.fromkeys(["fee", "realized_gross", "busted_quantity", "busted_amount"], Decimal(0)),
 }
 BALANCE: dict[str, Any] = {
     "id": 1,
@@ -153,6 +132,35 @@ GAME_STATE: dict[str, Any] = {
     "execution_environment": "paper",
     "game_id": "NBA-1",
 }
+TRADE: dict[str, Any] = {
+    "id": 1,
+    "trade_id": "TRD-1",
+    "row_current_ind": True,
+    "row_effective_date": T0,
+    "version": 1,
+    "effective_at": T0,
+    "execution_environment": "paper",
+    "position_id": "POS-1",
+    "leg": 1,
+    "account_id": "main",
+    "market_id": "M",
+    "currency": "USD",
+    "side": "YES",
+    "action": "buy",
+    "position_effect": "open",
+    "quantity": Decimal(100),
+    "price": Decimal("0.42"),
+    "amount": Decimal(42),
+    "fee": Decimal(0),
+    "fee_currency": "USD",
+    "realized_gross": Decimal(0),
+    "busted_quantity": Decimal(0),
+    "busted_amount": Decimal(0),
+    "status": "active",
+    "execution_time": T0,
+}
+CORRECTED = {"status": "corrected", "reason": "venue", "actor": "desk"}
+BUSTED = {**CORRECTED, "version": 2, "status": "busted", "busted_quantity": Decimal(100), "busted_amount": Decimal(42)}
 REFERENCE_KEYS: dict[str, tuple[str, Any, Any]] = {
     "strategies": ("strategy_id", 1, 2),
     "probability_models": ("model_id", 1, 2),
@@ -173,19 +181,17 @@ def position(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "positions", POSITION, changes
 
 
-def trade(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """A first version is active, a later one is of a correction, whatever else is tried."""
-    if changes.get("version", 1) != 1:
-        changes = {"status": "corrected", "reason": "venue", "actor": "desk", **changes}
-    return "trades", TRADE, changes
-
-
 def balance(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "account_balance", BALANCE, changes
 
 
 def market(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "markets", MARKET, changes
+
+
+def trade(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A fill; a later version than the first is a correction."""
+    return "trades", TRADE if changes.get("version", 1) == 1 else {**TRADE, **CORRECTED}, changes
 
 
 def edge(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -237,8 +243,8 @@ WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
 HISTORIES = {
     "positions": (position, "position_id", "POS-", "quantity"),
     "account_balance": (balance, "balance_id", "BAL-", "cash"),
-    "trades": (trade, "trade_id", "TRD-", "quantity"),
     "markets": (market, "market_id", "MKT-", "multiplier"),
+    "trades": (trade, "trade_id", "TRD-", "fee"),
     "edges": (edge, "edge_id", "EDGE-", "true_win_probability"),
     "game_states": (game_state, "game_state_id", "GS-", "period"),
 }
@@ -294,31 +300,33 @@ SETTLED = {"status": "settled", "settlement_value": Decimal(1), "settlement_revi
 
 BREAKS: dict[str, list[Rows]] = {
     **{rule: tries for table in REFERENCE_KEYS for rule, tries in rules_of_reference(table).items()},
-    "trades_action": [[trade(action=bad)] for bad in ("BUY", "short", "")],
-    "trades_busted": [
-        [trade(busted_quantity=Decimal(-1))],
-        [trade(busted_quantity=Decimal(101))],
-        [trade(busted_amount=-LEAST)],
-        [trade(busted_amount=Decimal(43))],
-    ],
-    "trades_correction_is_answered_for": [
-        [trade(**EXPIRED), trade(**SECOND, reason=None)],
-        [trade(**EXPIRED), trade(**SECOND, actor=None)],
-    ],
-    "trades_first_version_is_active": [
-        [trade(status="corrected", reason="venue", actor="desk")],
-        [trade(**EXPIRED), trade(**SECOND, status="active")],
-    ],
-    "trades_leg": [[trade(leg=0)]],
-    "trades_position_effect": [[trade(position_effect=bad)] for bad in ("opened", "late", "")],
-    "trades_quantity": [[trade(quantity=Decimal(0))], [trade(price=-LEAST)], [trade(amount=-LEAST)]],
-    "trades_side": [[trade(side=bad)] for bad in ("yes", "BUY", "")],
-    "trades_status": [[trade(**EXPIRED), trade(**SECOND, status=bad)] for bad in ("partly busted", "busted", "")],
     "positions_contract": [[position(multiplier=Decimal(0))], [position(margin_rate=-LEAST)]],
-    "positions_restatements": [[position(restatements=-1)], [position(restated_realized=LEAST)]],
     "positions_shortfall": [
         [position(shortfall_amount=LEAST)],
-        [position(shortfall_quantity=LEAST, shortfall_amount=-LEAST)],
+        [position(shortfall_quantity=Decimal(1), shortfall_amount=-LEAST)],
+    ],
+    "positions_restatements": [[position(restatements=-1)], [position(restated_realized=LEAST)]],
+    "trades_action": [[trade(action=bad)] for bad in ("BUY", "open", "")],
+    "trades_fee_charged": [[trade(fee_charged=Decimal(1))], [trade(fee_charged_currency="BTC")]],
+    "trades_busted": [
+        [trade(busted_quantity=-LEAST)],
+        [trade(busted_amount=Decimal(43))],
+        [trade(busted_amount=-LEAST)],
+        [trade(**{**BUSTED, "busted_amount": Decimal(43)})],
+    ],
+    "trades_correction_is_answered_for": [
+        [trade(version=2, id=2, reason=None)],
+        [trade(version=2, id=2, actor=None)],
+    ],
+    "trades_first_version_is_active": [[trade(**CORRECTED)], [trade(version=2, id=2, status="active")]],
+    "trades_leg": [[trade(leg=0)]],
+    "trades_position_effect": [[trade(position_effect=bad)] for bad in ("OPEN", "settle", "")],
+    "trades_quantity": [[trade(price=-LEAST)], [trade(quantity=Decimal(0))]],
+    "trades_side": [[trade(side=bad)] for bad in ("yes", "BUY", "")],
+    "trades_status": [
+        [trade(version=2, id=2, status="void")],
+        [trade(**{**BUSTED, "busted_quantity": Decimal(99)})],
+        [trade(version=2, id=2, busted_quantity=Decimal(100))],
     ],
     "markets_kind": [[market(kind=bad)] for bad in ("BINARY", "stock", "")],
     "markets_netting": [[market(netting=bad)] for bad in ("both", "")],
@@ -332,6 +340,7 @@ BREAKS: dict[str, list[Rows]] = {
     "markets_only_binary_has_no": [
         [market(kind="spot", **{column: Decimal("0.5")})] for column in ("no_price", "no_bid", "no_ask")
     ],
+    "game_states_one_row_a_game": [[game_state(), game_state(id=2, game_state_id="GS-2")]],
     "markets_one_market_a_ticker": [[market(), market(id=2, market_id="MKT-2")]],
     "markets_settled_at_a_value": [
         [market(settlement_value=Decimal(1))],
@@ -425,8 +434,6 @@ BREAKS: dict[str, list[Rows]] = {
     "projection_generations_state_check": [[generation(state="shadow")]],
     "projection_workers_pkey": [[WORKER, WORKER]],
 }
-ALSO_BROKEN = {"trades_quantity": {"trades_busted"}} | {
-    f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES
-}
+ALSO_BROKEN = {f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES}
 GENERATED_KEYS = {"projection_generations_pkey"}
 """Primary keys that are GENERATED ALWAYS: nobody can choose one, so nobody can repeat one."""

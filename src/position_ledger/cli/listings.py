@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from position_ledger.cli.opening import open_ledger
-from position_ledger.cli.options import as_json, command, form, known_at
+from position_ledger.cli.options import as_json, as_of, command, form, known_at
 from position_ledger.cli.output import Column, write_rows
 from position_ledger.cli.running import note
 from position_ledger.cli.stale import warn_if_stale
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from position_ledger.ledger import Ledger
+    from position_ledger.reading import TableRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ TRADES = Listing(
         ENVIRONMENT,
         Column("venue_fill_id", "venue's id", 8, is_long=True),
     ),
-    "trades --position POS-17",
+    "trades --position POS-17 --as-of 2026-03-01T00:00:00Z",
 )
 ACCOUNTS = Listing(
     "accounts",
@@ -173,10 +174,13 @@ GAMES = Listing(
 def _command(listing: Listing) -> click.Command:
     """The command that lists a table."""
 
-    def read(*, form: str, as_json: bool, known_at: datetime | None, **filters: Any) -> None:
+    def read(*, form: str, as_json: bool, as_of: datetime | None, known_at: datetime | None, **asked: Any) -> None:
         with open_ledger() as ledger:
             warn_if_stale(ledger, listing.table)
-            rows = ledger.rows(listing.table, known_at=known_at, **_columns(listing, filters))
+            if listing is TRADES:
+                rows = _trades(ledger, as_of=as_of, known_at=known_at, **asked)
+            else:
+                rows = ledger.rows(listing.table, as_of=as_of, known_at=known_at, **_columns(listing, asked))
             names = columns_of(ledger, listing.table)
         if len(rows) == ROWS_MAX:
             note(f"only the newest {ROWS_MAX} {listing.noun}s are listed; narrow them by the filters")
@@ -186,6 +190,7 @@ def _command(listing: Listing) -> click.Command:
     options = [
         *(_filter(name, help_text) for name, (_, help_text) in listing.filters.items()),
         click.option("--environment", type=click.Choice([one.value for one in Environment]), help="Only in this one."),
+        as_of,
         known_at,
         form,
         as_json,
@@ -194,7 +199,8 @@ def _command(listing: Listing) -> click.Command:
         declared = option(declared)
     help_text = f"""{listing.about}
 
-    All current rows, or those that pass every filter; with --known-at, as the ledger knew them then. The table shows as
+    All current rows, or those that pass every filter; with --as-of as of a time at
+    the venue, with --known-at as the ledger knew them then. The table shows as
     many columns as fit; --json and --format csv have all, exactly.
 
     \b
@@ -202,6 +208,11 @@ def _command(listing: Listing) -> click.Command:
       position-ledger {listing.example}
     """
     return command(help_text, name=listing.name)(declared)
+
+
+def _trades(ledger: Ledger, *, status: str | None, **asked: Any) -> list[TableRow]:
+    """Trades by any id of their position, as of any time."""
+    return [row for row in ledger.trades(**asked) if status is None or row["status"] == status]
 
 
 def _filter(name: str, help_text: str) -> Any:

@@ -76,6 +76,12 @@ environments = click.option(
 since = click.option("--since", type=Day(), metavar="DAY", help="First day, included.")
 until = click.option("--until", type=Day(), metavar="DAY", help="Last day, included.")
 form = click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+as_of = click.option(
+    "--as-of",
+    type=Moment(),
+    metavar="T",
+    help="As of that time at the venue: late and corrected facts count at their own time.",
+)
 known_at = click.option(
     "--known-at", type=Moment(), metavar="T", help="As the ledger knew them then; ISO 8601 with an offset."
 )

@@ -8,7 +8,7 @@ import click
 
 from position_ledger.cli.listings import columns_of
 from position_ledger.cli.opening import open_ledger
-from position_ledger.cli.options import REFERENCE, as_json, command, form, known_at
+from position_ledger.cli.options import REFERENCE, as_json, as_of, command, form, known_at
 from position_ledger.cli.output import Column, write_json, write_listing, write_pairs, write_rows
 from position_ledger.cli.running import note
 from position_ledger.cli.stale import warn_if_stale
@@ -66,12 +66,15 @@ EVENTS = (
 @command(
     """List positions: all of them, or those that pass every filter.
 
-    The table rounds to 6 decimals and shows as many columns as fit; --json and --format csv have all, exactly.
+    --as-of is about what happened: what was held at that time, by all that is known now. --known-at is about what the
+    ledger knew. Both together: what was believed at the one time about the other. The table rounds to 6 decimals and
+    shows as many columns as fit; --json and --format csv have all, exactly.
 
     \b
     Examples:
       position-ledger positions --status open --account main
       position-ledger positions --market KXNBA-CLE --known-at 2026-03-01T14:30:00Z
+      position-ledger positions --as-of 2026-03-01T00:00:00Z --known-at 2026-03-02T00:00:00Z
       position-ledger positions --format csv > positions.csv
     """
 )
@@ -81,14 +84,15 @@ EVENTS = (
 @click.option("--strategy", type=click.IntRange(min=1), metavar="S", help="Only of this strategy.")
 @click.option("--environment", type=click.Choice([one.value for one in Environment]), help="Only in this environment.")
 @click.option("--side", type=click.Choice([side.value for side in Side]), help="Only on this side.")
+@as_of
 @known_at
 @form
 @as_json
-def positions(*, form: str, as_json: bool, known_at: datetime | None, **filters: Any) -> None:
+def positions(*, form: str, as_json: bool, as_of: datetime | None, known_at: datetime | None, **filters: Any) -> None:
     """Read and render."""
     with open_ledger() as ledger:
         warn_if_stale(ledger, "positions")
-        rows = ledger.positions(known_at=known_at, **filters)
+        rows = ledger.positions(as_of=as_of, known_at=known_at, **filters)
         columns = columns_of(ledger, "positions")
     if len(rows) == ROWS_MAX:
         note(f"only the newest {ROWS_MAX} positions are listed; narrow them by account, market or strategy")
@@ -104,15 +108,18 @@ def positions(*, form: str, as_json: bool, known_at: datetime | None, **filters:
     Examples:
       position-ledger show POS-17
       position-ledger show 4711 --json
+      position-ledger show POS-17 --as-of 2026-03-01T00:00:00Z
     """
 )
 @REFERENCE
+@as_of
+@known_at
 @as_json
-def show(*, reference: str, as_json: bool) -> None:
+def show(*, reference: str, as_of: datetime | None, known_at: datetime | None, as_json: bool) -> None:
     """Read and render."""
     with open_ledger() as ledger:
         warn_if_stale(ledger, "positions")
-        row = ledger.position(reference)
+        row = ledger.position(reference, as_of=as_of, known_at=known_at)
     if as_json:
         write_json(row)
     else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from position_ledger.domain import commands as c
 from position_ledger.domain import correcting, orders
 from position_ledger.domain.accounts.account import AccountKey, account_stream
+from position_ledger.domain.accounts.commands import AccountCommand
 from position_ledger.domain.accounts.decisions import ACCOUNT_DECIDERS, booked
 from position_ledger.domain.book import BookKey, book_stream
 from position_ledger.domain.correcting import correction_key
@@ -106,14 +107,22 @@ def fold_append(state: Any | None, append: Append) -> Any:
 
 def streams_of(command: c.Command) -> set[UUID]:
     """Streams that deciding a command will surely read and whose ids follow from the command alone."""
+    if isinstance(command, AccountCommand):
+        return {account_stream(AccountKey(command.environment, command.account, command.currency))}
     if isinstance(command, MarketCommand):
         return {market_stream(MarketKey(command.environment, command.market))}
     if isinstance(command, RecordGameState):
         return {game_stream(command.environment, command.game_id)}
     if isinstance(command, _OF_EDGES):
         return _named_edge(command.environment, command.name)
-    if not isinstance(command, c.OpenPosition | c.RecordFill):
-        return set()
+    return _of_key(command) if isinstance(command, _WITH_KEYS) else set()
+
+
+_WITH_KEYS: Final = (c.OpenPosition, c.RecordFill, c.SplitPair, c.RecordOpeningPosition)
+
+
+def _of_key(command: Any) -> set[UUID]:
+    """Streams of a key that a command may state in full: its book, its market, its account."""
     environment, account, market = command.environment, command.account, command.market
     if environment is None or account is None or market is None:
         return set()

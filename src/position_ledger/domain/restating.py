@@ -22,6 +22,7 @@ from position_ledger.domain.figures import (
     figures_of,
     refunded,
     short,
+    valued,
 )
 from position_ledger.domain.journal import FillFact
 from position_ledger.domain.numbers import ONE, ZERO, amount_of, minus, plus, pro_rata
@@ -69,9 +70,10 @@ class Folding:
 def begin(position: Position, journal: Journal, quote: Decimal) -> Folding:
     """Start before the first fact, with nothing held or with what the base left."""
     if journal.base is not None:
-        return Folding(
-            msgspec.structs.replace(position, **journal.base.figures.__dict__), quote, entry_time=position.entry_time
-        )
+        there = msgspec.structs.replace(position, **journal.base.figures.__dict__)
+        folding = Folding(there, quote, entry_time=position.entry_time)
+        folding.take(valued(there, quote))
+        return folding
     price = journal.opened.fill.price if journal.opened else ZERO
     nothing = _NOTHING | {"entry_price": price, "current_price": quote}
     return Folding(msgspec.structs.replace(position, **nothing), quote)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
-
-import psycopg
 
 from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, correction_key, decide, fill_key, streams_of
@@ -22,7 +18,8 @@ from position_ledger.domain.identity import (
     require_same_fill,
 )
 from position_ledger.domain.rejections import CommandRejected
-from position_ledger.errors import ConcurrencyError, DatabaseUnavailable, LedgerError
+from position_ledger.errors import ConcurrencyError, LedgerError
+from position_ledger.execution.broken import BROKEN, Append_, BrokenReads, append_surely
 from position_ledger.execution.references import KnownReferences
 from position_ledger.execution.streams import POSITION_PREFIX, Connect, ReadApart, StreamCache, WorkingStreams
 from position_ledger.execution.turns import Turns, pause
@@ -30,20 +27,12 @@ from position_ledger.store.append import Key, KeyTaken, VersionConflict
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import NewEvent, Receipt, chain, new_event_id
 
-Append_ = Callable[[Sequence[NewEvent], Sequence[Key], Sequence[tuple[UUID, int]]], Sequence[Receipt]]
 Known = dict[str, tuple[bytes, dict[str, Any]]]
 """Keys that are in the log already: digest of the content, and what was appended under it."""
-LOST_ANSWER_TRIES_MAX = 5
-LOST_ANSWER_WAIT_S = 0.5
 
 KEYS = "SELECT k.key, k.digest, k.appended FROM append_keys AS k WHERE k.key = ANY(%s)"
 NUMBERS = """
 SELECT e.originator_id, e.originator_version, e.notification_id
-  FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
-  JOIN events AS e ON e.originator_id = w.stream AND e.originator_version = w.version
-"""
-APPENDED_BY_US = """
-SELECT e.originator_id, e.originator_version, e.notification_id, e.recorded_at, e.event_id
   FROM unnest(%s::uuid[], %s::bigint[]) AS w (stream, version)
   JOIN events AS e ON e.originator_id = w.stream AND e.originator_version = w.version
 """
@@ -162,12 +151,16 @@ class Executor:
         self, commands: Sequence[Command], *, known: Known, refresh: bool, admit: Admit | None, refuses_each: bool
     ) -> tuple[Executed | Refusal, ...]:
         """Plan and append until no other writer is faster."""
-        conflicts = 0
+        conflicts, broken = 0, BrokenReads()
         with self._turns.turn() as turn:
             while conflicts <= self._retries_max:
                 streams = WorkingStreams(self._connect, self._codec, self._cache, self._references, refresh=refresh)
                 try:
-                    plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
+                    try:
+                        plan = self._plan(commands, streams, known, admit, refuses_each=refuses_each)
+                    except BROKEN as error:
+                        broken.again(error)
+                        continue
                     if not turn.was_taken and self._turns.is_line(streams.shared()):
                         turn.take(streams.shared())
                         continue  # who was ahead has changed the states, and left them in memory
@@ -208,6 +201,9 @@ class Executor:
     ) -> _Plan:
         """Decide every command on what those before it leave. Raises the first refusal, unless each is refused alone."""
         streams.preload({stream for command in commands for stream in streams_of(command)})
+        if len(commands) > 1:
+            refs = (getattr(command, "position_id", None) for command in commands)
+            streams.preload_positions({ref for ref in refs if isinstance(ref, str | int)})
         plan = _Plan(streams, known, self._numbers_of(known), self._clock(), admit)
         for place, command in enumerate(commands):
             try:
@@ -244,7 +240,9 @@ class Executor:
         if appends:
             events = self._encoded(appends, streams)
             keys = [key for one in plan.planned.values() for key in one.keys]
-            receipts = self._append_surely(events, keys, streams.reads({event.stream for event in events}))
+            receipts = append_surely(
+                self._append, self._connect, events, keys, streams.reads({event.stream for event in events})
+            )
             streams.keep(zip(events, receipts, strict=True))
         elif plan.planned:
             self._recheck(commands, streams, plan.known)
@@ -324,41 +322,6 @@ class Executor:
         with self._connect() as connection:
             rows = connection.execute(NUMBERS, ([s for s, _ in wanted], [v for _, v in wanted])).fetchall()
         return {(stream, version): seq for stream, version, seq in rows}
-
-    # A lost answer
-
-    def _append_surely(
-        self, events: Sequence[NewEvent], keys: Sequence[Key], reads: Sequence[tuple[UUID, int]]
-    ) -> Sequence[Receipt]:
-        """Append; when the connection broke, find out whether it was committed, and append again only if it was not."""
-        lost: Exception | None = None
-        for tries in range(LOST_ANSWER_TRIES_MAX):
-            try:
-                return self._append(events, keys, reads)
-            except (KeyTaken, VersionConflict):
-                receipts = self._receipts_of_ours(events) if tries else None
-                if receipts is not None:
-                    return receipts
-                raise
-            except (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable) as error:
-                if not _is_connection_loss(error):
-                    raise
-                lost = error
-            time.sleep(LOST_ANSWER_WAIT_S * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        msg = (
-            "the connection broke during the append and the database did not come back: it is not known whether it was "
-            "committed; repeat the command with the same command_id when it is back"
-        )
-        raise DatabaseUnavailable(msg) from lost
-
-    def _receipts_of_ours(self, events: Sequence[NewEvent]) -> list[Receipt] | None:
-        with self._connect() as connection:
-            rows = connection.execute(
-                APPENDED_BY_US, ([event.stream for event in events], [event.version for event in events])
-            ).fetchall()
-        found = {(row[0], row[1], row[4]): Receipt(row[0], row[1], row[2], row[3]) for row in rows}
-        ours = [found.get((event.stream, event.version, event.event_id)) for event in events]
-        return [receipt for receipt in ours if receipt is not None] if all(ours) else None
 
 
 class _Stale(Exception):
@@ -483,10 +446,3 @@ def _metadata(command: Command) -> dict[str, str]:
         ("causation_id", command.causation_id),
     )
     return {name: str(value) for name, value in given if value is not None}
-
-
-def _is_connection_loss(error: BaseException) -> bool:
-    """Whether the transaction's fate is unknown: the server gave no answer (an answer would carry an SQLSTATE)."""
-    cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
-    state = getattr(cause, "sqlstate", None)
-    return state is None or state in {"57P01", "57P02", "57P03", "08006", "08003", "08000"}

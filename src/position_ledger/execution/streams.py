@@ -15,6 +15,7 @@ from uuid import UUID
 
 import psycopg
 
+from position_ledger.domain.accounts.account import AccountKey, account_stream
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, Located, fold_append, unknown_position
@@ -65,6 +66,10 @@ SELECT e.topic, e.state FROM events AS e
 """
 PLACE_OF_NUMBER = """
 SELECT e.originator_id, e.originator_version, e.topic FROM events AS e WHERE e.notification_id = %s
+"""
+
+PLACES_OF_NUMBERS = """
+SELECT e.notification_id, e.originator_id, e.topic FROM events AS e WHERE e.notification_id = ANY(%s)
 """
 
 PAGE_EVENTS = 500
@@ -267,6 +272,26 @@ class WorkingStreams:
         books = [state for stream in wanted if isinstance(state := self._streams[stream].state, Book)]
         if self._refresh:
             self._read_many({entry.stream for book in books for entry in book.open})
+
+    def preload_positions(self, refs: Iterable[str | int]) -> None:
+        """Read the positions that commands address, and their books and accounts, in three round trips at most.
+
+        What is not a position is left for `position` to tell. With refresh or without, as `preload`.
+        """
+        numbers = {number for ref in refs if (number := number_of(ref))}
+        unknown = [number for number in numbers if self._cache.stream_of(number) is None]
+        if unknown:
+            with self._connect() as connection:
+                for number, stream, topic in connection.execute(PLACES_OF_NUMBERS, (unknown,), prepare=True):
+                    if topic.startswith(f"{POSITION.name}."):
+                        self._cache.note_stream(number, stream)
+        found = {stream for number in numbers if (stream := self._cache.stream_of(number)) is not None}
+        wanted = {stream for stream in found if self._refresh or self._cache.get(stream) is None}
+        self._read_many(wanted)
+        read = [state for stream in wanted if isinstance(state := self._streams[stream].state, Position)]
+        beside = {book_stream(BookKey.of(position)) for position in read}
+        beside |= {account_stream(AccountKey.of(position)) for position in read}
+        self._read_many(stream for stream in beside if self._refresh or self._cache.get(stream) is None)
 
     def fills_at(self, stream: UUID, at: datetime) -> tuple[Fill, ...]:
         """Fills of a position with exactly this effective time, as the log has them, without what this batch adds."""

@@ -86,8 +86,12 @@ class Projector:
         self.current: dict[str, Version] = {}
 
     def forget(self) -> None:
-        """Drop the rows kept in memory: whenever leases changed hands."""
+        """Drop what is kept in memory, rows and numbers: whenever leases changed hands.
+
+        Numbers never change in a log, but a test database is emptied, and then streams named by a key begin again.
+        """
         self.current.clear()
+        self.resolver.forget()
 
     def project(self, leases: Sequence[Lease], upto: int, *, limit: int = BATCH_EVENTS_MAX) -> Progress:
         """Project one batch of some shards that stand at the same position. Raises as `project_together`."""

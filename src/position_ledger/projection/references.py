@@ -41,6 +41,10 @@ class Resolver:
         self._paths = {event.TOPIC: reference_paths(event) for event in folds}
         self._openings: dict[UUID, int] = {}
 
+    def forget(self) -> None:
+        """Drop the openings kept in memory; they are looked up again."""
+        self._openings.clear()
+
     def resolve(self, connection: psycopg.Connection[Any], rows: Sequence[StoredRow]) -> list[Recorded[Any]]:
         """The rows as events, in order; at most one query, whatever the number of rows.
 

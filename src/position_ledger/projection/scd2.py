@@ -62,7 +62,7 @@ def fold_batch(
             continue
         key = projection.key(event)
         before = current.get(key)
-        row = _folded(projection, fold, before.row if before else None, event)
+        row = _folded(projection, fold, key, before.row if before else None, event)
         if before is not None and row is before.row:
             continue
         after = Version(
@@ -79,11 +79,13 @@ def fold_batch(
     return changes
 
 
-def _folded(projection: Projection[Any], fold: Any, row: Row | None, event: Recorded[Any]) -> Row:
+def _folded(projection: Projection[Any], fold: Any, key: str, row: Row | None, event: Recorded[Any]) -> Row:
     try:
         folded = fold(row, event)
     except Exception as error:
         msg = f"projection {projection.table} cannot fold event {event.seq} ({event.topic}): {type(error).__name__}: {error}"
+        if row is None and event.version > 1:
+            msg += f"; the table has no current row of {key}: is it what the log says? position-ledger verify tells"
         raise FoldFailed(msg) from error
     if not isinstance(folded, projection.row):
         msg = (

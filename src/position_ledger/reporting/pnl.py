@@ -18,8 +18,10 @@ from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from position_ledger.domain.numbers import ZERO, minus, plus
 from position_ledger.errors import ConfigurationError
+from position_ledger.reporting.effective import realized_of_restated
 from position_ledger.reporting.environments import environments_of
 from position_ledger.reporting.snapshot import Query, TableRow
+from position_ledger.store.codec import Codec
 
 __all__ = ["AXES", "COLUMNS", "Change", "by_day", "pnl_changes", "zone_named"]
 
@@ -40,7 +42,7 @@ FILTERS: Final[Mapping[str, str]] = {"account": "account_id", "market": "market_
 # Quarters of an hour: every time zone in use begins its days on one, and a year of them is few rows whatever was traded.
 CHANGES = """
 WITH steps AS MATERIALIZED (
-    SELECT p.execution_environment, p.currency, p.row_effective_date, p.effective_at, {is_restated} AS is_restated,
+    SELECT p.position_id, p.execution_environment, p.currency, p.row_effective_date, p.effective_at,
            p.realized_pnl - lag(p.realized_pnl, 1, 0::numeric) OVER (PARTITION BY p.position_id ORDER BY p.version)
            AS change
       FROM {positions} AS p WHERE {where}
@@ -51,15 +53,12 @@ SELECT 'recorded' AS axis, s.execution_environment, s.currency,
 UNION ALL
 SELECT 'effective', s.execution_environment, s.currency,
        date_bin('15 minutes', s.effective_at, '2000-01-01Z'), sum(s.change)
-  FROM steps AS s WHERE s.change <> 0 AND NOT s.is_restated GROUP BY 2, 3, 4
+  FROM steps AS s WHERE s.change <> 0 AND s.position_id <> ALL (%(restated)s) GROUP BY 2, 3, 4
 """
 
-IS_RESTATED = """
-EXISTS (SELECT FROM {positions} AS c WHERE c.position_id = p.position_id AND c.row_current_ind AND c.restatements > 0)
-"""
-
+# Positions whose rows are in the order in which things became known, not in that in which they happened.
 RESTATED = """
-SELECT p.position_id, p.execution_environment, p.currency FROM {positions} AS p
+SELECT p.id, p.position_id, p.execution_environment, p.currency, p.realized_pnl FROM {positions} AS p
  WHERE p.row_current_ind AND p.restatements > 0 AND {where}
  ORDER BY p.id
 """
@@ -90,27 +89,29 @@ def zone_named(name: str) -> ZoneInfo:
 
 
 def pnl_changes(
-    query: Query, schema: str, environment: str | Iterable[str] | None, **filters: str | int | None
+    query: Query, schema: str, codec: Codec, environment: str | Iterable[str] | None, **filters: str | int | None
 ) -> list[Change]:
-    """What positions have realized, on both axes; a position that was restated comes on the recorded axis only.
+    """What positions have realized, on both axes. ``query`` must see one state of the database.
 
-    ``filters``: account, market, strategy. Raises `ConfigurationError` when no environment is named.
+    ``filters``: account, market, strategy.
+
+    Raises:
+        ConfigurationError: no environment is named.
+        VerificationFailed: the events of a restated position do not add up to its row.
     """
     where, parameters = _where(environments_of(environment), filters)
     positions = Identifier(schema, "positions")
-    statement = SQL(CHANGES).format(positions=positions, where=where, is_restated=SQL("false"))
-    return [
+    restated = query(SQL(RESTATED).format(positions=positions, where=where), parameters)
+    parameters["restated"] = [row["position_id"] for row in restated]
+    changes = [
         Change(row["axis"], row["execution_environment"], row["currency"], row["moment"], row["change"])
-        for row in query(statement, parameters)
+        for row in query(SQL(CHANGES).format(positions=positions, where=where), parameters)
     ]
-
-
-def restated_positions(
-    query: Query, schema: str, environment: str | Iterable[str] | None, **filters: str | int | None
-) -> list[TableRow]:
-    """position_id, execution_environment and currency of the positions whose rows are not in effective order."""
-    where, parameters = _where(environments_of(environment), filters)
-    return query(SQL(RESTATED).format(positions=Identifier(schema, "positions"), where=where), parameters)
+    changes += [
+        Change(EFFECTIVE, row["execution_environment"], row["currency"], at, change)
+        for row, at, change in realized_of_restated(query, schema, codec, restated)
+    ]
+    return changes
 
 
 def _where(environments: list[str], filters: Mapping[str, str | int | None]) -> tuple[Composable, dict[str, Any]]:

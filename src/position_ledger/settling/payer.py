@@ -20,7 +20,7 @@ from position_ledger.settling.work import Due, Verdict, Work, payment, unwinding
 __all__ = ["BATCH_MAX", "Paid", "Payer", "Settlement"]
 
 BATCH_MAX: Final = 200
-"""Positions in one append: three events each, far below a second."""
+"""Positions in one append at most: three events each, so its transaction stays far below a second."""
 STANDSTILL_MAX: Final = 3
 """Passes that find work and can do none of it, before it is left: others may be doing it."""
 STANDSTILL_S: Final = 0.05

@@ -108,3 +108,46 @@ def test_exports_that_begin_with_any_second_and_overlap_or_touch(ledger_url: str
             check(ledger, tmp_path, history, exports, "newest_first")
 
         law()
+
+
+COVERED = st.lists(st.tuples(st.booleans(), st.integers(1, 9)), min_size=2, max_size=14)
+
+
+def covered(path: Sequence[tuple[bool, int]]) -> list[Spot]:
+    """A history in which no sell exceeds what is held, a second between any two fills."""
+    held = 0
+    history: list[Spot] = []
+    for is_buy, quantity in path:
+        if is_buy or held < quantity:
+            held, action = held + quantity, "buy"
+        else:
+            held, action = held - quantity, "sell"
+        history.append((len(history), action, str(quantity), "YES"))
+    return history
+
+
+def sums_of(ledger: Ledger, account: str) -> list[Any]:
+    rows = ledger.positions(account=account)
+    names = ("quantity", "realized_gross", "entry_quantity", "exit_quantity", "shortfall_quantity")
+    return [sum(row[name] for row in rows) for name in names]
+
+
+def test_exports_in_any_order_come_to_the_same_sums(ledger_url: str, tmp_path: Path) -> None:
+    """A late fill counts at its own time; a sell waits, refused, for the export that has its buy."""
+    with Ledger.open(database_url=ledger_url, redis_url="redis://unused") as ledger:
+
+        @LIMITS
+        @given(COVERED.map(covered), st.integers(1, 13), st.integers(1, 13))
+        def law(history: list[Spot], one: int, other: int) -> None:
+            parts, whole = f"parts-{(number := next(accounts))}", f"whole-{number}"
+            take(ledger, tmp_path, whole, history, "by_time")
+            first, second = sorted((one, other))
+            pieces = [history[second:], history[first:second], history[:first], history]
+            results = [take(ledger, tmp_path, parts, piece, "by_time") for piece in pieces if piece]
+            assert (results[-1].rejected, sum(result.accepted for result in results)) == (0, len(history))
+            again = take(ledger, tmp_path, parts, history, "by_time")
+            assert (again.duplicates, again.events) == (len(history), 0)
+            ledger.wait_for(results[-1].token or max(result.token for result in results), timeout_s=30)
+            assert sums_of(ledger, parts) == sums_of(ledger, whole)
+
+        law()

@@ -271,3 +271,13 @@ def test_a_file_that_lacks_a_column_leaves_nothing(ledger: Ledger, ledger_url: s
     with pytest.raises(FileDamaged, match="has no column 'selection_id'"):
         import_quotes(ledger, file, PRESET, environment="paper")
     assert rows_of(ledger_url, "SELECT count(*) AS events FROM ledger.events") == [{"events": 0}]
+
+
+def test_the_documented_mapping_is_one() -> None:
+    page = (ROOT / "docs" / "how-to" / "import-quotes.md").read_text(encoding="utf-8")
+    mapping = parse("documented", page.partition("```toml\n")[2].partition("```")[0], QuoteMapping)
+    assert (mapping.market.prefix, mapping.kinds["heartbeat"], mapping.min_change) == (
+        "my-venue-",
+        "ignore",
+        Decimal("0.01"),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ from position_ledger import (
     RecordGameState,
     ReviseEdge,
 )
+from position_ledger.database import only_row
 from position_ledger.importing import ImportResult, import_edges, import_game_states
 from position_ledger.importing.signals import load_edge_mapping
 from position_ledger.operations import verify
@@ -78,9 +80,7 @@ def read(ledger: Ledger, table: str) -> list[dict[str, Any]]:
 
 def events_of(ledger: Ledger) -> int:
     with ledger._connection() as connection:
-        row = connection.execute("SELECT count(*) FROM events").fetchone()
-    assert row is not None
-    return int(row[0])
+        return int(only_row(connection.execute("SELECT count(*) FROM events"))[0])
 
 
 def versions_by(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -320,6 +320,33 @@ def test_another_process_addresses_edges_by_any_of_their_numbers(ledger: Ledger,
     # and this process, whose memory is behind now, decides on what is true
     assert ledger.execute(DetectEdge(**edge | {"true_win_probability": "0.7"})).events == 0
     assert ledger.execute(DetectEdge(**edge | {"true_win_probability": "0.6"})).events == 1
+
+
+def test_feeds_that_meet_on_one_edge_and_one_game_lose_nothing(ledger: Ledger) -> None:
+    """Law 11: of writers with one expected version one wins and the others decide again; nobody is refused."""
+
+    def feed(number: int) -> list[int]:
+        ticks = [
+            command
+            for tick in range(10)
+            for command in (
+                DetectEdge(
+                    environment="live", name="n", market="M", true_win_probability=Decimal(10 * number + tick) / 100
+                ),
+                RecordGameState(environment="live", game_id="G", home_score=10 * number + tick),
+            )
+        ]
+        return [ledger.execute(command).events for command in ticks]
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        events = [count for counts in pool.map(feed, range(8)) for count in counts]
+
+    assert events_of(ledger) == sum(events)
+    for table, key in (("edges", "edge_id"), ("game_states", "game_state_id")):
+        rows = read(ledger, table)
+        assert len({row[key] for row in rows}) == 1
+        require_history(rows, key)
+    assert sum(len(read(ledger, table)) for table in ("edges", "game_states")) == sum(events)
 
 
 def test_a_command_that_comes_twice_is_recorded_once(ledger: Ledger) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -12,14 +11,19 @@ import pytest
 from psycopg.rows import dict_row
 
 from position_ledger import (
+    AmendSettlement,
+    BustTrade,
     ClosePosition,
     ConfigurationError,
+    IncreasePosition,
     Ledger,
     MarkPosition,
     OpenPosition,
     QuoteMarket,
     ReducePosition,
     RegisterMarket,
+    SettlePosition,
+    VerificationFailed,
 )
 from position_ledger.database import connect
 
@@ -229,3 +233,64 @@ def test_the_view_of_open_positions_joins_the_market_of_the_same_environment(led
         ("live", "CLE", "YES", "CLE", "Cavaliers", D("0.51"), D("0.50")),
         ("paper", "CLE", "YES", None, None, None, None),
     ]
+
+
+# Facts that came late, busts and amendments
+
+
+@pytest.fixture
+def restated(ledger_template: Template) -> Iterator[Ledger]:
+    """G8 on three days, a sale that was busted, and a settlement that was amended."""
+    with (
+        ledger_template.clone() as url,
+        Ledger.open(database_url=url, redis_url="unix:///nowhere/valkey.sock", consistency="strong") as ledger,
+    ):
+        late = ledger.execute(opening("late", quantity=10)).position_id
+        busted = ledger.execute(opening("busted", market="NYK", quantity=10)).position_id
+        amended = ledger.execute(opening("amended", market="BOS", quantity=10)).position_id
+        sale = {"quantity": 5, "price": D("0.60"), "effective_at": FIRST_DAY + timedelta(days=2)}
+        ledger.execute(ReducePosition(position_id=late, **sale))
+        sold = ledger.execute(ReducePosition(position_id=busted, **sale))
+        ledger.execute(SettlePosition(position_id=amended, value=1, effective_at=FIRST_DAY + timedelta(days=3)))
+        ledger.execute(
+            IncreasePosition(position_id=late, quantity=10, price=D("0.50"), effective_at=FIRST_DAY + timedelta(days=1))
+        )
+        ledger.execute(BustTrade(trade=sold.trades[0], bust_id="b-1", reason="erroneous", actor="desk"))
+        ledger.execute(AmendSettlement(position_id=amended, value=0))
+        yield ledger
+
+
+def test_restated_money_stands_on_the_day_of_the_fact_that_made_it(restated: Ledger) -> None:
+    """G8: .75 on the day of the sale; the busted sale made nothing; the settlement is what it was amended to."""
+    rows = [row for row in restated.pnl(environment="live") if row["effective_pnl"]]
+
+    assert [(row["day"], row["effective_pnl"]) for row in rows] == [
+        (date(2026, 3, 3), D("0.75")),
+        (date(2026, 3, 4), D(-4)),
+    ]
+    assert [
+        (row["day"], row["realized_pnl"])
+        for row in restated.pnl(environment="live", market="CLE")
+        if row["day"].day == 3
+    ] == [(date(2026, 3, 3), D("0.75"))]
+
+
+def test_what_was_recorded_stays_and_restatements_sum_to_zero(restated: Ledger) -> None:
+    rows = restated.pnl(environment="live", by="recorded")
+    total = sum((row["realized_pnl"] for row in restated.positions()), D(0))
+
+    assert sum(row["recorded_pnl"] for row in rows) == sum(row["effective_pnl"] for row in rows) == total == D("-3.25")
+    assert sum(row["restatement"] for row in rows) == 0
+
+
+def test_a_report_that_does_not_add_up_is_refused(restated: Ledger, ledger_template: Template) -> None:
+    """Given a row that somebody changed by hand, when its position is folded again, then the report names it."""
+    with closing(connect(restated.database_url, restated.settings, as_app=False)) as owner:
+        owner.execute("ALTER TABLE positions DISABLE TRIGGER USER")
+        owner.execute(
+            "UPDATE positions SET realized_pnl = realized_pnl + 1, realized_gross = realized_gross + 1 "
+            "WHERE row_current_ind AND market_id = 'NYK'"
+        )
+    with pytest.raises(VerificationFailed, match=r"table positions, POS-\d+, realized_pnl is 1, which is not what"):
+        restated.pnl(environment="live")
+    assert restated.pnl(environment="live", market="CLE")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from position_ledger import DatabaseUnavailable, Handle, Ledger, MarkPosition, ReducePosition
-from position_ledger.execution.executor import LOST_ANSWER_TRIES_MAX
+from position_ledger.execution.broken import LOST_ANSWER_TRIES_MAX
 from position_ledger.store.audit import broken_links
 from tests.support.commands import events_of, opening
 from tests.support.proxy import Loss, LossyProxy, lossy

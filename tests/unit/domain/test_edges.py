@@ -22,6 +22,8 @@ from tests.unit.domain.world import NOON, D, World, examples, through_json
 DETECTED, RECOMMENDED, ACTED_ON, EXPIRED, SETTLED, VOID = EdgeStatus
 STREAM = edge_stream(Environment.PAPER, "e")
 EDGE = {"environment": "paper", "name": "e"}
+NOWHERE: dict[str, Any] = {"name": "e", "market": "M", "true_win_probability": 1}
+EDGE_WITHOUT_PLACE: dict[str, Any] = {"name": "e", "market": "M", "true_win_probability": 1}
 LATER = NOON + timedelta(seconds=1)
 EARLIER = NOON - timedelta(seconds=1)
 
@@ -221,7 +223,7 @@ def test_an_edge_is_addressed_by_the_number_of_any_of_its_versions(world: World)
         (lambda: detecting(market_implied_probability="1.000000000000000001"), Reason.PROBABILITY_OUT_OF_RANGE),
         (lambda: detecting(true_win_probability=0.5), Reason.FLOAT_NOT_ALLOWED),
         (lambda: detecting(tick=-1), Reason.COUNT_INVALID),
-        (lambda: DetectEdge(name="e", market="M", true_win_probability=1), Reason.FIELD_MISSING),
+        (lambda: DetectEdge(**NOWHERE), Reason.FIELD_MISSING),
         (lambda: ReviseEdge(edge="EDGE-9", true_win_probability=1), Reason.EDGE_UNKNOWN),
         (lambda: ReviseEdge(environment="live", name="e", true_win_probability=1), Reason.EDGE_UNKNOWN),
         (lambda: detecting(market_price="1.01"), Reason.PRICE_OUT_OF_RANGE),
@@ -308,4 +310,4 @@ def test_versions_are_exactly_the_changes_whatever_comes(history: list[tuple[Any
     again: Any = None
     for append in in_order:
         again = evolve_edge(again, append.event, append.effective_at)
-    assert (again and shown(again)) == (states[-1] and shown(states[-1]) if states else None)
+    assert states == [] or shown(again) == shown(states[-1])

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import COMMANDS
 from position_ledger.domain.edges.commands import DetectEdge
-from position_ledger.domain.references import REFERENCE_TABLES
+from position_ledger.domain.references import REFERENCE_TABLES, require_references
 from position_ledger.domain.rejections import CommandRejected, Reason
 from tests.unit.domain.world import World
 
@@ -59,13 +60,24 @@ def test_a_table_that_is_not_in_use_is_not_asked(name: str, field: str) -> None:
     assert World(references=others).do(COMMANDS[name](**ASKING[name], **{field: of(field, known=False)})).appends
 
 
-def test_every_command_of_positions_and_edges_that_names_a_row_is_covered() -> None:
-    assert {name for name, _ in CASES} == set(ASKING)
-    assert {field for name, field in CASES if name in {"OpenPosition", "RecordFill"}} == {
-        "strategy",
-        "model",
-        "platform",
-    }
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kind, field) for kind in COMMANDS.values() for field in REFERENCE_TABLES if field in kind.model_fields],
+    ids=lambda part: part if isinstance(part, str) else part.__name__,
+)
+def test_whatever_command_names_a_row_is_checked(kind: type[Command], field: str) -> None:
+    """Also those that are added later: having the field is enough."""
+    world = World(references=KNOWN)
+    require_references(kind.model_construct(**{field: of(field, known=True)}), world)
+    with pytest.raises(CommandRejected) as caught:
+        require_references(kind.model_construct(**{field: of(field, known=False)}), world)
+    assert (caught.value.reason, caught.value.details["field"]) == (Reason.REFERENCE_UNKNOWN, field)
+
+
+def test_every_reference_table_is_named_by_some_command() -> None:
+    named = {field for kind in COMMANDS.values() for field in REFERENCE_TABLES if field in kind.model_fields}
+    assert named == set(REFERENCE_TABLES)
+    assert {field for name, field in CASES if name in {"OpenPosition", "RecordFill"}} == named - {"market_event"}
 
 
 def test_the_first_of_several_is_told_and_edges_come_last() -> None:

@@ -18,6 +18,7 @@ from position_ledger.domain.commands import (
     MergePair,
     RecordOpeningPosition,
     ReducePosition,
+    RegisterMarket,
     SetExits,
     SettlePosition,
     SplitPair,
@@ -216,3 +217,23 @@ def test_transfers_keep_the_sum(side: str, held: Decimal, parts: list[Decimal], 
     moved = [event for event in booked if isinstance(event, PositionBooked) and event.cause != "opened"]
     assert sum(event.change for event in moved) == 0
     assert sum(event.postings.external for event in moved) == 0
+
+
+def test_what_was_held_before_has_the_terms_of_its_market() -> None:
+    world = World()
+    world.do(RegisterMarket(environment="paper", market="F", kind="future", multiplier=50, margin_rate="0.1"))
+    world.do(Deposit(**MAIN, amount=10_000))
+
+    world.do(RecordOpeningPosition(**MAIN, market="F", side="SHORT", quantity=2, entry_price=10))
+
+    position = world.at("POS-1")
+    assert (position.cost, position.multiplier, position.entry_price) == (1000, 50, 10)
+    assert money(world, "main") == (11_000, 1100)
+
+
+def test_pairs_exist_in_binary_markets_only() -> None:
+    world = World()
+    world.do(RegisterMarket(environment="paper", market="S", kind="spot"))
+    with pytest.raises(CommandRejected) as caught:
+        world.do(SplitPair(**MAIN, market="S", quantity=1))
+    assert caught.value.reason is Reason.SIDE_NOT_IN_MARKET

@@ -23,7 +23,9 @@ from position_ledger.domain.commands import (
     VoidPosition,
 )
 from position_ledger.domain.decisions import fold_append
+from position_ledger.domain.effective_order import in_effective_order
 from position_ledger.domain.families import family_of_state, state_from_json, state_json
+from position_ledger.domain.figures import FIGURE_NAMES
 from position_ledger.domain.markets.market import Market, MarketKey, market_stream
 from position_ledger.domain.position import Position
 from position_ledger.domain.rejections import CommandRejected, Reason
@@ -201,6 +203,7 @@ class Whole(RuleBasedStateMachine):
             self.check_law_4(name)
         check_cuts(self.world, self.logs)
         check_known(self.world, self.known)
+        check_effective_order(self.world, self.logs)
 
     def check_law_4(self, name: str) -> None:
         """YES and NO of a settled market have received 1 a pair: its value and what it leaves."""
@@ -253,6 +256,18 @@ def check_known(world: World, known: dict[int, dict[UUID, Any]]) -> None:
     """Law 13 as far as the domain goes: what followed from the log at a time follows from that part of it for ever."""
     for size, states in known.items():
         assert world.replayed(world.log[:size]) == states
+
+
+def check_effective_order(world: World, logs: dict[UUID, list[Append]]) -> None:
+    """The fold of what counts, in effective order, is the current position: what an as-of query of now answers."""
+    for stream, position in world.positions.items():
+        state: Any = None
+        for append in in_effective_order(logs[stream]):
+            state = fold_append(state, through_json(append))
+        assert {name: getattr(state, name) for name in FIGURE_NAMES} == {
+            name: getattr(position, name) for name in FIGURE_NAMES
+        }
+        assert (state.status, state.entry_time) == (position.status, position.entry_time)
 
 
 Whole.TestCase.settings = examples(100, steps=100)

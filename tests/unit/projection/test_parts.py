@@ -89,3 +89,11 @@ def test_the_gap_between_code_and_table_is_named(code: list[str], table: list[st
 def test_projections_that_cannot_be_loaded_are_refused_by_name(name: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         load_projections(name)
+
+
+def test_the_team_of_the_demo_has_every_table_that_ships() -> None:
+    """A release that left one out would stop projecting it."""
+    shipped = load_projections("position_ledger.reference.projections")
+    of_team = load_projections("position_ledger.demo.team.projections")
+    assert [one.table for one in of_team] == [one.table for one in shipped]
+    assert [one.table for one, other in zip(of_team, shipped, strict=True) if one is not other] == ["positions"]

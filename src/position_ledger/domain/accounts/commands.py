@@ -7,38 +7,40 @@ from position_ledger.domain.fields import Text
 from position_ledger.domain.numbers import Money, Quantity
 from position_ledger.domain.vocabulary import CashKind, Environment
 
-__all__ = ["AdjustCash", "Deposit", "RecordCash", "SetOpeningBalance", "Withdraw"]
+__all__ = ["AccountCommand", "AdjustCash", "Deposit", "RecordCash", "SetOpeningBalance", "Withdraw"]
 
 
-class _OnAccount(Command):
+class AccountCommand(Command):
+    """What every command about an account carries."""
+
     environment: Environment
     account: Text
     currency: Text = "USD"
     platform: Text | None = None
 
 
-class Deposit(_OnAccount):
+class Deposit(AccountCommand):
     """Record money that was paid in; from now on the account is cash-controlled."""
 
     amount: Quantity
     reason: Text | None = None
 
 
-class Withdraw(_OnAccount):
+class Withdraw(AccountCommand):
     """Take free money out; refused when the account has less that is free."""
 
     amount: Quantity
     reason: Text | None = None
 
 
-class SetOpeningBalance(_OnAccount):
+class SetOpeningBalance(AccountCommand):
     """Record the cash that the account had before the ledger knew it, once; it is cash-controlled from then on."""
 
     amount: Money
     reason: Text | None = None
 
 
-class AdjustCash(_OnAccount):
+class AdjustCash(AccountCommand):
     """Correct the cash by hand to what the venue says; a fact, never refused for money."""
 
     amount: Money
@@ -46,7 +48,7 @@ class AdjustCash(_OnAccount):
     reason: Text
 
 
-class RecordCash(_OnAccount):
+class RecordCash(AccountCommand):
     """Record money that the venue paid or charged beside trades."""
 
     kind: CashKind

@@ -9,7 +9,7 @@ settlement, a bust or an amendment, changes its account by the difference, so co
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from position_ledger.domain.accounts.events import Postings
 from position_ledger.domain.numbers import ONE, ZERO, amount_of, minus, plus
@@ -18,7 +18,7 @@ from position_ledger.domain.vocabulary import Side
 if TYPE_CHECKING:
     from position_ledger.domain.position import Position
 
-__all__ = ["Effect", "Holding", "effect", "holding"]
+__all__ = ["Effect", "Held", "Holding", "effect", "holding"]
 
 
 class Holding(NamedTuple):
@@ -35,6 +35,38 @@ class Holding(NamedTuple):
 NOTHING: Final = Holding()
 
 
+class Held(Protocol):
+    """What the money of a position is computed from; a state of it, or a row."""
+
+    @property
+    def side(self) -> Side:
+        """What it holds."""
+
+    @property
+    def cost(self) -> Decimal:
+        """Of what is open."""
+
+    @property
+    def realized_gross(self) -> Decimal:
+        """Before fees."""
+
+    @property
+    def realized_pnl(self) -> Decimal:
+        """Net of all fees."""
+
+    @property
+    def open_fees(self) -> Decimal:
+        """On entries."""
+
+    @property
+    def close_fees(self) -> Decimal:
+        """On exits."""
+
+    @property
+    def margin_rate(self) -> Decimal:
+        """Share of the cost that a SHORT locks beside its proceeds."""
+
+
 class Effect(NamedTuple):
     """What one event of a position does to its account."""
 
@@ -43,7 +75,7 @@ class Effect(NamedTuple):
     postings: Postings
 
 
-def holding(position: Position) -> Holding:
+def holding(position: Held) -> Holding:
     """Add up what a position has done to the money of its account."""
     side, cost = position.side, position.cost
     fees = plus(position.open_fees, position.close_fees)
