@@ -242,7 +242,11 @@ def test_pairs_exist_in_binary_markets_only() -> None:
 def test_what_was_held_before_and_pairs_have_the_terms_of_their_market() -> None:
     """A position has the terms of its market, however it came to be."""
     world, key = World(), MAIN
-    world.do(RegisterMarket(environment="paper", market="TEN", kind="binary", multiplier=10, currency="EUR", platform="kalshi"))
+    world.do(
+        RegisterMarket(
+            environment="paper", market="TEN", kind="binary", multiplier=10, currency="EUR", platform="kalshi"
+        )
+    )
     world.do(RegisterMarket(environment="paper", market="FUT", kind="future", multiplier=50, margin_rate="0.1"))
 
     world.do(SplitPair(**key, market="TEN", quantity=3, yes_price="0.4"))
@@ -273,4 +277,3 @@ def test_a_pair_of_halves_that_count_differently_is_refused() -> None:
     assert merging.value.reason is Reason.NOT_A_PAIR
     assert splitting.value.reason is Reason.KEY_MISMATCH
     assert "multiplier" in str(merging.value)
-
