@@ -242,7 +242,8 @@ class Trader:
         if not self.view.ended:
             return None
         held = self.dice.choice(self.view.ended)
-        return AmendSettlement(position_id=held.ref, value=self.price(held.market))
+        fee = self.dice.choice((None, self.fee()))
+        return AmendSettlement(position_id=held.ref, value=self.price(held.market), fee=fee)
 
     def void(self) -> Command | None:
         known = (*self.view.open, *self.view.ended)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from position_ledger.domain.accounts.account import Account, AccountKey, account_stream
+from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.commands import (
     AmendSettlement,
     RecordOpeningPosition,
@@ -204,6 +205,7 @@ class Whole(RuleBasedStateMachine):
         check_cuts(self.world, self.logs)
         check_known(self.world, self.known)
         check_effective_order(self.world, self.logs)
+        check_books(self.world)
 
     def check_law_4(self, name: str) -> None:
         """YES and NO of a settled market have received 1 a pair: its value and what it leaves."""
@@ -256,6 +258,16 @@ def check_known(world: World, known: dict[int, dict[UUID, Any]]) -> None:
     """Law 13 as far as the domain goes: what followed from the log at a time follows from that part of it for ever."""
     for size, states in known.items():
         assert world.replayed(world.log[:size]) == states
+
+
+def check_books(world: World) -> None:
+    """Books list exactly what is open, each position once, in the book of its own key."""
+    listed = {
+        (stream, entry.stream, entry.side)
+        for stream, book in world.states.items() if isinstance(book, Book) for entry in book.open
+    }  # fmt: skip
+    held = {(book_stream(BookKey.of(one)), stream, one.side) for stream, one in world.positions.items() if one.is_open}
+    assert listed == held
 
 
 def check_effective_order(world: World, logs: dict[UUID, list[Append]]) -> None:
