@@ -277,3 +277,26 @@ def test_a_pair_of_halves_that_count_differently_is_refused() -> None:
     assert merging.value.reason is Reason.NOT_A_PAIR
     assert splitting.value.reason is Reason.KEY_MISMATCH
     assert "multiplier" in str(merging.value)
+
+
+@examples(100)
+@given(
+    quantity=st.integers(10, 10**6).map(lambda n: Decimal(n) / 100),
+    sold=st.sampled_from([3, 7]),
+    moved=st.sampled_from([3, 9, 11]),
+    ratio=st.sampled_from(["1.5", "0.1", "0.7", "3.3"]),
+)
+def test_law_1_holds_exactly_after_a_split_whatever_was_rounded(
+    quantity: Decimal, sold: int, moved: int, ratio: str
+) -> None:
+    world = World()
+    world.open(side="LONG", quantity=quantity, entry_price="12.34")
+    world.do(ReducePosition(position_id="POS-1", quantity=round(quantity / sold, 18), price=13))
+    left = world.at("POS-1").quantity
+    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=round(left / moved, 18)))
+
+    world.do(SplitShares(position_id="POS-1", ratio=ratio))
+
+    split = world.at("POS-1")
+    assert split.quantity == split.entry_quantity - split.exit_quantity + split.transferred_quantity
+    assert abs(split.entry_quantity - quantity * Decimal(ratio)) <= Decimal("3e-18")
