@@ -26,7 +26,9 @@ SHORT, LONG = 1_500, 100_000
 IS_SOAK = os.environ.get("POSITION_LEDGER_SOAK", "") not in {"", "0"}
 LAST_PLACE = Decimal("1e-18")
 
-ACCOUNTS = "SELECT b.account_id, b.cash, b.locked, b.free FROM ledger.current_account_balance AS b WHERE b.currency = 'USD'"
+ACCOUNTS = (
+    "SELECT b.account_id, b.cash, b.locked, b.free FROM ledger.current_account_balance AS b WHERE b.currency = 'USD'"
+)
 # What positions did, told by their rows: what they realized, and what stands in them.
 POSITIONS = """
 SELECT p.account_id,
@@ -70,14 +72,14 @@ def exact() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(IS_SOAK, reason="the long form runs instead")
-def test_money_is_conserved(ledger_database: str, exact: None) -> None:  # noqa: ARG001
+def test_money_is_conserved(ledger_database: str, exact: None) -> None:
     conserved(ledger_database, SHORT)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(not IS_SOAK, reason="the long form: make soak, or POSITION_LEDGER_SOAK=1 with -m soak")
-def test_money_is_conserved_over_a_long_time(ledger_database: str, exact: None) -> None:  # noqa: ARG001
+def test_money_is_conserved_over_a_long_time(ledger_database: str, exact: None) -> None:
     conserved(ledger_database, LONG)
 
 

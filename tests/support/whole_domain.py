@@ -103,7 +103,9 @@ class View(Protocol):
 
 def registrations(suffix: str = "") -> list[Command]:
     """What must be known before trading."""
-    return [RegisterMarket(environment=PAPER, market=name + suffix, **terms) for name, terms in MARKETS.items() if terms]
+    return [
+        RegisterMarket(environment=PAPER, market=name + suffix, **terms) for name, terms in MARKETS.items() if terms
+    ]
 
 
 class Trader:

@@ -92,7 +92,7 @@ PLANTED = {
     "law 2, fees are the sum of those of the position's trades,": "UPDATE trades SET fee = fee + 0.01"
     " WHERE row_current_ind AND market_id = 'SUN'",
     "law 2, what trades and the payout brought and cost = realized_gross - cost,": "UPDATE trades SET"
-    f" amount = amount + 1e-18 WHERE row_current_ind AND market_id = 'SUN'",
+    " amount = amount + 1e-18 WHERE row_current_ind AND market_id = 'SUN'",
     "each version of a trade has the version of its position that the same event made,": "UPDATE trades SET"
     " account_id = 'second' WHERE row_current_ind AND market_id = 'SUN'",
     "the next leg of a trade exists in the same account,": "UPDATE trades SET linked_trade_id = 'TRD-1'"
