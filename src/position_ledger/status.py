@@ -23,6 +23,7 @@ from position_ledger.store import feed
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from decimal import Decimal
 
     from position_ledger.settings import Settings
     from position_ledger.setup import Reached
@@ -43,6 +44,15 @@ SELECT g.generation_id, g.projection, g.fingerprint, g.state, g.mode, g.release,
 WORKERS = """
 SELECT w.worker, w.started_at, extract(epoch FROM clock_timestamp() - w.seen_at)::float8, w.fingerprints
   FROM projection_workers AS w WHERE w.seen_at > clock_timestamp() - make_interval(secs => %s) ORDER BY w.worker
+"""
+
+OVERDRAWN_MAX = 10
+"""Accounts that are shown; the worst first."""
+
+HAS_BALANCES = "SELECT to_regclass('account_balance') IS NOT NULL"
+OVERDRAWN = """
+SELECT b.balance_id, b.execution_environment, b.account_id, b.currency, b.free FROM account_balance AS b
+ WHERE b.row_current_ind AND b.free < 0 ORDER BY b.free, b.balance_id LIMIT %s
 """
 
 SERVER = "SELECT current_setting('server_version'), current_database(), session_user::text, pg_is_in_recovery()"
@@ -96,6 +106,17 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Overdrawn:
+    """An account that owes its venue money: facts are never refused for lack of it."""
+
+    balance_id: str
+    environment: str
+    account: str
+    currency: str
+    free: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerStatus:
     """Everything at one moment, by the clock of the database."""
 
@@ -116,6 +137,8 @@ class LedgerStatus:
     projections: tuple[ProjectionStatus, ...]
     workers: tuple[Worker, ...]
     queue_length: int | None
+    overdrawn: tuple[Overdrawn, ...] = ()
+    """The worst first, at most OVERDRAWN_MAX."""
 
 
 def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
@@ -151,6 +174,7 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             projections=tuple(_projections(link, ours)),
             workers=tuple(_workers(link, ours)),
             queue_length=queue_length,
+            overdrawn=tuple(_overdrawn(link)),
         )
 
 
@@ -202,6 +226,12 @@ def _workers(connection: psycopg.Connection[Any], ours: set[str]) -> list[Worker
         Worker(name, started_at, round(seen_s, 3), bool(ours & set(fingerprints)))
         for name, started_at, seen_s, fingerprints in rows
     ]
+
+
+def _overdrawn(connection: psycopg.Connection[Any]) -> list[Overdrawn]:
+    if not _one(connection, HAS_BALANCES)[0]:
+        return []
+    return [Overdrawn(*row) for row in connection.execute(OVERDRAWN, (OVERDRAWN_MAX,)).fetchall()]
 
 
 def read_redis(url: str, schema: str) -> tuple[Server, int | None]:

@@ -1,6 +1,7 @@
 """No money comes from nowhere and none is lost: random commands of the whole domain against a real database.
 
-The short form is part of `make test`; ``POSITION_LEDGER_SOAK=1`` makes the long one, 100,000 commands (`make soak`).
+The short form is part of `make test`; ``POSITION_LEDGER_SOAK=1`` makes the long one, 100,000 commands or as many as
+POSITION_LEDGER_SOAK_COMMANDS says (`make soak`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.chaos
 
-SHORT, LONG = 1_500, 100_000
+SHORT, LONG = 1_500, int(os.environ.get("POSITION_LEDGER_SOAK_COMMANDS", "100000"))
 IS_SOAK = os.environ.get("POSITION_LEDGER_SOAK", "") not in {"", "0"}
 LAST_PLACE = Decimal("1e-18")
 
@@ -86,7 +87,10 @@ def test_money_is_conserved_over_a_long_time(ledger_database: str, exact: None) 
 def conserved(url: str, commands: int) -> None:
     # given a reader that looks at random instants, when random commands of every kind were sent
     with Ledger.open(database_url=url, redis_url="redis://127.0.0.1:1/0", wait_timeout_s=100) as ledger:
-        with watched(url, 7) as seen, closing(DatabaseTrading(ledger, url, 20261122)) as trading:
+        with (
+            watched(url, 7, pause_s=max(0.05, commands / 50_000)) as seen,
+            closing(DatabaseTrading(ledger, url, 20261122)) as trading,
+        ):
             trading.run(commands)
         assert trading.accepted > commands / 3
         assert len(seen) > 5

@@ -48,7 +48,9 @@ TABLES = {
     "edges": "edge_id",
     "game_states": "game_state_id",
 }
-NOT_ONE_CURRENT = "SELECT t.{key} FROM ledger.{table} AS t GROUP BY t.{key} HAVING count(*) FILTER (WHERE t.row_current_ind) <> 1 LIMIT 1"
+NOT_ONE_CURRENT = """
+SELECT t.{key} FROM ledger.{table} AS t GROUP BY t.{key} HAVING count(*) FILTER (WHERE t.row_current_ind) <> 1 LIMIT 1
+"""
 
 
 class DatabaseTrading:

@@ -213,16 +213,22 @@ class Trader:
     def close(self) -> Command | None:
         held = self.held()
         price = self.price(held.market) if held else 0
-        return held and ClosePosition(position_id=held.ref, price=price, fee=self.fee(), reason="manual")
+        return (
+            None if held is None else ClosePosition(position_id=held.ref, price=price, fee=self.fee(), reason="manual")
+        )
 
     def mark(self) -> Command | None:
         held = self.held()
-        return held and MarkPosition(position_id=held.ref, price=self.price(held.market))
+        return None if held is None else MarkPosition(position_id=held.ref, price=self.price(held.market))
 
     def exits(self) -> Command | None:
         held = self.held()
-        return held and SetExits(
-            position_id=held.ref, target_price=self.price(held.market), trailing_stop={"trail_percent": "0.1"}
+        return (
+            None
+            if held is None
+            else SetExits(
+                position_id=held.ref, target_price=self.price(held.market), trailing_stop={"trail_percent": "0.1"}
+            )
         )
 
     # The market's word
@@ -230,7 +236,7 @@ class Trader:
     def settle(self) -> Command | None:
         held = self.held()
         value = self.price(held.market) if held else 0
-        return held and SettlePosition(position_id=held.ref, value=value, fee=self.fee())
+        return None if held is None else SettlePosition(position_id=held.ref, value=value, fee=self.fee())
 
     def amend(self) -> Command | None:
         if not self.view.ended:
@@ -265,7 +271,7 @@ class Trader:
     def bust(self) -> Command | None:
         about = self.about_a_trade()
         part = self.dice.choice((None, None, "0.125", "1", "7"))
-        return about and BustTrade(**about, bust_id=f"b-{self.number}", quantity=part)
+        return None if about is None else BustTrade(**about, bust_id=f"b-{self.number}", quantity=part)
 
     def correct(self) -> Command | None:
         about = self.about_a_trade()
@@ -278,18 +284,26 @@ class Trader:
 
     def adjust_fee(self) -> Command | None:
         about = self.about_a_trade()
-        return about and AdjustFee(**about, adjustment_id=f"a-{self.number}", fee=self.fee())
+        return None if about is None else AdjustFee(**about, adjustment_id=f"a-{self.number}", fee=self.fee())
 
     # Positions that are moved, counted anew, made and handed in
 
     def transfer(self) -> Command | None:
         held = self.held()
         to = None if held is None else ACCOUNTS[held.account == ACCOUNTS[0]]
-        return held and TransferPosition(position_id=held.ref, to_account=to, quantity=self.part(held.quantity))
+        return (
+            None
+            if held is None
+            else TransferPosition(position_id=held.ref, to_account=to, quantity=self.part(held.quantity))
+        )
 
     def split_shares(self) -> Command | None:
         held = self.held(binary=False)
-        return held and SplitShares(position_id=held.ref, ratio=self.dice.choice(("2", "3", "0.1", "1.5")))
+        return (
+            None
+            if held is None
+            else SplitShares(position_id=held.ref, ratio=self.dice.choice(("2", "3", "0.1", "1.5")))
+        )
 
     def opening(self) -> Command:
         key = self.key()

@@ -135,6 +135,11 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
             f"held back for {holder.age_s:.0f} s by server process {holder.pid} ({holder.application or 'unnamed'}, "
             f"{holder.state}): {query}"
         )
+    for account in found.overdrawn:
+        yield (
+            f"overdrawn {account.account} in {account.environment} ({account.balance_id}): free is {account.free:f} "
+            f"{account.currency}"
+        )
     alive = len(found.workers)
     yield f"workers {alive}" + ("" if alive else ": none is alive, start position-ledger worker")
     yield "messages in the queue " + ("unknown" if found.queue_length is None else str(found.queue_length))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from position_ledger.domain.position import Position
 
 F = Fraction
+ZERO = F(0)
 SMALL = F(1, 10**15)
 """Beyond what roundings of 18 places can sum up to in one history; only contracts that were split need it."""
 
@@ -30,12 +31,12 @@ class Counted:
     is_entry_action: str
     trades: dict[int, tuple[bool, Fraction, Fraction, Fraction]] = field(default_factory=dict)
     """(is_entry, quantity, amount, fee) of each execution by version of its event, as it counts now."""
-    quantity: Fraction = F(0)
+    quantity: Fraction = ZERO
     """Of what is no execution: taken over, given away, and what a split has made of all before it."""
-    cost: Fraction = F(0)
-    fees: Fraction = F(0)
+    cost: Fraction = ZERO
+    fees: Fraction = ZERO
     is_split: bool = False
-    verdict_fee: Fraction = F(0)
+    verdict_fee: Fraction = ZERO
     value: Fraction | None = None
     refunds: bool = False
 

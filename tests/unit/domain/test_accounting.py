@@ -61,7 +61,9 @@ class Accounting(Histories):
         def paid() -> None:
             told()
             cash, locked = self.naive.money()
-            takes = isinstance(command, OpenPosition) and (command.entry_price or command.fee)
+            takes = isinstance(command, OpenPosition) and (
+                command.fee or r18(F(command.quantity) * F(command.entry_price))
+            )
             if self.is_controlled and takes and cash < locked:
                 raise Refused
 
@@ -158,8 +160,8 @@ def check_without_the_busted(machine: Accounting) -> None:
     """Law 9: figures are those of a list in which what was busted whole, fee and all, never was."""
     for holding in machine.naive.all():
         there = [part for part in holding.parts if part.left or part.fee]
-        if not any(part.is_entry for part in there):
-            continue
+        if not any(part.is_entry and part.left for part in there):
+            continue  # it shows what its opening was
         without = replace(holding, parts=there).figures()
         position = machine.world.at(holding.name)
         figures = {name: getattr(position, name) for name in without}

@@ -237,3 +237,43 @@ def test_pairs_exist_in_binary_markets_only() -> None:
     with pytest.raises(CommandRejected) as caught:
         world.do(SplitPair(**MAIN, market="S", quantity=1))
     assert caught.value.reason is Reason.SIDE_NOT_IN_MARKET
+
+
+def test_what_was_held_before_and_pairs_have_the_terms_of_their_market() -> None:
+    """A position has the terms of its market, however it came to be."""
+    world, key = World(), MAIN
+    world.do(
+        RegisterMarket(
+            environment="paper", market="TEN", kind="binary", multiplier=10, currency="EUR", platform="kalshi"
+        )
+    )
+    world.do(RegisterMarket(environment="paper", market="FUT", kind="future", multiplier=50, margin_rate="0.1"))
+
+    world.do(SplitPair(**key, market="TEN", quantity=3, yes_price="0.4"))
+    world.do(RecordOpeningPosition(**key, market="FUT", side="SHORT", quantity=2, entry_price=7))
+
+    yes, no, short = (world.at(f"POS-{number}") for number in (1, 2, 3))
+    for position in (yes, no):
+        assert (position.multiplier, position.currency, position.platform) == (10, "EUR", "kalshi")
+    assert (yes.cost, no.cost) == (12, 18)
+    assert (short.multiplier, short.margin_rate, short.cost, short.average_entry_price) == (50, D("0.1"), 700, 7)
+    with pytest.raises(CommandRejected) as refused:
+        world.do(SplitPair(**key, market="FUT", quantity=1))
+    assert refused.value.reason is Reason.SIDE_NOT_IN_MARKET
+
+
+def test_a_pair_of_halves_that_count_differently_is_refused() -> None:
+    world = World()
+    # given YES that was bought before its market was registered with another multiplier, and NO after that
+    world.open()
+    world.do(RegisterMarket(environment="paper", market="M", kind="binary", multiplier=10))
+    world.open(side="NO")
+
+    with pytest.raises(CommandRejected) as merging:
+        world.do(MergePair(yes_position_id="POS-1", no_position_id="POS-2", quantity=1))
+    with pytest.raises(CommandRejected) as splitting:
+        world.do(SplitPair(environment="paper", account="main", market="M", quantity=1))
+
+    assert merging.value.reason is Reason.NOT_A_PAIR
+    assert splitting.value.reason is Reason.KEY_MISMATCH
+    assert "multiplier" in str(merging.value)
