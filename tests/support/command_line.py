@@ -66,8 +66,9 @@ class CommandLine:
         )
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Ours without its settings of the ledger, with those of the test."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("POSITION_LEDGER_")}
+        """Ours without its settings of the ledger and the width of a terminal, with those of the test."""
+        dropped = ("POSITION_LEDGER_", "COLUMNS")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         path = os.pathsep.join(entry for entry in sys.path if entry)
         return {**kept, "PYTHONPATH": path, "PYTHONUTF8": "1", **self.settings, **more}
 
