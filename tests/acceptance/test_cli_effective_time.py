@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from position_ledger import Ledger, RecordFill
-from tests.support.command_line import CommandLine, on
+from tests.support.command_line import CommandLine, in_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def run(ledger_template: Template) -> Iterator[CommandLine]:
                     )
                 )
             ledger.wait_for(done.token)
-        yield on(url)
+        yield in_this_process(url)
 
 
 @pytest.mark.parametrize(("method", "gross"), [("fifo", 9), ("lifo", 5), ("hifo", 4), ("average", 7)])

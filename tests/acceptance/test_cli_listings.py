@@ -20,7 +20,7 @@ from position_ledger import (
     SetMarketStatus,
 )
 from position_ledger.cli import listings
-from tests.support.command_line import CommandLine, on
+from tests.support.command_line import CommandLine, in_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def database(ledger_template: Template) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def run(database: str) -> CommandLine:
-    return on(database)
+    return in_this_process(database)
 
 
 @pytest.mark.parametrize("listing", LISTINGS, ids=lambda one: one.name)

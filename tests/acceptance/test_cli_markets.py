@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from position_ledger import Ledger
-from tests.support.command_line import CommandLine, on
+from tests.support.command_line import CommandLine, in_this_process
 from tests.support.settling import MARKET, opened, registered
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def database(ledger_template: Template) -> Iterator[str]:
 
 @pytest.fixture
 def run(database: str) -> CommandLine:
-    return on(database)
+    return in_this_process(database)
 
 
 @pytest.fixture

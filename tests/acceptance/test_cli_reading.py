@@ -14,7 +14,7 @@ import pytest
 
 from position_ledger import ClosePosition, IncreasePosition, Ledger, MarkPosition, OpenPosition, ReducePosition
 from position_ledger.cli.app import COMMANDS
-from tests.support.command_line import CommandLine, on
+from tests.support.command_line import CommandLine, in_this_process, on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def database(ledger_template: Template) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def run(database: str) -> CommandLine:
-    return on(database)
+    return in_this_process(database)
 
 
 def first_of(run: CommandLine) -> str:

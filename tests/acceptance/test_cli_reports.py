@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from position_ledger import ClosePosition, Ledger, MarkPosition, OpenPosition
-from tests.support.command_line import MAIN, CommandLine, on
+from tests.support.command_line import MAIN, CommandLine, in_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def run(ledger_template: Template) -> Iterator[CommandLine]:
                     else MarkPosition(position_id=opened, price=Decimal("0.52"))
                 )
             ledger.wait_for(done.token)
-        yield on(url)
+        yield in_this_process(url)
 
 
 def test_exposure_as_json_is_exact(run: CommandLine) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.command_line import CommandLine, on
+from tests.support.command_line import CommandLine, in_this_process, on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def database(ledger_template: Template) -> Iterator[str]:
 
 @pytest.fixture
 def run(ledger_database: str) -> CommandLine:
-    return on(ledger_database)
+    return in_this_process(ledger_database)
 
 
 def example(number: int) -> str:

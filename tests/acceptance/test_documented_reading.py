@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from position_ledger import PositionManager
-from tests.support.command_line import on
+from tests.support.command_line import in_this_process
 
 if TYPE_CHECKING:
     import pytest
@@ -43,7 +43,7 @@ def test_the_page_names_every_method_of_the_manager() -> None:
 
 def test_the_reports_print_what_the_page_says(ledger: Ledger) -> None:
     run(REPORTS, ledger)
-    command_line = on(ledger.database_url)
+    command_line = in_this_process(ledger.database_url)
     shown = re.findall(r"```\n\$ position-ledger (.*?)\n(.*?)```", REPORTS.read_text(encoding="utf-8"), re.DOTALL)
     assert len(shown) == 3
     for command, output in shown:

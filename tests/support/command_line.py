@@ -6,10 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from psycopg.conninfo import make_conninfo
+
+from position_ledger.cli import running as cli_running
+from position_ledger.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +77,29 @@ class CommandLine:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         path = os.pathsep.join(entry for entry in sys.path if entry)
         return {**kept, "PYTHONPATH": path, "PYTHONUTF8": "1", **self.settings, **more}
+
+
+@dataclass(frozen=True)
+class InThisProcess(CommandLine):
+    """Runs commands where the test runs: what they read and write is the same, and nothing has to start first.
+
+    For what a command says. Its life as a process (signals, kills, a closed pipe, what it imports) needs one of its own.
+    """
+
+    def __call__(self, *arguments: str, entry: str = MAIN, **more: str) -> Answer:
+        """Run a command to its end."""
+        if entry != MAIN:
+            return super().__call__(*arguments, entry=entry, **more)
+        out, err = StringIO(), StringIO()
+        environment = patch.dict(os.environ, self.environment(**more), clear=True)
+        with environment, redirect_stdout(out), redirect_stderr(err):
+            code = cli_running.run(app, "position-ledger", arguments)
+        return Answer(code, out.getvalue(), err.getvalue())
+
+
+def in_this_process(database_url: str) -> CommandLine:
+    """The command line for a database, without a process for each command."""
+    return InThisProcess(on(database_url).settings)
 
 
 def on(database_url: str, redis_url: str = "unix:///nowhere/valkey.sock") -> CommandLine:
