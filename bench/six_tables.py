@@ -24,6 +24,8 @@ from position_ledger import (
 )
 from position_ledger.database import connect, only_row
 from position_ledger.domain.accounts.commands import Deposit
+from position_ledger.domain.edges.commands import DetectEdge
+from position_ledger.domain.games.commands import RecordGameState
 from position_ledger.domain.markets.commands import QuoteMarket, RegisterMarket
 from position_ledger.projection.follower import Follower
 from position_ledger.store import feed
@@ -116,12 +118,11 @@ def _markets(ledger: Ledger) -> list[str]:
 
 
 def _commands(positions: Sequence[str], markets: Sequence[str], turn: int) -> list[Command]:
-    """A batch: for each position in its turn a mark, a fill or cash, and beside it a quote."""
+    """A batch: for each position in its turn a mark, a fill or cash, and beside it what a feed tells."""
     commands: list[Command] = []
     for place in range(BATCH_COMMANDS // 2):
         position, price = positions[place % len(positions)], PRICES[(turn + place) % len(PRICES)]
-        quote = {"yes_price": price, "no_price": Decimal("0.99") - price}
-        commands.append(QuoteMarket(environment=ENVIRONMENT, market=markets[place % len(markets)], **quote))
+        commands.append(_told(markets[place % len(markets)], price, turn, place))
         match (turn + place) % 5:
             case 0:
                 commands.append(IncreasePosition(position_id=position, quantity=2, price=price))
@@ -132,3 +133,16 @@ def _commands(positions: Sequence[str], markets: Sequence[str], turn: int) -> li
             case _:
                 commands.append(MarkPosition(position_id=position, price=price))
     return commands
+
+
+def _told(market: str, price: Decimal, turn: int, place: int) -> Command:
+    """A quote of the market, an estimate of its edge, or the score of its game, in turn."""
+    match (turn + place) % 3:
+        case 0:
+            quote = {"yes_price": price, "no_price": Decimal("0.99") - price}
+            return QuoteMarket(environment=ENVIRONMENT, market=market, **quote)
+        case 1:
+            return DetectEdge(environment=ENVIRONMENT, name=market, market=market, true_win_probability=price)
+        case _:
+            score = turn * BATCH_COMMANDS + place
+            return RecordGameState(environment=ENVIRONMENT, game_id=market, home_score=score)
