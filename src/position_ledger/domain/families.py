@@ -31,6 +31,7 @@ __all__ = [
     "GAME_STATE",
     "MARKET",
     "POSITION",
+    "TRADE_EVENTS",
     "Family",
     "family_of",
     "family_of_state",
@@ -51,6 +52,9 @@ FAMILIES: Final = (POSITION, BOOK, ACCOUNT, MARKET, EDGE, GAME_STATE)
 
 EVENTS: Final[tuple[type[Event], ...]] = tuple(event for family in FAMILIES for event in family.events)
 """Every event of the ledger."""
+
+TRADE_EVENTS: Final = frozenset(event for event in EVENTS if "fill" in event.model_fields)
+"""Events that record an execution, and so begin a trade."""
 
 _BY_EVENT: Final = {event: family for family in FAMILIES for event in family.events}
 _BY_STATE: Final = {family.state: family for family in FAMILIES}

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from position_ledger.domain.commands import Command
 from position_ledger.domain.decisions import Append, Decision, correction_key, decide, fill_key, streams_of
+from position_ledger.domain.families import TRADE_EVENTS
 from position_ledger.domain.identity import (
     content_digest,
     correction_digest,
@@ -329,7 +330,7 @@ class _Stale(Exception):
 
 
 def _is_trade(append: Append) -> bool:
-    return getattr(append.event, "fill", None) is not None
+    return type(append.event) in TRADE_EVENTS
 
 
 def _subject(decision: Decision) -> list[Any] | None:

@@ -64,7 +64,9 @@ def snapshot(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Connection
     """One REPEATABLE READ, read-only snapshot for everything inside the block."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        connection.execute("SET LOCAL statement_timeout = 0")  # no query: the snapshot is taken after the caller's locks
+        connection.execute(
+            "SET LOCAL statement_timeout = 0"
+        )  # no query: the snapshot is taken after the caller's locks
         yield connection
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ACCOUNT_DECIDERS", "account_of", "booked", "with_accounts"]
 
 _MOVE_NO_MONEY: Final = (PositionMarked, ExitTriggered, ExitsSet)
-_MONEY_EVENTS: Final = tuple(event for event in POSITION.events if event not in _MOVE_NO_MONEY)
+_MONEY_EVENTS: Final = frozenset(POSITION.events) - frozenset(_MOVE_NO_MONEY)
 
 
 def account_of(key: AccountKey, streams: Streams) -> Account:
@@ -50,7 +50,7 @@ def booked(command: Command, decision: Decision, streams: Streams, *, is_intenti
     appends = with_accounts(decision.appends, streams)
     if is_intention:
         _require_funds(command, appends[len(decision.appends) :], streams)
-    return replace(decision, appends=appends)
+    return decision if appends is decision.appends else replace(decision, appends=appends)
 
 
 def with_accounts(decided: tuple[Append, ...], streams: Streams) -> tuple[Append, ...]:
@@ -59,7 +59,7 @@ def with_accounts(decided: tuple[Append, ...], streams: Streams) -> tuple[Append
     accounts: dict[UUID, Account] = {}
     bookings: list[Append] = []
     for append in decided:
-        if not isinstance(append.event, _MONEY_EVENTS):
+        if type(append.event) not in _MONEY_EVENTS:
             continue
         stream = append.stream
         before = positions[stream] if stream in positions else streams.state(stream)
@@ -67,7 +67,7 @@ def with_accounts(decided: tuple[Append, ...], streams: Streams) -> tuple[Append
         moved = effect(before, after, brought=getattr(append.event, "brought", ZERO))
         if moved is not None:
             bookings.append(_booking(append, after, moved, accounts, streams))
-    return (*decided, *bookings)
+    return (*decided, *bookings) if bookings else decided
 
 
 def _booking(

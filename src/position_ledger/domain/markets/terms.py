@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from position_ledger.domain.families import MARKET
@@ -37,8 +38,10 @@ CommandT = TypeVar("CommandT", bound="Command")
 
 def named(command: CommandT, streams: Streams) -> CommandT:
     """Give the command with the text of its market where it said MKT-n. Raises `CommandRejected` (`market_unknown`)."""
+    if not _names_a_market(type(command)):
+        return command
     market, environment = getattr(command, "market", None), getattr(command, "environment", None)
-    if not isinstance(market, str) or not is_market_number(market):
+    if market is None or not is_market_number(market):
         return command
     try:
         found = streams.located(market, MARKET)[1]
@@ -49,6 +52,11 @@ def named(command: CommandT, streams: Streams) -> CommandT:
             Reason.MARKET_UNKNOWN, command, value=market, environment=environment or "any environment"
         )
     return command.model_copy(update={"market": found.market})
+
+
+@cache  # one entry for each type of command
+def _names_a_market(kind: type[Command]) -> bool:
+    return "market" in kind.model_fields
 
 
 def market_of(environment: Environment, market: str, streams: Streams) -> Market | None:
