@@ -42,10 +42,8 @@ __all__ = [
 ]
 
 
-class PositionOpened(Event):
-    """The first event of a position stream: who holds what, where and why, with the fill that opened it."""
-
-    TOPIC = "position.opened"
+class PositionBegun(Event):
+    """What the first event of a position stream says, however the position came about: who holds what, where and why."""
 
     environment: Environment
     account: str
@@ -67,7 +65,14 @@ class PositionOpened(Event):
     trailing_stop: TrailingState | None = None
     metadata: dict[str, JsonValue] | None = None
     previous: StreamRef | None = None
-    """Opening of the position that this one follows: the one it flipped from, else the last of its key and side."""
+    """Opening of the position that this one follows: the one it came or flipped from, else the last of its key and side."""
+
+
+class PositionOpened(PositionBegun):
+    """The first event of a position that an execution opened, with its fill."""
+
+    TOPIC = "position.opened"
+
     fill: Fill
     figures: Figures
 

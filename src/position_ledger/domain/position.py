@@ -13,6 +13,7 @@ from position_ledger.domain.event import Event
 from position_ledger.domain.events import (
     ExitsSet,
     ExitTriggered,
+    PositionBegun,
     PositionClosed,
     PositionIncreased,
     PositionMarked,
@@ -123,8 +124,7 @@ def evolve(position: Position | None, event: Event, effective_at: datetime) -> P
     )
 
 
-_OPENED_AS_THEY_ARE: Final = tuple(name for name in PositionOpened.model_fields if name not in {"fill", "figures"})
-"""Those of PositionReceived are the same."""
+_OPENED_AS_THEY_ARE: Final = tuple(PositionBegun.model_fields)
 
 
 def _opened(event: PositionOpened | PositionReceived, effective_at: datetime) -> Position:

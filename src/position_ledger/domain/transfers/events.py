@@ -4,42 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import JsonValue
-
 from position_ledger.domain.event import Event
+from position_ledger.domain.events import PositionBegun
 from position_ledger.domain.exits import TrailingState
-from position_ledger.domain.numbers import ONE, ZERO, Figure
-from position_ledger.domain.parts import Figures, StreamRef, UtcTime
-from position_ledger.domain.vocabulary import Environment, Origin, Side
+from position_ledger.domain.numbers import Figure
+from position_ledger.domain.parts import Figures, StreamRef
+from position_ledger.domain.vocabulary import Origin
 
 __all__ = ["TRANSFER_EVENTS", "PositionReceived", "PositionTransferred", "SharesSplit"]
 
 
-class PositionReceived(Event):
+class PositionReceived(PositionBegun):
     """The first event of a position that was not bought here: transferred in, or held before the ledger knew it."""
 
     TOPIC = "position.received"
 
     origin: Origin
-    environment: Environment
-    account: str
-    market: str
-    platform: str | None = None
-    strategy: int | None = None
-    model: int | None = None
-    edge: int | None = None
-    currency: str
-    multiplier: Figure = ONE
-    margin_rate: Figure = ZERO
-    side: Side
-    entry_time: UtcTime
-    """When the cycle began; a transfer keeps that of the giver."""
-    target_price: Figure | None = None
-    stop_loss_price: Figure | None = None
-    trailing_stop: TrailingState | None = None
-    metadata: dict[str, JsonValue] | None = None
-    previous: StreamRef | None = None
-    """Opening of the giver's position."""
     brought: Figure
     """What of its cost and fees was paid elsewhere: it came to the account together with the position."""
     figures: Figures
@@ -74,7 +54,7 @@ class SharesSplit(Event):
 
 TRANSFER_EVENTS: Final[tuple[type[Event], ...]] = (PositionReceived, PositionTransferred, SharesSplit)
 
-IDENTITY: Final = tuple(name for name in PositionReceived.model_fields if name not in {"origin", "brought", "figures"})
+IDENTITY: Final = tuple(PositionBegun.model_fields)
 """Fields that a position takes over as they are."""
 
 
