@@ -52,7 +52,7 @@ OVERDRAWN_MAX = 10
 HAS_BALANCES = "SELECT to_regclass('account_balance') IS NOT NULL"
 OVERDRAWN = """
 SELECT b.balance_id, b.execution_environment, b.account_id, b.currency, b.free FROM account_balance AS b
- WHERE b.row_current_ind AND b.free < 0 ORDER BY b.free, b.balance_id LIMIT %s
+ WHERE b.row_current_ind AND b.is_cash_controlled AND b.free < 0 ORDER BY b.free, b.balance_id LIMIT %s
 """
 
 SERVER = "SELECT current_setting('server_version'), current_database(), session_user::text, pg_is_in_recovery()"

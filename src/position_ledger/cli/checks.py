@@ -52,7 +52,7 @@ def check(*, as_json: bool) -> int:
     """Do the tables equal what the event log says, and do the laws hold? Recomputes every row from the log.
 
     Then it adds up: quantities, gains and fees of positions from their trades, balances from postings. Notes tell of
-    positions that sold more than they held and of overdrawn accounts; they are no failure.
+    positions that sold more than they held and of overdrawn cash-controlled accounts; they are no failure.
 
     Exit code 1, and the first difference, where they do not. Everyone may go on working meanwhile.
 

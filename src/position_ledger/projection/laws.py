@@ -252,11 +252,16 @@ SELECT p.position_id, p.id, count(*) OVER () FROM {positions} AS p
 """
 OVERDRAWN: Final = """
 SELECT b.balance_id, b.id, count(*) OVER () FROM {account_balance} AS b
- WHERE b.row_current_ind AND b.free < 0 ORDER BY b.id LIMIT 1
+ WHERE b.row_current_ind AND b.is_cash_controlled AND b.free < 0 ORDER BY b.id LIMIT 1
 """
 NOTES: Final = (
     Law("have sold more than they held (shortfall)", "positions", SHORTFALLS, {"positions": "shortfall_quantity"}),
-    Law("are overdrawn (free is below zero)", "account_balance", OVERDRAWN, {"account_balance": "free"}),
+    Law(
+        "are overdrawn (free is below zero)",
+        "account_balance",
+        OVERDRAWN,
+        {"account_balance": "free is_cash_controlled"},
+    ),
 )
 """What breaks no law, and somebody should know."""
 
