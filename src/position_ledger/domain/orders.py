@@ -32,7 +32,7 @@ from position_ledger.domain.markets.terms import (
     require_terms,
     terms_copied,
 )
-from position_ledger.domain.payouts import has_verdict, payout_time, settled
+from position_ledger.domain.payouts import has_verdict, pay_at_once, payout_time, settled
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import ExitKind, Side
 
@@ -115,9 +115,10 @@ def _trade(
     if ends:
         require_in_order(command, draft.effective_at, position.last_fill_at)
     held = held_then(located, streams, draft.effective_at)
+    market = market_of(position.environment, position.market, streams)
     charge = charge_of(
         command,
-        market_of(position.environment, position.market, streams) if command.fee_currency else None,
+        market,
         position.currency,
         price=command.price,
         multiplier=position.multiplier,
@@ -136,6 +137,7 @@ def _trade(
         exit_reason=getattr(command, "reason", "manual"),
     )
     book_legs(draft, [leg], described(command))
+    pay_at_once(draft, market, [leg.stream])
     key = fill_key_of(position.environment, position.account, command.venue, command.venue_fill_id)
     return _decided(draft, leg, key)
 
