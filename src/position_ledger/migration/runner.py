@@ -74,7 +74,7 @@ class _Run:
 class Migrator:
     """The migrations of one folder against one schema of one database."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has its own name at the call
         self,
         conninfo: str,
         source: Traversable | str | Sequence[MigrationFile],
@@ -84,9 +84,12 @@ class Migrator:
         events_table: str = "events",
         scratch_url: str | None = None,
         limits: Limits | None = None,
+        reason: str | None = None,
         tell: Callable[[str], None] = lambda _message: None,
     ) -> None:
         """``projected`` names the tables whose rows come from the log; ``tell`` hears every message as it happens.
+
+        ``reason`` is kept in the history beside every rollback.
 
         Raises MigrationError for a folder or file that is wrong.
         """
@@ -96,6 +99,7 @@ class Migrator:
         self._projected = frozenset(projected)
         self._events_table = events_table
         self._limits = limits or Limits()
+        self._reason = reason
         self._tell = tell
         self.targets = Targets(scratch_url or conninfo, self.files, schema, projected, self._limits)
 
@@ -180,7 +184,7 @@ class Migrator:
     def record_rolled_back(self, cursor: Cursor[Any], files: Sequence[MigrationFile]) -> None:
         """Record files (latest first) as rolled back in the caller's transaction."""
         for file in files:
-            forget(cursor, self._schema, file, 0)
+            forget(cursor, self._schema, file, 0, reason=self._reason)
 
     def verify(self, cursor: Cursor[Any], files: Sequence[MigrationFile], *, schema: str | None = None) -> None:
         """Run the verification of files in the caller's transaction; ``schema`` names a shadow to look at first."""
@@ -319,7 +323,7 @@ class Migrator:
             known = self._drift(connection, step.number)
             self._retrying(connection, step, run, lambda: self._take_back(connection, step, run, known))
         else:
-            drop_index(connection, self._schema, step)
+            drop_index(connection, self._schema, step, reason=self._reason)
         use_schema(connection, self._schema)
         run.files.append(step)
         run.say(f"rolled back {step.filename} in {_elapsed_ms(started)} ms")
@@ -336,7 +340,7 @@ class Migrator:
                     f"the rollback of {file.filename} does not lead back to the schema before it: "
                     f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
                 )
-            forget(cursor, self._schema, file, _elapsed_ms(started))
+            forget(cursor, self._schema, file, _elapsed_ms(started), reason=self._reason)
 
     def _drift(self, connection: Connection, number: int) -> list[str]:
         """How the live schema differs from what the files up to number make: what was done by hand stays as it is."""
