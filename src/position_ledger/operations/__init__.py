@@ -10,6 +10,7 @@ from position_ledger.operations.migrating import (
 )
 from position_ledger.operations.proving import VerifyReport, check, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
+from position_ledger.operations.writing import SumReport, new_migration, renew_sum
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Progress",
     "RebuildOptions",
     "RebuildReport",
+    "SumReport",
     "VerifyReport",
     "check",
     "migrate_down",
@@ -25,7 +27,9 @@ __all__ = [
     "migrate_verify",
     "migration_status",
     "migrations_folder",
+    "new_migration",
     "rebuild",
+    "renew_sum",
     "require_ledger",
     "roll_back",
     "set_mode",

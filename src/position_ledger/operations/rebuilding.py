@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -41,9 +41,7 @@ from position_ledger.store.codec import Codec
 def where(settings: Settings, reached: Reached, tell: Tell, progress: Progress | None = None) -> Iterator[Where]:
     """What a rebuild works with: a connection of its own as the owner, closed afterwards."""
     with owner(settings, reached) as connection:
-        yield Where(
-            connection, reached.database_url, settings, Codec(EVENTS), RELEASE, tell, progress or NoProgress()
-        )
+        yield Where(connection, reached.database_url, settings, Codec(EVENTS), RELEASE, tell, progress or NoProgress())
 
 
 def rebuild(

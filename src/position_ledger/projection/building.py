@@ -211,9 +211,7 @@ class Building:
         progress.finish()
         self.report.events, self.report.versions = loaded.events, loaded.versions
         self.report.load_s = time.perf_counter() - started
-        self.tell(
-            f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s"
-        )
+        self.tell(f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s")
         self._finish(upto)
 
     def _finish(self, upto: int) -> None:

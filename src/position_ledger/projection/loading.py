@@ -131,10 +131,6 @@ def _told(loaded: Loaded, advance: Callable[[int], None]) -> Loaded:
     return loaded
 
 
-class _LoadedAlready(Exception):
-    """Somebody else has loaded this part: what was copied here is rolled back."""
-
-
 class Loader:
     """Loads chunks over two connections that it keeps: one reads and folds, the other copies. Not for threads."""
 
@@ -152,17 +148,24 @@ class Loader:
         self._writing.adapters.register_dumper(Decimal, RememberedDecimal)
 
     def load(self, chunk: Chunk) -> Loaded:
-        """Fold one range of streams and copy its versions into the table, in one transaction that marks it as loaded."""
+        """Fold one range of streams and copy its versions into the table, in one transaction that marks it as loaded.
+
+        Raises:
+            VerificationFailed: a row does not fit the table.
+        """
         try:
-            with self._writing.transaction(), self._writing.cursor() as cursor:
-                loaded = self._copy(cursor, chunk)
-                if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
-                    raise _LoadedAlready
-        except _LoadedAlready:
-            return Loaded(0, 0)
+            return self._load_once(chunk)
         except (psycopg.IntegrityError, psycopg.DataError) as error:
             raise VerificationFailed(does_not_fit(self._projection.table, error)) from error
-        return loaded
+
+    def _load_once(self, chunk: Chunk) -> Loaded:
+        kept = Loaded(0, 0)
+        with self._writing.transaction(), self._writing.cursor() as cursor:
+            loaded = self._copy(cursor, chunk)
+            if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
+                raise psycopg.Rollback  # somebody else has loaded this part
+            kept = loaded
+        return kept
 
     def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0

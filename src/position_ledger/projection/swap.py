@@ -194,7 +194,9 @@ def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -
         attached[table] = attached_to(connection, schema, table, plan.before.tables.get(table))
         words = blockers(attached[table], plan.before)
         if any(move.table == table and move.new is None for move in plan.moves):
-            words += [f"foreign key {fk.name} of {fk.schema}.{fk.table} refers to it" for fk in attached[table].foreign_keys]
+            words += [
+                f"foreign key {fk.name} of {fk.schema}.{fk.table} refers to it" for fk in attached[table].foreign_keys
+            ]
         if words:
             msg = f"table {schema}.{table} cannot be swapped: {'; '.join(words)}"
             raise SwapBlocked(msg)
