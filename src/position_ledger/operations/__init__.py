@@ -2,6 +2,7 @@
 
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
 from position_ledger.operations.migrating import (
+    migrate_abort,
     migrate_down,
     migrate_up,
     migrate_verify,
@@ -22,6 +23,7 @@ __all__ = [
     "SumReport",
     "VerifyReport",
     "check",
+    "migrate_abort",
     "migrate_down",
     "migrate_up",
     "migrate_verify",
