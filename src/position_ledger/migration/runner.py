@@ -38,7 +38,7 @@ __all__ = ["Migrator", "Outcome", "Rebuild"]
 class Migrator:
     """The migrations of one folder against one schema of one database."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has its own name at the call
         self,
         conninfo: str,
         source: Traversable | str | Sequence[MigrationFile],
@@ -48,9 +48,12 @@ class Migrator:
         events_table: str = "events",
         scratch_url: str | None = None,
         limits: Limits | None = None,
+        reason: str | None = None,
         tell: Callable[[str], None] = lambda _message: None,
     ) -> None:
         """``projected`` names the tables whose rows come from the log; ``tell`` hears every message as it happens.
+
+        ``reason`` is kept in the history beside every rollback.
 
         Raises MigrationError for a folder or file that is wrong.
         """
@@ -58,6 +61,7 @@ class Migrator:
         self._sum_text, self.files = _load(source)
         self._schema = schema
         self._limits = limits or Limits()
+        self._reason = reason
         self._tell = tell
         self.targets = Targets(scratch_url or conninfo, self.files, schema, projected, self._limits)
         self._steps = Steps(schema, projected, events_table, self._limits, self.targets)
@@ -116,7 +120,7 @@ class Migrator:
         With events in the log, files that changed a projected table are given to ``restore`` (``before`` is what the
         database has, ``after`` what it is to have again), which calls ``record_rolled_back`` in its swap transaction.
         """
-        run = Run(self._tell)
+        run = Run(self._tell, reason=self._reason)
         with migration_session(self._conninfo, self._schema, self._limits) as connection:
             applied = read_applied(connection, self._schema)
             self._check(applied)
@@ -143,7 +147,7 @@ class Migrator:
     def record_rolled_back(self, cursor: Cursor[Any], files: Sequence[MigrationFile]) -> None:
         """Record files (latest first) as rolled back in the caller's transaction."""
         for file in files:
-            forget(cursor, self._schema, file, 0)
+            forget(cursor, self._schema, file, 0, reason=self._reason)
 
     def verify(self, cursor: Cursor[Any], files: Sequence[MigrationFile], *, schema: str | None = None) -> None:
         """Run the verification of files in the caller's transaction; ``schema`` names a shadow to look at first."""

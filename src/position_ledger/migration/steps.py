@@ -41,10 +41,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class Run:
-    """What one command has done so far; each message is also told at once."""
+    """What one command has done so far; each message is also told at once. ``reason`` goes into the history of rollbacks."""
 
     tell: Callable[[str], None]
     is_log_empty: bool = False
+    reason: str | None = None
     files: list[MigrationFile] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
@@ -186,7 +187,7 @@ class Steps:
             known = self.drift(connection, step.number)
             self._retrying(connection, step, run, lambda: self._undo(connection, step, run, known))
         else:
-            drop_index(connection, self._schema, step)
+            drop_index(connection, self._schema, step, reason=run.reason)
         use_schema(connection, self._schema)
         run.files.append(step)
         run.say(f"rolled back {step.filename} in {elapsed_ms(started)} ms")
@@ -203,7 +204,7 @@ class Steps:
                     f"the rollback of {file.filename} does not lead back to the schema before it: "
                     f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
                 )
-            forget(cursor, self._schema, file, elapsed_ms(started))
+            forget(cursor, self._schema, file, elapsed_ms(started), reason=run.reason)
 
     def drift(self, connection: Connection, number: int) -> list[str]:
         """How the live schema differs from what the files up to number make: what was done by hand stays as it is."""
