@@ -129,7 +129,9 @@ class Migrator:
                 run.say(f"nothing to do: {self.files[number - 1].filename} is not applied")
             else:
                 ensure_bookkeeping(connection, self._schema)
-            for step in reversed(self._steps.cut(connection, files[::-1], run)):
+            steps = self._steps.cut(connection, files[::-1], run)
+            self.targets.prepare({near for file in files for near in (file.number - 1, file.number)})
+            for step in reversed(steps):
                 self._steps.take_back(connection, step, restore, run)
         return run.outcome()
 

@@ -10,6 +10,8 @@ from position_ledger.operations.migrating import (
 )
 from position_ledger.operations.proving import VerifyReport, check, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
+from position_ledger.operations.recording import accept_checksum, migrate_baseline, migration_history
+from position_ledger.operations.writing import SumReport, new_migration, renew_sum
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
 __all__ = [
@@ -18,14 +20,20 @@ __all__ = [
     "Progress",
     "RebuildOptions",
     "RebuildReport",
+    "SumReport",
     "VerifyReport",
+    "accept_checksum",
     "check",
+    "migrate_baseline",
     "migrate_down",
     "migrate_up",
     "migrate_verify",
+    "migration_history",
     "migration_status",
     "migrations_folder",
+    "new_migration",
     "rebuild",
+    "renew_sum",
     "require_ledger",
     "roll_back",
     "set_mode",
