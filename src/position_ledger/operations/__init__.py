@@ -1,5 +1,6 @@
 """What an operator does to a ledger: migrate, check, verify, rebuild, roll back. Each function is one command."""
 
+from position_ledger.operations.checking import CheckReport, check
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
 from position_ledger.operations.migrating import (
     migrate_down,
@@ -8,12 +9,13 @@ from position_ledger.operations.migrating import (
     migration_status,
     require_ledger,
 )
-from position_ledger.operations.proving import VerifyReport, check, verify
+from position_ledger.operations.proving import VerifyReport, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
 __all__ = [
     "RELEASE",
+    "CheckReport",
     "NoProgress",
     "Progress",
     "RebuildOptions",
