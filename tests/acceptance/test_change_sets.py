@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from position_ledger import Ledger, operations
-from position_ledger.errors import MigrationError, SchemaMismatch, SwapBlocked, VerificationFailed
+from position_ledger.errors import LedgerError, MigrationError, SchemaMismatch, SwapBlocked, VerificationFailed
 from position_ledger.operations import RebuildOptions
 from tests.support import engine
+from tests.support.command_line import InThisProcess
 from tests.support.engine import Traffic
 from tests.support.engine_fixtures import migrated_template, settings
 from tests.support.rebuilding import busy, execute, left_over
@@ -133,8 +134,10 @@ BY_HAND = (
     "GRANT SELECT ON ledger.holdings TO set_analyst",
 )
 KEPT_BY_VIEWS = """
-SELECT c.oid::regclass::text, (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(c.relacl) AS x), pg_get_userbyid(c.relowner),
-       (SELECT array_agg((a.attname, a.attacl)::text ORDER BY a.attnum) FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL),
+SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner),
+       (SELECT array_agg(x::text ORDER BY x::text) FROM unnest(c.relacl) AS x),
+       (SELECT array_agg((a.attname, a.attacl)::text ORDER BY a.attnum) FROM pg_attribute AS a
+         WHERE a.attrelid = c.oid AND a.attacl IS NOT NULL),
        (SELECT array_agg((d.objsubid, d.description)::text ORDER BY 1) FROM pg_description AS d WHERE d.objoid = c.oid)
   FROM pg_class AS c WHERE c.relname IN ('current_holdings', 'big_holdings', 'sizes', 'doubled') ORDER BY 1
 """
@@ -144,98 +147,101 @@ SIZES = (
 )
 
 
-def test_each_kind_of_change_ends_with_right_rows_while_commands_go_on(
-    settings: Settings, history: None, releases: Releases
-) -> None:
-    """S3: one database, one release after the other, a writer and a worker of the one before going on each time."""
-    # Given a team's tables with history, views of migrations and of users on them, with grants and comments
-    holdings, valuations = HOLDINGS, VALUATIONS
-    releases.add(holdings.create(HOLDINGS_COLUMNS), "DROP TABLE holdings;")
-    releases.add(valuations.create(VALUATIONS_COLUMNS), "DROP TABLE valuations;")
+def with_views(settings: Settings, releases: Releases) -> Settings:
+    """A team's tables with history, views of migrations and of users on them, with grants and comments."""
+    releases.add(HOLDINGS.create(HOLDINGS_COLUMNS), "DROP TABLE holdings;")
+    releases.add(VALUATIONS.create(VALUATIONS_COLUMNS), "DROP TABLE valuations;")
     releases.add(VIEWS, "DROP VIEW big_holdings; DROP VIEW current_holdings;")
-    team = releases.release(holdings, valuations)
+    team = releases.release(HOLDINGS, VALUATIONS)
     up(team)
     execute(team, *BY_HAND)
+    return team
+
+
+def test_names_types_and_columns_change_while_commands_go_on(
+    settings: Settings, history: None, releases: Releases
+) -> None:
+    """S3: a renamed, a dropped and a new column, varchar to numeric, integer to bigint, below views."""
+    team = with_views(settings, releases)
     views = query(team, KEPT_BY_VIEWS)
-
-    # When a column is renamed and another dropped
+    # When a column is renamed, one dropped, text becomes a number and an integer a bigint, in two files of one set
     releases.add("ALTER TABLE holdings RENAME environment TO env; ALTER TABLE holdings DROP label;")
-    holdings = holdings.without("environment").without("label").with_field("env", "str", "event.body.environment")
-    team = next_release(team, releases.release(holdings, valuations))
-    assert query(team, SIZES) == [(0,)]
-    assert query(team, "SELECT DISTINCT env FROM holdings") == [("paper",)]
-    assert query(team, KEPT_BY_VIEWS) == views
-
-    # When text becomes a number, and an integer a bigint, below views of migrations and users
     releases.add(
         "DROP VIEW big_holdings; DROP VIEW current_holdings;\n"
         "ALTER TABLE holdings ALTER size TYPE numeric(38,18) USING size::numeric, ALTER fills TYPE bigint;\n" + VIEWS,
         verify="SELECT format_type(a.atttypid, a.atttypmod) = 'numeric(38,18)' FROM pg_attribute AS a"
         " WHERE a.attrelid = to_regclass(current_schema() || '.current_holdings') AND a.attname = 'size';",
     )
-    quantity = "event.body.figures.quantity"
-    holdings = holdings.with_field("size", "Decimal", quantity, quantity)
-    team = next_release(team, releases.release(holdings, valuations))
+    team = next_release(team, releases.release(TYPED, VALUATIONS))
+    # Then the rows are right, and the views have what migrations and users had given them
     assert query(team, SIZES) == [(0,)]
+    assert query(team, "SELECT DISTINCT env FROM holdings") == [("paper",)]
     assert query(team, KEPT_BY_VIEWS) == views
     assert query(team, "SELECT pg_typeof(s.size)::text FROM desk.doubled AS s LIMIT 1") == [("numeric",)]
     assert query(team, "SELECT conname FROM pg_constraint WHERE conname = 'holdings_fills_count'") != []
-
     # When two tables get columns that only history knows, in one file
     releases.add(
         "ALTER TABLE holdings ADD first_price numeric(38,18) NOT NULL;\n"
         "ALTER TABLE valuations ADD lowest numeric(38,18) NOT NULL, ADD CHECK (lowest <= price);",
         "ALTER TABLE holdings DROP first_price; ALTER TABLE valuations DROP lowest;",
     )
-    holdings = holdings.with_field("first_price", "Decimal", "event.body.fill.price")
-    lowest = "min(row.lowest, event.body.price)"
-    valuations = valuations.with_field("lowest", "Decimal", "event.body.fill.price", lowest)
-    before, ids = team, generation_ids(team)
-    team = next_release(team, releases.release(holdings, valuations))
+    ids, before = generation_ids(team), team
+    team = next_release(team, releases.release(PRICED, LOWEST_VALUED))
     assert query(team, FIRST_PRICES) == [(0,)]
     assert query(team, LOWEST) == [(0,)]
-    # then one rollback takes both back, and both come again
+    # Then one rollback takes both back
     engine.project_all(before)
     down(team, releases.last)
     assert generation_ids(before) == ids
+    assert query(team, KEPT_BY_VIEWS) == views
     engine.project_all(before)
     engine.proven(before)
+
+
+def test_constraints_and_the_columns_of_scd2_change_while_commands_go_on(
+    settings: Settings, history: None, releases: Releases
+) -> None:
+    """S3: UNIQUE, CHECK, a foreign key to a reference table that comes with it, another key column and version type."""
+    team = first_release(releases)
     up(team)
-
-    # When constraints come
-    releases.add(
-        "ALTER TABLE holdings ADD CONSTRAINT a_fill_a_version UNIQUE (holding_id, fills),"
-        " ADD CONSTRAINT price_in_range CHECK (first_price BETWEEN 0 AND 1);",
-        "ALTER TABLE holdings DROP CONSTRAINT a_fill_a_version, DROP CONSTRAINT price_in_range;",
-    )
-    team = next_release(team, releases.release(holdings, valuations))
-    with pytest.raises(Exception, match="a_fill_a_version"):
-        execute(team, "INSERT INTO holdings SELECT (jsonb_populate_record(NULL::holdings, to_jsonb(h) || '{\"id\": 0, \"version\": 0}')).*"
-                " FROM holdings AS h LIMIT 1")  # fmt: skip
-
-    # When a reference table comes with its rows, and a foreign key to it
     releases.add(
         "CREATE TABLE environments (code text PRIMARY KEY); INSERT INTO environments VALUES ('paper'), ('live');\n"
         "GRANT SELECT ON environments TO position_ledger_projector;",
         "DROP TABLE environments;",
     )
-    releases.add("ALTER TABLE holdings ADD FOREIGN KEY (env) REFERENCES environments;")
-    team = next_release(team, releases.release(holdings, valuations))
-    keys = "SELECT convalidated, confrelid::regclass::text FROM pg_constraint WHERE conrelid = 'holdings'::regclass AND contype = 'f'"
-    assert query(team, keys) == [(True, "environments")]
-
-    # When the key column of SCD2 is called otherwise, and versions count in another type
     releases.add(
-        "DROP VIEW big_holdings; DROP VIEW current_holdings; DROP INDEX holdings_one_current_row;\n"
+        "ALTER TABLE holdings ADD CONSTRAINT a_fill_a_version UNIQUE (holding_id, fills),"
+        " ADD CONSTRAINT not_endless CHECK (fills < 1000000), ADD FOREIGN KEY (environment) REFERENCES environments;"
+    )
+    releases.add(
+        "DROP INDEX holdings_one_current_row;\n"
         "ALTER TABLE holdings RENAME holding_id TO holding_key; ALTER TABLE holdings ALTER version TYPE integer;\n"
         "CREATE UNIQUE INDEX holdings_one_current_row ON holdings (holding_key) WHERE row_current_ind;\n"
-        + VIEWS.replace("h.holding_id", "h.holding_key AS holding_id")
     )
-    execute(team, "DROP VIEW desk.doubled; DROP VIEW desk.sizes")
-    team = next_release(team, releases.release(replace(holdings, key="holding_key"), valuations))
+    team = next_release(team, releases.release(replace(HOLDINGS, key="holding_key"), VALUATIONS))
     assert query(team, SIZES) == [(0,)]
+    assert query(team, KEYS) == [(True, "environments")]
+    for broken, words in (("id", "0"), "a_fill_a_version"), (("fills", "1000000"), "not_endless"):
+        with pytest.raises(Exception, match=words):
+            execute(team, COPY.format(*broken))
 
 
+TYPED = (
+    HOLDINGS.without("environment")
+    .without("label")
+    .with_field("env", "str", "event.body.environment")
+    .with_field("size", "Decimal", "event.body.figures.quantity", "event.body.figures.quantity")
+)
+PRICED = TYPED.with_field("first_price", "Decimal", "event.body.fill.price")
+LOWEST_VALUED = VALUATIONS.with_field("lowest", "Decimal", "event.body.fill.price", "min(row.lowest, event.body.price)")
+KEYS = """
+SELECT convalidated, confrelid::regclass::text FROM pg_constraint
+ WHERE conrelid = 'holdings'::regclass AND contype = 'f'
+"""
+COPY = """
+INSERT INTO holdings SELECT (jsonb_populate_record(NULL::holdings, to_jsonb(h)
+    || '{{"id": 0, "version": 0, "row_current_ind": false, "{}": {}}}')).* FROM holdings AS h LIMIT 1
+"""
 FIRST_PRICES = """
 SELECT count(*) FROM holdings AS h JOIN positions AS p ON p.position_id = h.holding_id AND p.version = 1
  WHERE h.first_price <> p.entry_price
@@ -380,4 +386,116 @@ def test_a_view_that_does_not_fit_is_named_and_nothing_changes(
     with pytest.raises(SwapBlocked, match=r"view desk.labels does not fit the new tables: .*label.* does not exist"):
         up(releases.release(HOLDINGS.without("label"), VALUATIONS))
     assert generation_ids(team) == ids
+    as_it_should_be(team)
+
+
+def test_one_rebuild_does_for_a_release_with_plain_files_between(
+    settings: Settings, history: None, releases: Releases
+) -> None:
+    """Several releases at once: the code fits the last migration only, and what stands between moves with the set."""
+    team = first_release(releases)
+    up(team)
+    first = releases.add("ALTER TABLE holdings ADD one integer;", "ALTER TABLE holdings DROP one;")
+    releases.add(
+        "CREATE INDEX holdings_by_one ON holdings (one); COMMENT ON COLUMN holdings.one IS 'first';"
+        " CREATE VIEW ones AS SELECT h.one FROM holdings AS h;",
+        "DROP VIEW ones; DROP INDEX holdings_by_one; COMMENT ON COLUMN holdings.one IS NULL;",
+        "SELECT count(*) > 0 FROM ones;",
+    )
+    releases.add("CREATE TABLE desks (code text PRIMARY KEY); INSERT INTO desks VALUES ('a');", "DROP TABLE desks;")
+    releases.add("ALTER TABLE holdings ADD two integer;", "ALTER TABLE holdings DROP two;")
+    both = HOLDINGS.with_field("one", "int | None", "None").with_field("two", "int | None", "None")
+    later = releases.release(both, VALUATIONS)
+    told = up(later)
+    assert sum(line.startswith("swapped") for line in told) == 1
+    as_it_should_be(later)
+    assert query(later, "SELECT count(*) FROM ones") == query(later, "SELECT count(*) FROM holdings")
+    # and back in one swap
+    engine.project_all(team)
+    down(later, first)
+    as_it_should_be(team)
+    assert query(team, "SELECT to_regclass('desks') IS NULL AND to_regclass('ones') IS NULL") == [(True,)]
+
+
+def test_a_new_table_that_comes_with_other_things_is_filled_after_them(
+    settings: Settings, history: None, releases: Releases
+) -> None:
+    releases.add(
+        "CREATE TABLE environments (code text PRIMARY KEY); INSERT INTO environments VALUES ('paper');\n"
+        + HOLDINGS.create(
+            HOLDINGS_COLUMNS.replace("environment text NOT NULL", "environment text REFERENCES environments")
+        )
+        + "\nCREATE VIEW ones AS SELECT h.id FROM holdings AS h;",
+        "DROP VIEW ones; DROP TABLE holdings; DROP TABLE environments;",
+    )
+    team = releases.release(HOLDINGS)
+    told = up(team)
+    assert "filling holdings from the log" in told
+    assert query(team, "SELECT count(*) FROM ones") == query(team, f"SELECT count(*) FROM events WHERE {FILL_EVENTS}")
+    as_it_should_be(team)
+    down(team, releases.last)
+    assert operations.migrate_verify(team, engine.reached(team)) == []
+
+
+def test_a_table_that_came_with_a_change_goes_back_with_it(
+    settings: Settings, history: None, releases: Releases
+) -> None:
+    """One file that changes a table and makes another: one swap each way."""
+    releases.add(HOLDINGS.create(HOLDINGS_COLUMNS), "DROP TABLE holdings;")
+    team = releases.release(HOLDINGS)
+    up(team)
+    releases.add(
+        f"ALTER TABLE holdings DROP label;\n{VALUATIONS.create(VALUATIONS_COLUMNS)}"
+        "\nCREATE VIEW prices AS SELECT v.price FROM valuations AS v;",
+        "DROP VIEW prices; DROP TABLE valuations; ALTER TABLE holdings ADD label text;",
+    )
+    later = releases.release(HOLDINGS.without("label"), VALUATIONS)
+    told = up(later)
+    assert told[0].startswith("to rebuild holdings and fill valuations for ")
+    as_it_should_be(later)
+    engine.project_all(team)
+    down(later, releases.last)
+    as_it_should_be(team)
+    assert generation_ids(team).keys() == {"positions", "holdings"}
+    up(later)
+    as_it_should_be(later)
+
+
+def test_an_interrupted_set_is_told_by_status_and_undone_by_abort(
+    settings: Settings, history: None, releases: Releases, tmp_path: Path
+) -> None:
+    """The command line: what `status` says of a set that was killed, and `up --abort`."""
+    team = first_release(releases)
+    up(team)
+    releases.add("CREATE TABLE desks (code text PRIMARY KEY);", "DROP TABLE desks;")
+    releases.add("ALTER TABLE holdings DROP label;")
+    later = releases.release(HOLDINGS.without("label"), VALUATIONS)
+    number = releases.last
+
+    def lost(message: str) -> None:
+        if message.startswith("rebuilding"):
+            with engine.connected(later, as_app=False) as owner:
+                owner.execute(
+                    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a"
+                    " WHERE a.application_name LIKE 'position-ledger migrate%' AND a.datname = current_database()"
+                )
+
+    with pytest.raises(LedgerError, match="connection was lost|terminating connection|closed"):
+        operations.migrate_up(later, engine.reached(later), None, lost)
+    command = InThisProcess(
+        {
+            "POSITION_LEDGER_DATABASE_URL": str(later.database_url),
+            "POSITION_LEDGER_PROJECTIONS": later.projections,
+            "POSITION_LEDGER_MIGRATIONS": later.migrations,
+            "POSITION_LEDGER_REDIS_URL": str(later.redis_url),
+        }
+    )
+    status = command("migrate", "status", "--json").document
+    told = {row["number"]: (row["state"], row["change_set"]) for row in status["migrations"][-2:]}
+    assert told == {f"{number - 1:03}": ("expanded", f"{number:03}"), f"{number:03}": ("building", f"{number:03}")}
+    words = command("migrate", "status").out
+    assert f"the change set {number - 1:03} to {number:03} has begun and is not applied" in " ".join(words.split())
+    assert command("migrate", "up", "--abort", f"{number:03}").code == 2
+    assert "the database is as it was before" in command("migrate", "up", "--abort").out
+    assert "nothing to abort" in command("migrate", "up", "--abort").out
     as_it_should_be(team)

@@ -44,7 +44,9 @@ DEPTH_MAX: Final = 20
 _MAY_HOLD_SQL: Final = re.compile(
     rb"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY|LOCK)\b|\.(?:execute|executemany|stream|copy)\("
 )
-_OTHER_DATABASE: Final = re.compile(rb"^\s*(?:import|from)\s+(?:sqlite3|duckdb|pymysql|oracledb|pyodbc)\b", re.MULTILINE)
+_OTHER_DATABASE: Final = re.compile(
+    rb"^\s*(?:import|from)\s+(?:sqlite3|duckdb|pymysql|oracledb|pyodbc)\b", re.MULTILINE
+)
 
 Parts: TypeAlias = tuple[str | Hole, ...]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -260,7 +262,10 @@ class _Finder:
         text = self._sql(value)
         if text.first_word not in DESCRIBED | UTILITY:
             return False
-        given = [*call.args[1:2], *(word.value for word in call.keywords if word.arg in {"params", "vars", "params_seq"})]
+        given = [
+            *call.args[1:2],
+            *(word.value for word in call.keywords if word.arg in {"params", "vars", "params_seq"}),
+        ]
         families = self._parameters(given[0]) if given and call.func.attr != "executemany" else {}
         self._found.append(replace(text, families=families, has_parameters=bool(given), is_executed=True))
         return True
@@ -298,7 +303,9 @@ class _Finder:
             case ast.Constant(value=bytes(text)):
                 return _Value((text.decode(errors="replace"),), here, node)
             case ast.JoinedStr(values=values):
-                return _Value(joined([part for one in values for part in self._of_f_string(one, depth, here)]), here, node)
+                return _Value(
+                    joined([part for one in values for part in self._of_f_string(one, depth, here)]), here, node
+                )
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 return self._sum(left, right, depth, here)
             case ast.Name() | ast.Attribute():
@@ -418,7 +425,9 @@ class _Finder:
                 named = dict(enumerate(node.elts))
         elif isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            named = {key.value: one for key, one in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            named = {
+                key.value: one for key, one in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)
+            }
         families = {key: self._family(one) for key, one in named.items()}
         return {key: family for key, family in families.items() if family}
 
