@@ -160,15 +160,18 @@ def _fold(node: Node, came: Came | None, until: int, found: dict[int, Sums]) -> 
         elif fact.quantity:
             now.enter(fact.quantity, fact.cost, fact.fees, minute if fact.since is None else fact.since)
     if node.settled is not None and node.settled[0] <= until and now.quantity:
-        _, value, fee = node.settled
-        paid = r18(now.quantity * value)
-        paid = now.quantity - paid if node.side == "NO" else paid
-        now.flow += flow_of(now, paid, node, now.quantity) - fee
-        now.leave(now.quantity, paid, node.sign)
-        now.close_fees += fee
-        now.status = "settled"
+        _settle(now, node, *node.settled[1:])
     if now.quantity:
         now.status = "open"
+
+
+def _settle(now: Sums, node: Node, value: Fraction, fee: Fraction) -> None:
+    paid = r18(now.quantity * value)
+    paid = now.quantity - paid if node.side == "NO" else paid
+    now.flow += flow_of(now, paid, node, now.quantity) - fee
+    now.leave(now.quantity, paid, node.sign)
+    now.close_fees += fee
+    now.status = "settled"
 
 
 def flow_of(now: Sums, amount: Fraction, node: Node, quantity: Fraction) -> Fraction:

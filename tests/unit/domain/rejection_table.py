@@ -345,7 +345,7 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     (
         Reason.HANDED_ON,
         bust_of_what_too_many_have,
-        "at least 501 positions hold what came of this one by transfers, of which one command restates at most 500",
+        "501 or more positions hold what came of this one, and one command restates at most 500",
     ),
     (
         Reason.QUANTITY_EXCEEDS_HELD,

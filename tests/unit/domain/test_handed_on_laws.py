@@ -181,9 +181,7 @@ class HandedOn(RuleBasedStateMachine):
     @precondition(lambda self: self.trades)
     @rule(data=st.data(), price=st.one_of(st.none(), prices), quantity=st.one_of(st.none(), quantities),
           minute=st.one_of(st.none(), minutes))  # fmt: skip
-    def correct(
-        self, data: st.DataObject, price: Decimal | None, quantity: Decimal | None, minute: int | None
-    ) -> None:
+    def correct(self, data: st.DataObject, price: Decimal | None, quantity: Decimal | None, minute: int | None) -> None:
         """Law 9: it is as if the corrected fill had been recorded in the first place."""
         time = None if minute is None else at(minute)
         told: dict[str, Any] = {"price": price, "quantity": quantity, "execution_time": time}
@@ -295,7 +293,6 @@ class HandedOn(RuleBasedStateMachine):
         ]  # fmt: skip
         done = [holding(one) for one in held if one is not None]
         return sum(came, F(0)) + sum((F(one.cash) - F(one.locked) for one in done), F(0))
-
 
     @invariant()
     def accounts_have_what_their_executions_made_free(self) -> None:
