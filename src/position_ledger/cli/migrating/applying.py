@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from position_ledger.cli.opening import open_servers
-from position_ledger.cli.options import LedgerGroup, as_json
+from position_ledger.cli.options import as_json, command
 from position_ledger.cli.output import Column, write_json, write_lines, write_table
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO
@@ -29,11 +29,9 @@ COLUMNS = (
 )
 NUMBER = click.IntRange(min=1, max=999)
 
-group = LedgerGroup(name="migrate", help="Bring the schema to where the code needs it, and back.")
 
-
-@group.command(
-    help="""Show every migration of folder and database: applied, pending, running, reverting, edited or unknown.
+@command(
+    """Show every migration of folder and database: applied, pending, running, reverting, edited or unknown.
 
     \b
     Example:
@@ -53,8 +51,8 @@ def status(*, as_json: bool) -> None:
     write_lines(["up to date" if found.is_current else f"{len(found.pending)} pending: run position-ledger migrate up"])
 
 
-@group.command(
-    help="""Apply pending migrations, up to NNN or all. A table whose rows come from the log is rebuilt beside the live
+@command(
+    """Apply pending migrations, up to NNN or all. A table whose rows come from the log is rebuilt beside the live
     one and swapped in, while everyone goes on.
 
     \b
@@ -73,8 +71,8 @@ def up(*, number: int | None, as_json: bool) -> None:
         _report(outcome, as_json=as_json)
 
 
-@group.command(
-    help="""Roll back NNN and every later migration, or only the latest. Events are never lost.
+@command(
+    """Roll back NNN and every later migration, or only the latest. Events are never lost.
 
     \b
     Examples:
@@ -91,8 +89,8 @@ def down(*, number: int | None, as_json: bool) -> None:
         _report(migrate_down(settings, reached, chosen, _told(as_json=as_json)), as_json=as_json)
 
 
-@group.command(
-    help="""Is the schema what the applied migrations make, and are their files as they were when they were applied?
+@command(
+    """Is the schema what the applied migrations make, and are their files as they were when they were applied?
 
     Replays the files in a scratch database and compares. Exit code 1 if something differs.
     """

@@ -1,0 +1,121 @@
+"""Bring the schema up or down; what concerns a projected table with history is handed to its rebuild."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from position_ledger.database import translated
+from position_ledger.errors import SchemaMismatch
+from position_ledger.migration.plan import Status
+from position_ledger.migration.runner import Outcome
+from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
+from position_ledger.operations.rebuilding import fill, rebuild_for, restore_for
+from position_ledger.projection import generations, inline
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.rebuild import Progress, RebuildOptions
+from position_ledger.settings import Settings
+from position_ledger.setup import Reached, masked
+
+HAS_TABLE = "SELECT to_regclass('projection_generations') IS NOT NULL"
+HAS_GENERATION = "SELECT EXISTS (SELECT FROM projection_generations)"
+
+
+def migration_status(settings: Settings, reached: Reached) -> Status:
+    """Which migrations are applied, pending or edited. Writes nothing."""
+    with translated():
+        return migrator_of(settings, reached).status()
+
+
+def migrate_verify(settings: Settings, reached: Reached) -> list[str]:
+    """How the schema differs from what its applied migrations make, a sentence each; empty: it is exactly that."""
+    with translated():
+        return migrator_of(settings, reached).differences()
+
+
+def migrate_up(
+    settings: Settings,
+    reached: Reached,
+    target: int | None,
+    tell: Tell,
+    *,
+    options: RebuildOptions | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Apply pending migrations; one that changes a projected table with history is brought about by a rebuild.
+
+    Raises:
+        MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind.
+    """
+    migrator = migrator_of(settings, reached, tell)
+    chosen = options or RebuildOptions()
+    with translated():
+        strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
+        _drop_without_table(settings, reached)
+        outcome = migrator.up(target, rebuild=strategy)
+        for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
+            tell(f"filling {projection.table} from the log")
+            fill(settings, reached, migrator, projection, chosen, progress, tell)
+        return outcome
+
+
+def _not_set_up(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> list[Projection[Any]]:
+    """The tables that are there, were never projected, and have a history to be filled from.
+
+    Without a history they get their first generation here. As long as migrations are pending, a table that does not fit
+    the code yet waits for them.
+    """
+    waiting: list[Projection[Any]] = []
+    with owner(settings, reached) as connection:
+        for projection in projections(settings):
+            try:
+                made = generations.ensure_first(
+                    connection, [projection], schema=settings.ledger_schema, release=RELEASE
+                )
+            except SchemaMismatch as mismatch:
+                if is_complete:
+                    raise
+                tell(f"{projection.table} waits for the migrations that are still pending: {mismatch}")
+                continue
+            for table in made:
+                tell(f"{table} is projected from the first event on")
+            if generations.active(connection, projection.table) is None:
+                waiting.append(projection)
+    return waiting
+
+
+def _drop_without_table(settings: Settings, reached: Reached) -> None:
+    """After a rollback, and before going up again, in case the rollback was interrupted in between."""
+    with owner(settings, reached) as connection:
+        if connection.execute(HAS_TABLE).fetchone() == (True,):
+            inline.drop_without_table(connection)
+
+
+def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
+    """Give an embedded database that is still empty its schema: a fresh data folder is not a mistake.
+
+    A database that a URL names is left as it is. ``tell`` hears one sentence if anything is done.
+
+    Raises:
+        SchemaMismatch: a database that a URL names has no ledger; names the command.
+    """
+    with translated(), owner(settings, reached) as connection:
+        if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
+            return
+    if settings.database_url is not None:
+        msg = (
+            f"the database at {masked(settings.database_url)} has no ledger in schema {settings.ledger_schema} that this "
+            "user can see: run position-ledger migrate up"
+        )
+        raise SchemaMismatch(msg)
+    tell("the embedded database is empty, so the migrations are applied first")
+    migrate_up(settings, reached, None, lambda _message: None)
+
+
+def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) -> Outcome:
+    """Roll back a migration and all later ones; a projected table goes back to its retired generation."""
+    migrator = migrator_of(settings, reached, tell)
+    with translated():
+        outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell))
+        _drop_without_table(settings, reached)
+        return outcome

@@ -1,0 +1,248 @@
+"""Rebuild tables, roll them back, change how they are projected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+
+from position_ledger.database import connect, translated
+from position_ledger.errors import ConfigurationError, MigrationError
+from position_ledger.events import EVENTS
+from position_ledger.migration.classify import ProjectedChange, change_sets
+from position_ledger.migration.files import MigrationFile
+from position_ledger.migration.runner import Migrator
+from position_ledger.operations.common import (
+    RELEASE,
+    NoProgress,
+    Tell,
+    last_applied,
+    migrator_of,
+    owner,
+    projection_named,
+    projections,
+)
+from position_ledger.projection import generations, inline
+from position_ledger.projection import rebuild as rebuilding
+from position_ledger.projection.catching_up import catch_up
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.generations import Generation
+from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport, Target, Where
+from position_ledger.projection.rolling_back import roll_back as exchange_back
+from position_ledger.settings import Settings
+from position_ledger.setup import Reached
+from position_ledger.store.codec import Codec
+
+
+@contextmanager
+def where(settings: Settings, reached: Reached, tell: Tell, progress: Progress | None = None) -> Iterator[Where]:
+    """What a rebuild works with: a connection of its own as the owner, closed afterwards."""
+    with owner(settings, reached) as connection:
+        yield Where(connection, reached.database_url, settings, Codec(EVENTS), RELEASE, tell, progress or NoProgress())
+
+
+def rebuild(
+    settings: Settings,
+    reached: Reached,
+    table: str,
+    *,
+    options: RebuildOptions,
+    tell: Tell,
+    progress: Progress | None = None,
+) -> RebuildReport:
+    """Rebuild a projection from the log and swap it in; pending migrations of the table become applied with the swap.
+
+    Raises:
+        ConfigurationError: no such projection. Otherwise as `position_ledger.projection.rebuild.Rebuild.run`.
+    """
+    with translated():
+        projection = projection_named(settings, table)
+        migrator = migrator_of(settings, reached, tell)
+        change = _pending_change(migrator, table)
+        if change is None:
+            catalogue = migrator.targets.catalogue_at(last_applied(settings, reached))
+            target = Target(catalogue, catalogue)
+            with where(settings, reached, tell, progress) as at:
+                return rebuilding.rebuild(at, [projection], target, options)[0]
+        reports: list[RebuildReport] = []
+        strategy = partial(rebuild_for, settings, reached, migrator, options, progress, tell, reports=reports)
+        if options.dry_run or not options.swap:
+            strategy(change)
+        else:
+            migrator.up(change.files[-1].number, rebuild=strategy)
+        return next(report for report in reports if report.table == table)
+
+
+def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -> RebuildReport:
+    """Put the retired generation of a table back; migrations that became applied with the active one are rolled back.
+
+    Tables that were swapped together go back together.
+
+    Raises:
+        GenerationNotOurs, SwapBlocked, MigrationError: nothing was changed; says what to do.
+    """
+    with translated():
+        projection_named(settings, table)
+        migrator = migrator_of(settings, reached, tell)
+        with owner(settings, reached) as connection:
+            together = _swapped_together(connection, table)
+        reports = _roll_back(settings, reached, migrator, together, tell)
+        return next(report for report in reports if report.table == table)
+
+
+def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode, *, tell: Tell) -> bool:
+    """Have a table projected inline or by workers from now on; false if it is already. Commands go on meanwhile.
+
+    Raises:
+        ConfigurationError: no such projection, or no such mode.
+        GenerationNotOurs, SwapBlocked, MigrationError: nothing was changed; says what to do.
+    """
+    if mode not in ("inline", "worker"):
+        msg = f"mode cannot be {mode!r}: it is inline or worker"
+        raise ConfigurationError(msg)
+    with translated(), owner(settings, reached) as connection:
+        projection = projection_named(settings, table)
+        with rebuilding.alone(connection, table):
+            bring_up = partial(_catch_up, settings, reached, projection)
+            changed = inline.set_mode(connection, projection, Codec(EVENTS), mode, catch_up=bring_up)
+    tell(
+        f"{table} is projected {'inline' if mode == 'inline' else 'by workers'}{' from now on' if changed else ' already'}"
+    )
+    return changed
+
+
+def rebuild_for(
+    settings: Settings,
+    reached: Reached,
+    migrator: Migrator,
+    options: RebuildOptions,
+    progress: Progress | None,
+    tell: Tell,
+    change: ProjectedChange,
+    *,
+    reports: list[RebuildReport] | None = None,
+) -> None:
+    """Bring a change of projected tables about: its files become applied in the one transaction of the swap."""
+
+    def record(cursor: psycopg.Cursor[Any]) -> None:
+        migrator.record_applied(cursor, change.files, verify=False)
+
+    numbers = tuple(file.number for file in change.files)
+    target = Target(change.before, change.after, numbers, partial(migrator.rehearse, change.files), record)
+    chosen = [projection_named(settings, table) for table in sorted(change.tables | change.made)]
+    with where(settings, reached, tell, progress) as at:
+        done = rebuilding.rebuild(at, chosen, target, options)
+    if reports is not None:
+        reports += done
+
+
+def restore_for(settings: Settings, reached: Reached, migrator: Migrator, tell: Tell, change: ProjectedChange) -> None:
+    """Take a change of projected tables back: their retired generations become the live ones again, in one swap."""
+    _roll_back(settings, reached, migrator, sorted(change.tables | change.made), tell, change.files)
+
+
+def fill(
+    settings: Settings,
+    reached: Reached,
+    migrator: Migrator,
+    projection: Projection[Any],
+    options: RebuildOptions,
+    progress: Progress | None,
+    tell: Tell,
+) -> RebuildReport:
+    """Fill a table that is there, was never projected, and has a history to be made from."""
+    catalogue = migrator.targets.catalogue_at(last_applied(settings, reached))
+    with where(settings, reached, tell, progress) as at:
+        return rebuilding.rebuild(at, [projection], Target(catalogue, catalogue), options)[0]
+
+
+def _pending_change(migrator: Migrator, table: str) -> ProjectedChange | None:
+    """The first pending change that concerns the table."""
+    pending = [row.number for row in migrator.status().pending]
+    if not pending:
+        return None
+    sets = change_sets(migrator.targets.effects(pending))
+    return next((one for one in sets if isinstance(one, ProjectedChange) and table in one.tables), None)
+
+
+def _migrations_of(connection: psycopg.Connection[Any], live: Iterable[Generation]) -> dict[str, set[int]]:
+    """The migrations that became applied with each of the active generations, by table."""
+    rows = connection.execute(
+        "SELECT g.projection, g.migrations FROM projection_generations AS g WHERE g.generation_id = ANY(%s)",
+        ([one.generation_id for one in live],),
+    ).fetchall()
+    return {table: set(numbers) for table, numbers in rows}
+
+
+def _swapped_together(connection: psycopg.Connection[Any], table: str) -> list[str]:
+    """The tables whose active generations came with the same migrations: they cannot go back one without the other."""
+    active = [one for one in generations.kept(connection) if one.state == "active"]
+    numbers = _migrations_of(connection, active)
+    mine = numbers.get(table, set())
+    return sorted({table} | {other for other, theirs in numbers.items() if theirs & mine})
+
+
+def _roll_back(
+    settings: Settings,
+    reached: Reached,
+    migrator: Migrator,
+    tables: Sequence[str],
+    tell: Tell,
+    only: Sequence[MigrationFile] | None = None,
+) -> list[RebuildReport]:
+    applied = last_applied(settings, reached)
+
+    def target(live: Sequence[Generation], old: Sequence[Generation]) -> Target:
+        with owner(settings, reached) as connection:
+            numbers = sorted(set().union(*_migrations_of(connection, live).values()))
+        _require_last(settings, migrator, tables, numbers, applied, old)
+        if only is not None and sorted(file.number for file in only) != numbers:
+            raise MigrationError(_not_those(tables, numbers))
+        undone = [file for file in reversed(migrator.files) if file.number in numbers]
+        before = migrator.targets.catalogue_at(applied)
+        after = migrator.targets.catalogue_at(numbers[0] - 1) if numbers else before
+        return Target(before, after, tuple(numbers), record=lambda cursor: migrator.record_rolled_back(cursor, undone))
+
+    with where(settings, reached, tell) as at:
+        return exchange_back(at, projections(settings), tables, target, partial(_catch_up, settings, reached))
+
+
+def _not_those(tables: Sequence[str], numbers: Sequence[int]) -> str:
+    named = ", ".join(tables)
+    if not numbers:
+        return f"the active generation of {named} came without a migration: roll it back with rebuild-projection --rollback"
+    return (
+        f"migrations {list(numbers)} became applied in one swap with the active generation of {named}: roll back exactly "
+        f"those, with position-ledger migrate down {numbers[0]:03}"
+    )
+
+
+def _require_last(
+    settings: Settings,
+    migrator: Migrator,
+    tables: Sequence[str],
+    numbers: Sequence[int],
+    applied: int,
+    old: Sequence[Generation],
+) -> None:
+    """Nothing that was applied later may depend on what goes, and this release must know what it is."""
+    named = ", ".join(tables)
+    if numbers and numbers[-1] != applied:
+        msg = f"migration {applied} was applied after the active generation of {named} was built: roll it back first"
+        raise MigrationError(msg)
+    unknown = sorted({applied, *numbers} - {file.number for file in migrator.files})
+    if unknown:
+        releases = ", ".join(sorted({one.release for one in old})) or "that made it"
+        msg = (
+            f"migrations {unknown} are applied and not in {settings.migrations}: roll {named} back with the release that "
+            f"has them, while a worker of release {releases} keeps the retired rows current"
+        )
+        raise MigrationError(msg)
+
+
+def _catch_up(settings: Settings, reached: Reached, projection: Projection[Any], generation: Generation) -> None:
+    with connect(reached.database_url, settings, as_app=True, name="position-ledger operator") as connection:
+        catch_up(connection, projection, generation, Codec(EVENTS))
