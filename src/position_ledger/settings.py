@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from position_ledger.errors import ConfigurationError
 
 Consistency = Literal["eventual", "strong"]
+BackupPolicy = Literal["warn", "refuse", "off"]
 
 
 class Settings(BaseSettings):
@@ -31,6 +32,14 @@ class Settings(BaseSettings):
     migrations: str = "position_ledger.reference.migrations"
     workers: str = "position_ledger.reference.workers"
     scratch_url: str | None = None
+
+    incidents: Path = Path("incidents")
+    """The folder of the notes that a rollback writes."""
+    backup_policy: BackupPolicy = "warn"
+    """What `migrate up` does without a recent backup: warn, refuse, or off for not looking."""
+    backup_max_age_h: float = Field(default=24.0, gt=0)
+    backup_command: str | None = None
+    """Exits with 0 if there is a backup; a time in ISO 8601 with an offset, if it prints one, is that of the backup."""
 
     consistency: Consistency = "eventual"
     wait_timeout_s: float = Field(default=5.0, gt=0)

@@ -11,15 +11,24 @@ from position_ledger.operations.migrating import (
 from position_ledger.operations.proving import VerifyReport, check, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
 from position_ledger.operations.recording import accept_checksum, migrate_baseline, migration_history
+from position_ledger.operations.rolling_back import (
+    Impact,
+    RolledBack,
+    roll_back_migrations,
+    roll_back_table,
+    rollback_impact,
+)
 from position_ledger.operations.writing import SumReport, new_migration, renew_sum
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
 __all__ = [
     "RELEASE",
+    "Impact",
     "NoProgress",
     "Progress",
     "RebuildOptions",
     "RebuildReport",
+    "RolledBack",
     "SumReport",
     "VerifyReport",
     "accept_checksum",
@@ -36,6 +45,9 @@ __all__ = [
     "renew_sum",
     "require_ledger",
     "roll_back",
+    "roll_back_migrations",
+    "roll_back_table",
+    "rollback_impact",
     "set_mode",
     "verify",
 ]

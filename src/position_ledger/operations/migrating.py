@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from position_ledger.database import translated
 from position_ledger.errors import SchemaMismatch
+from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Outcome
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
@@ -99,10 +101,25 @@ def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
     migrate_up(settings, reached, None, lambda _message: None)
 
 
-def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) -> Outcome:
-    """Roll back a migration and all later ones; a projected table goes back to its retired generation."""
-    migrator = migrator_of(settings, reached, tell)
+def migrate_down(
+    settings: Settings,
+    reached: Reached,
+    number: int,
+    tell: Tell,
+    *,
+    reason: str | None = None,
+    only: Sequence[MigrationFile] | None = None,
+) -> Outcome:
+    """Roll back a migration and all later ones; a projected table goes back to its retired generation.
+
+    ``only`` are the files, latest first, that the caller agreed to; the history keeps the ``reason``.
+
+    Raises:
+        MigrationError: other files would be rolled back than those, or one of them cannot be; it and those before it
+            are as they were.
+    """
+    migrator = migrator_of(settings, reached, tell, reason=reason)
     with translated():
-        outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell))
+        outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell), only=only)
         _drop_without_table(settings, reached)
         return outcome

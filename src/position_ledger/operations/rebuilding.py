@@ -65,7 +65,9 @@ def rebuild(
         return reports[-1]
 
 
-def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -> RebuildReport:
+def roll_back(
+    settings: Settings, reached: Reached, table: str, *, tell: Tell, reason: str | None = None
+) -> RebuildReport:
     """Put the retired generation of a table back; migrations that became applied with the active one are rolled back.
 
     Raises:
@@ -73,7 +75,7 @@ def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -
     """
     with translated():
         projection_named(settings, table)
-        migrator = migrator_of(settings, reached, tell)
+        migrator = migrator_of(settings, reached, tell, reason=reason)
         return _roll_back(settings, reached, migrator, table, tell)
 
 
