@@ -1,5 +1,6 @@
 """What an operator does to a ledger: migrate, check, verify, rebuild, roll back. Each function is one command."""
 
+from position_ledger.operations.backup import BackupState, backup_state
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
 from position_ledger.operations.migrating import (
     migrate_down,
@@ -23,6 +24,7 @@ from position_ledger.projection.rebuild import Progress, RebuildOptions, Rebuild
 
 __all__ = [
     "RELEASE",
+    "BackupState",
     "Impact",
     "NoProgress",
     "Progress",
@@ -32,6 +34,7 @@ __all__ = [
     "SumReport",
     "VerifyReport",
     "accept_checksum",
+    "backup_state",
     "check",
     "migrate_baseline",
     "migrate_down",

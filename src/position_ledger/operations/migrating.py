@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from position_ledger.database import translated
@@ -10,6 +11,7 @@ from position_ledger.errors import SchemaMismatch
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Outcome
+from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
 from position_ledger.operations.rebuilding import rebuild_for, restore_for
 from position_ledger.projection import generations, inline
@@ -45,15 +47,17 @@ def migrate_up(
     """Apply pending migrations; one that changes a projected table with history is brought about by a rebuild.
 
     Raises:
-        MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind.
+        MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind; or
+            there is no recent backup, and the settings want one before anything is done.
     """
     migrator = migrator_of(settings, reached, tell)
     with translated():
         strategy = partial(rebuild_for, settings, reached, migrator, options or RebuildOptions(), progress, tell)
+        said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
         outcome = migrator.up(target, rebuild=strategy)
         _set_up_tables(settings, reached, tell, is_complete=not migrator.status().pending)
-        return outcome
+        return replace(outcome, messages=(*said, *outcome.messages))
 
 
 def _set_up_tables(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> None:
