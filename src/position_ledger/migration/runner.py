@@ -7,14 +7,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
-from psycopg.rows import tuple_row
-
 from position_ledger.errors import MigrationError, SchemaMismatch
 from position_ledger.migration.bookkeeping import ensure_bookkeeping, forget, read_applied, remember
-from position_ledger.migration.execute import verify_section
 from position_ledger.migration.files import SUM_FILE, load_folder, ordered
 from position_ledger.migration.plan import Status, check_fit, pending_files, status_of, to_roll_back
+from position_ledger.migration.rehearsing import rehearse, verify_files
 from position_ledger.migration.scratch import Targets
 from position_ledger.migration.session import (
     Limits,
@@ -64,7 +61,7 @@ class Migrator:
         self._reason = reason
         self._tell = tell
         self.targets = Targets(scratch_url or conninfo, self.files, schema, projected, self._limits)
-        self._steps = Steps(schema, projected, events_table, self._limits, self.targets)
+        self._steps = Steps(schema, projected, events_table, self._limits, self.targets, reason)
 
     def status(self) -> Status:
         """Folder against database; needs only the right to read, and writes nothing."""
@@ -130,7 +127,7 @@ class Migrator:
         database has, ``after`` what it is to have again), which calls ``record_rolled_back`` in its swap transaction.
         ``only`` is what the caller has shown and been told to roll back: MigrationError if it would be others by now.
         """
-        run = Run(self._tell, reason=self._reason)
+        run = Run(self._tell)
         with migration_session(self._conninfo, self._schema, self._limits) as connection:
             applied = read_applied(connection, self._schema)
             self._check(applied)
@@ -140,7 +137,7 @@ class Migrator:
                 run.say(f"nothing to do: {self.files[number - 1].filename} is not applied")
             else:
                 ensure_bookkeeping(connection, self._schema)
-            steps = self._steps.cut(connection, files[::-1], run)
+            steps = self._steps.cut_back(connection, files[::-1], run)
             self.targets.prepare({near for file in files for near in (file.number - 1, file.number)})
             for step in reversed(steps):
                 self._steps.take_back(connection, step, restore, run)
@@ -162,17 +159,15 @@ class Migrator:
         for file in files:
             forget(cursor, self._schema, file, 0, reason=self._reason)
 
-    def verify(self, cursor: Cursor[Any], files: Sequence[MigrationFile], *, schema: str | None = None) -> None:
-        """Run the verification of files in the caller's transaction; ``schema`` names a shadow to look at first."""
-        path = [schema, self._schema] if schema else [self._schema]
-        with cursor.connection.transaction(), cursor.connection.cursor(row_factory=tuple_row) as checking:
-            before = checking.execute("SELECT current_setting('search_path')").fetchone()
-            checking.execute(
-                sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.SQL(", ").join(map(sql.Identifier, path)))
-            )
-            for file in files:
-                verify_section(checking, file, file.verify)
-            checking.execute("SELECT set_config('search_path', %s, true)", [before[0] if before else ""])
+    def verify(self, cursor: Cursor[Any], files: Sequence[MigrationFile]) -> None:
+        """Run the verification of files in the caller's transaction; MigrationError for the first that does not hold."""
+        verify_files(cursor, [self._schema], files)
+
+    def rehearse(
+        self, files: Sequence[MigrationFile], cursor: Cursor[Any], shadows: Sequence[str]
+    ) -> Callable[[Cursor[Any]], None]:
+        """Verify files on shadows, in schemas of their own; answers what is left to verify in the swap."""
+        return rehearse(cursor, self._schema, files, shadows)
 
     def _check(self, applied: Sequence[Any]) -> None:
         """The database first: that an applied file was edited says more than that the sum file does not fit."""

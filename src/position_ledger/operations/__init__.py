@@ -1,6 +1,7 @@
 """What an operator does to a ledger: migrate, check, verify, rebuild, roll back. Each function is one command."""
 
 from position_ledger.operations.backup import BackupState, backup_state
+from position_ledger.operations.checking import CheckReport, check
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
 from position_ledger.operations.migrating import (
     migrate_down,
@@ -9,7 +10,7 @@ from position_ledger.operations.migrating import (
     migration_status,
     require_ledger,
 )
-from position_ledger.operations.proving import VerifyReport, check, verify
+from position_ledger.operations.proving import VerifyReport, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
 from position_ledger.operations.recording import accept_checksum, migrate_baseline, migration_history
 from position_ledger.operations.rolling_back import (
@@ -25,6 +26,7 @@ from position_ledger.projection.rebuild import Progress, RebuildOptions, Rebuild
 __all__ = [
     "RELEASE",
     "BackupState",
+    "CheckReport",
     "Impact",
     "NoProgress",
     "Progress",
