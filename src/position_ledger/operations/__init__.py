@@ -4,6 +4,7 @@ from position_ledger.operations.backup import BackupState, backup_state
 from position_ledger.operations.checking import CheckReport, check
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
 from position_ledger.operations.migrating import (
+    migrate_abort,
     migrate_down,
     migrate_up,
     migrate_verify,
@@ -38,6 +39,7 @@ __all__ = [
     "accept_checksum",
     "backup_state",
     "check",
+    "migrate_abort",
     "migrate_baseline",
     "migrate_down",
     "migrate_up",
