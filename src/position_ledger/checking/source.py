@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from position_ledger.checking.text import (
+    ABOUT_THE_SESSION,
     DESCRIBED,
     KEY,
     SCHEMA,
@@ -42,9 +43,11 @@ DEPTH_MAX: Final = 20
 """How many names a string is followed through; beyond that it is a hole."""
 
 _MAY_HOLD_SQL: Final = re.compile(
-    rb"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY|LOCK)\b|\.(?:execute|executemany|stream|copy)\("
+    rb"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|VALUES|COPY|LOCK)\b|\.(?:execute|executemany|stream)\("
 )
-_OTHER_DATABASE: Final = re.compile(rb"^\s*(?:import|from)\s+(?:sqlite3|duckdb|pymysql|oracledb|pyodbc)\b", re.MULTILINE)
+_OTHER_DATABASE: Final = re.compile(
+    rb"^\s*(?:import|from)\s+(?:sqlite3|duckdb|pymysql|oracledb|pyodbc)\b", re.MULTILINE
+)
 
 Parts: TypeAlias = tuple[str | Hole, ...]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -185,17 +188,30 @@ def statements_of(sources: Sources) -> list[SqlText]:
     Raises:
         ConfigurationError: a file is no Python; names file and line.
     """
-    found: dict[tuple[Place, tuple[str | Hole, ...]], SqlText] = {}
+    found: list[SqlText] = []
     fragments: set[tuple[Place, str]] = set()
     for source in sources.with_sql():
         finder = _Finder(source, sources)
-        for text in finder.found():
-            key = (text.place, text.parts)
-            if key not in found or (text.has_parameters and not found[key].families):
-                found[key] = text
+        found += finder.found()
         fragments |= finder.fragments
-    whole = [text for text in found.values() if text.is_executed or (text.place, text.text) not in fragments]
+    whole = [text for text in _merged(found) if text.is_executed or (text.place, text.text) not in fragments]
     return sorted(whole, key=lambda text: (str(text.place.file), text.place.line, text.text))
+
+
+def _merged(found: Sequence[SqlText]) -> Iterator[SqlText]:
+    """Each text once for each way in which its parameters are given: where it is defined, it is run somewhere else."""
+    by_text: dict[tuple[Place, Parts], dict[frozenset[tuple[int | str, str]], SqlText]] = {}
+    executed: set[tuple[Place, Parts]] = set()
+    for text in found:
+        ways = by_text.setdefault((text.place, text.parts), {})
+        way = frozenset(text.families.items())
+        if way not in ways or text.has_parameters:
+            ways[way] = text
+        if text.is_executed:
+            executed.add((text.place, text.parts))
+    for key, ways in by_text.items():
+        known = [text for text in ways.values() if text.families] or list(ways.values())
+        yield from (replace(text, is_executed=key in executed) for text in known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +232,8 @@ class _Finder:
         self._found: list[SqlText] = []
         self.fragments: set[tuple[Place, str]] = set()
         """Texts that are put into longer ones: the beginning of a statement is none itself."""
-        self._docstrings = {id(node) for node in _docstrings(source.tree)}
-        self._locals: list[dict[str, ast.expr | None]] = []
-        self._families: list[dict[str, str]] = []
+        self._functions: list[Function] = []
+        self._locals: dict[Function, dict[str, ast.expr | None]] = {}
         self._known = {id(node): self._constant(name, 0, source) for name, node in source.constants.items()}
 
     def found(self) -> list[SqlText]:
@@ -228,8 +243,8 @@ class _Finder:
     # walking
 
     def _visit(self, node: ast.AST) -> None:
-        if id(node) in self._docstrings:
-            return
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return  # a docstring, or what describes a constant
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             self._in_function(node)
             return
@@ -243,12 +258,15 @@ class _Finder:
             self._visit(child)
 
     def _in_function(self, node: Function) -> None:
-        self._locals.append(_locals(node))
-        self._families.append(_annotated(node))
+        self._functions.append(node)
         for child in ast.iter_child_nodes(node):
             self._visit(child)
-        self._locals.pop()
-        self._families.pop()
+        self._functions.pop()
+
+    def _local(self, function: Function) -> dict[str, ast.expr | None]:
+        if function not in self._locals:
+            self._locals[function] = _locals(function)
+        return self._locals[function]
 
     def _executes(self, call: ast.Call) -> bool:
         """Whether the call runs a statement that can be told; its parameters are then told with it."""
@@ -259,8 +277,11 @@ class _Finder:
             return False
         text = self._sql(value)
         if text.first_word not in DESCRIBED | UTILITY:
-            return False
-        given = [*call.args[1:2], *(word.value for word in call.keywords if word.arg in {"params", "vars", "params_seq"})]
+            return text.first_word in ABOUT_THE_SESSION
+        given = [
+            *call.args[1:2],
+            *(word.value for word in call.keywords if word.arg in {"params", "vars", "params_seq"}),
+        ]
         families = self._parameters(given[0]) if given and call.func.attr != "executemany" else {}
         self._found.append(replace(text, families=families, has_parameters=bool(given), is_executed=True))
         return True
@@ -292,13 +313,19 @@ class _Finder:
         here = source or self._source
         if depth > DEPTH_MAX:
             return None
+        parts: Parts | None = None
         match node:
             case ast.Constant(value=str(text)):
-                return _Value((text,), here, node)
-            case ast.Constant(value=bytes(text)):
-                return _Value((text.decode(errors="replace"),), here, node)
+                parts = (text,)
+            case ast.Constant(value=bytes(content)):
+                parts = (content.decode(errors="replace"),)
             case ast.JoinedStr(values=values):
-                return _Value(joined([part for one in values for part in self._of_f_string(one, depth, here)]), here, node)
+                parts = joined([part for one in values for part in self._of_f_string(one, depth, here)])
+        return _Value(parts, here, node) if parts is not None else self._made(node, depth, here)
+
+    def _made(self, node: ast.expr, depth: int, here: Source) -> _Value | None:
+        """What is put together, named or called."""
+        match node:
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 return self._sum(left, right, depth, here)
             case ast.Name() | ast.Attribute():
@@ -336,7 +363,7 @@ class _Finder:
     def _named(self, node: ast.Name | ast.Attribute, depth: int, here: Source) -> _Value | None:
         name = _path(node)
         if here is self._source and isinstance(node, ast.Name):
-            for names in reversed(self._locals):
+            for names in map(self._local, reversed(self._functions)):
                 if name in names:
                     local = names[name]
                     return None if local is None else self._text(local, depth + 1, here)
@@ -418,7 +445,9 @@ class _Finder:
                 named = dict(enumerate(node.elts))
         elif isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            named = {key.value: one for key, one in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            named = {
+                key.value: one for key, one in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)
+            }
         families = {key: self._family(one) for key, one in named.items()}
         return {key: family for key, family in families.items() if family}
 
@@ -426,7 +455,7 @@ class _Finder:
         if isinstance(node, ast.Constant):
             return "" if node.value is None else type(node.value).__name__
         if isinstance(node, ast.Name):
-            for names in reversed(self._families):
+            for names in map(_annotated, reversed(self._functions)):
                 if node.id in names:
                     return names[node.id]
         if isinstance(node, ast.Call) and _path(node.func) in {"str", "int", "Decimal", "UUID"}:
@@ -453,29 +482,19 @@ def _path(node: ast.expr) -> str:
     return ""
 
 
-def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
-    """String statements: docstrings, and those that describe a constant."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield node.value
-
-
 def _locals(node: Function) -> dict[str, ast.expr | None]:
     """Local names: the expression where there is exactly one, None for arguments and what is assigned more than once."""
     arguments = node.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     names: dict[str, ast.expr | None] = {one.arg: None for one in every if one is not None}
+    stored: dict[str, int] = {}
+    values: dict[str, ast.expr] = {}
     for child in ast.walk(node):
         if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-            names[child.id] = None
-    counted: dict[str, int] = {}
-    for child in ast.walk(node):
-        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-            counted[child.id] = counted.get(child.id, 0) + 1
-    for child in ast.walk(node):
-        for name, value in _assigned(child):
-            if counted.get(name) == 1:
-                names[name] = value
+            stored[child.id] = stored.get(child.id, 0) + 1
+        else:
+            values.update(_assigned(child))
+    names.update({name: values.get(name) if times == 1 else None for name, times in stored.items()})
     return names
 
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import psycopg
 
-import position_ledger
 from position_ledger.checking import composed as composing
 from position_ledger.checking.definitions import State, mismatch_of, state_of
 from position_ledger.checking.findings import Mismatch, StatementsChecked, Undescribed
@@ -32,6 +31,8 @@ from position_ledger.setup import Reached
 
 __all__ = ["CheckReport", "check", "sources_of"]
 
+PROGRAM: Final = Path(__file__).resolve().parents[1]
+"""Our own package."""
 NOTHING: Final = StatementsChecked(0, (), ())
 
 
@@ -91,7 +92,7 @@ def sources_of(settings: Settings, code: Sequence[str] = ()) -> Sources:
             sources.add(folder, "" if Path(package).is_dir() else package)
     for name in (*code, *filter(None, (settings.code or "").split(os.pathsep))):
         sources.add(Path(name).resolve(), "")
-    sources.add(Path(position_ledger.__file__).parent, "position_ledger")
+    sources.add(PROGRAM, PROGRAM.name)
     return sources
 
 
