@@ -14,9 +14,10 @@ import psycopg
 
 from position_ledger.checking import composed as composing
 from position_ledger.checking.definitions import State, mismatch_of, state_of
+from position_ledger.checking.files import Sources
 from position_ledger.checking.findings import Mismatch, StatementsChecked, Undescribed
 from position_ledger.checking.row_types import row_type_mismatches
-from position_ledger.checking.source import Sources, statements_of
+from position_ledger.checking.source import statements_of
 from position_ledger.checking.statements import Checker
 from position_ledger.checking.text import Place, SqlText
 from position_ledger.database import first_line, translated

@@ -7,7 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-from position_ledger.checking.source import Sources, statements_of
+from position_ledger.checking.files import Sources
+from position_ledger.checking.source import statements_of
 from position_ledger.checking.text import (
     KEY,
     SCHEMA,
