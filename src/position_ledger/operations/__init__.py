@@ -2,6 +2,7 @@
 
 from position_ledger.operations.checking import CheckReport, check
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
+from position_ledger.operations.documenting import Written, compare_pages, schema_pages, write_pages
 from position_ledger.operations.migrating import (
     migrate_down,
     migrate_up,
@@ -21,7 +22,9 @@ __all__ = [
     "RebuildOptions",
     "RebuildReport",
     "VerifyReport",
+    "Written",
     "check",
+    "compare_pages",
     "migrate_down",
     "migrate_up",
     "migrate_verify",
@@ -30,6 +33,8 @@ __all__ = [
     "rebuild",
     "require_ledger",
     "roll_back",
+    "schema_pages",
     "set_mode",
     "verify",
+    "write_pages",
 ]
