@@ -139,6 +139,7 @@ def _name_constants(source: Source, body: Sequence[ast.stmt], prefix: str) -> No
 
 
 def assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    """Each plain name that a statement gives a value to, with the value."""
     if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
         yield node.targets[0].id, node.value
     elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Tuple):

@@ -68,8 +68,10 @@ def _index(facts: SchemaFacts) -> str:
         "",
         "## Tables with versions (dual-key SCD Type 2)",
         "",
-        "Their rows come from the event log only: a worker or the append itself projects them, and a rebuild makes them "
-        "again. Each has a surrogate key `id`, a business key, and at most one current row of each business key.",
+        (
+            "Their rows come from the event log only: a worker or the append itself projects them, and a rebuild makes them "
+            "again. Each has a surrogate key `id`, a business key, and at most one current row of each business key."
+        ),
         "",
         *_grid(
             ("table", "business key", "migrations", "what it holds"),
@@ -90,8 +92,10 @@ def _index(facts: SchemaFacts) -> str:
             [_of_view(facts, view) for _, view in sorted(facts.catalogue.views.items())],
         ),
         "",
-        "The runner of migrations keeps `schema_migrations` and `schema_migration_history` beside them: what is applied, "
-        "and who did what when.",
+        (
+            "The runner of migrations keeps `schema_migrations` and `schema_migration_history` beside them: what is applied, "
+            "and who did what when."
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -150,10 +154,14 @@ def _dual_key(table: Table, key: str) -> list[str]:
     return [
         "## Two keys",
         "",
-        "- **Surrogate key `id`**: one version. It is the number of the event that made the version, so it is the same "
-        "after every rebuild, and what other rows refer to.",
-        f"- **Business key `{key}`**: the thing itself, the same on all its versions. At most one of them is current: "
-        f"{guard}.",
+        (
+            "- **Surrogate key `id`**: one version. It is the number of the event that made the version, so it is the same "
+            "after every rebuild, and what other rows refer to."
+        ),
+        (
+            f"- **Business key `{key}`**: the thing itself, the same on all its versions. At most one of them is current: "
+            f"{guard}."
+        ),
     ]
 
 
@@ -177,10 +185,14 @@ def _behaviour(key: str) -> list[str]:
     return [
         "## How versions follow each other (SCD Type 2)",
         "",
-        f"- An event that changes what `{key}` names ends its current version and begins the next one, in one transaction: "
-        "`row_expiration_date` of the old is `row_effective_date` of the new, and `row_current_ind` goes over.",
-        "- Intervals are half-open, `[row_effective_date, row_expiration_date)`, never empty, without gap or overlap; a "
-        "current version has no end (null). `version` counts 1, 2, 3 …",
+        (
+            f"- An event that changes what `{key}` names ends its current version and begins the next one, in one transaction: "
+            "`row_expiration_date` of the old is `row_effective_date` of the new, and `row_current_ind` goes over."
+        ),
+        (
+            "- Intervals are half-open, `[row_effective_date, row_expiration_date)`, never empty, without gap or overlap; a "
+            "current version has no end (null). `version` counts 1, 2, 3 …"
+        ),
         "- `row_effective_date` is when the ledger learned it; `effective_at` is when it happened.",
         "- A version is never changed but for its end, and never deleted.",
     ]
