@@ -12,6 +12,8 @@ from position_ledger.operations.migrating import (
 )
 from position_ledger.operations.proving import VerifyReport, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
+from position_ledger.operations.recording import accept_checksum, migrate_baseline, migration_history
+from position_ledger.operations.writing import SumReport, new_migration, renew_sum
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
 __all__ = [
@@ -21,16 +23,22 @@ __all__ = [
     "Progress",
     "RebuildOptions",
     "RebuildReport",
+    "SumReport",
     "VerifyReport",
     "Written",
+    "accept_checksum",
     "check",
     "compare_pages",
+    "migrate_baseline",
     "migrate_down",
     "migrate_up",
     "migrate_verify",
+    "migration_history",
     "migration_status",
     "migrations_folder",
+    "new_migration",
     "rebuild",
+    "renew_sum",
     "require_ledger",
     "roll_back",
     "schema_pages",
