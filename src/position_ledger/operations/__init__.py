@@ -3,6 +3,7 @@
 from position_ledger.operations.backup import BackupState, backup_state
 from position_ledger.operations.checking import CheckReport, check
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
+from position_ledger.operations.documenting import Written, compare_pages, schema_pages, write_pages
 from position_ledger.operations.migrating import (
     migrate_abort,
     migrate_down,
@@ -36,9 +37,11 @@ __all__ = [
     "RolledBack",
     "SumReport",
     "VerifyReport",
+    "Written",
     "accept_checksum",
     "backup_state",
     "check",
+    "compare_pages",
     "migrate_abort",
     "migrate_baseline",
     "migrate_down",
@@ -55,6 +58,8 @@ __all__ = [
     "roll_back_migrations",
     "roll_back_table",
     "rollback_impact",
+    "schema_pages",
     "set_mode",
     "verify",
+    "write_pages",
 ]
