@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     migrations: str = "position_ledger.reference.migrations"
     workers: str = "position_ledger.reference.workers"
     scratch_url: str | None = None
+    code: str | None = None
+    """More folders of Python whose SQL `check` describes, separated as in PATH."""
 
     consistency: Consistency = "eventual"
     wait_timeout_s: float = Field(default=5.0, gt=0)

@@ -7,14 +7,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
-from psycopg.rows import tuple_row
-
 from position_ledger.errors import SchemaMismatch
 from position_ledger.migration.bookkeeping import ensure_bookkeeping, forget, read_applied, remember
-from position_ledger.migration.execute import verify_section
 from position_ledger.migration.files import SUM_FILE, load_folder, ordered
 from position_ledger.migration.plan import Status, check_fit, pending_files, status_of, to_roll_back
+from position_ledger.migration.rehearsing import rehearse, verify_files
 from position_ledger.migration.scratch import Targets
 from position_ledger.migration.session import (
     Limits,
@@ -38,7 +35,7 @@ __all__ = ["Migrator", "Outcome", "Rebuild"]
 class Migrator:
     """The migrations of one folder against one schema of one database."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has its own name at the call
         self,
         conninfo: str,
         source: Traversable | str | Sequence[MigrationFile],
@@ -48,9 +45,12 @@ class Migrator:
         events_table: str = "events",
         scratch_url: str | None = None,
         limits: Limits | None = None,
+        reason: str | None = None,
         tell: Callable[[str], None] = lambda _message: None,
     ) -> None:
         """``projected`` names the tables whose rows come from the log; ``tell`` hears every message as it happens.
+
+        ``reason`` is kept in the history beside every rollback.
 
         Raises MigrationError for a folder or file that is wrong.
         """
@@ -58,9 +58,10 @@ class Migrator:
         self._sum_text, self.files = _load(source)
         self._schema = schema
         self._limits = limits or Limits()
+        self._reason = reason
         self._tell = tell
         self.targets = Targets(scratch_url or conninfo, self.files, schema, projected, self._limits)
-        self._steps = Steps(schema, projected, events_table, self._limits, self.targets)
+        self._steps = Steps(schema, projected, events_table, self._limits, self.targets, reason)
 
     def status(self) -> Status:
         """Folder against database; needs only the right to read, and writes nothing."""
@@ -125,7 +126,9 @@ class Migrator:
                 run.say(f"nothing to do: {self.files[number - 1].filename} is not applied")
             else:
                 ensure_bookkeeping(connection, self._schema)
-            for step in reversed(self._steps.cut(connection, files[::-1], run)):
+            steps = self._steps.cut_back(connection, files[::-1], run)
+            self.targets.prepare({near for file in files for near in (file.number - 1, file.number)})
+            for step in reversed(steps):
                 self._steps.take_back(connection, step, restore, run)
         return run.outcome()
 
@@ -143,19 +146,17 @@ class Migrator:
     def record_rolled_back(self, cursor: Cursor[Any], files: Sequence[MigrationFile]) -> None:
         """Record files (latest first) as rolled back in the caller's transaction."""
         for file in files:
-            forget(cursor, self._schema, file, 0)
+            forget(cursor, self._schema, file, 0, reason=self._reason)
 
-    def verify(self, cursor: Cursor[Any], files: Sequence[MigrationFile], *, schema: str | None = None) -> None:
-        """Run the verification of files in the caller's transaction; ``schema`` names a shadow to look at first."""
-        path = [schema, self._schema] if schema else [self._schema]
-        with cursor.connection.transaction(), cursor.connection.cursor(row_factory=tuple_row) as checking:
-            before = checking.execute("SELECT current_setting('search_path')").fetchone()
-            checking.execute(
-                sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.SQL(", ").join(map(sql.Identifier, path)))
-            )
-            for file in files:
-                verify_section(checking, file, file.verify)
-            checking.execute("SELECT set_config('search_path', %s, true)", [before[0] if before else ""])
+    def verify(self, cursor: Cursor[Any], files: Sequence[MigrationFile]) -> None:
+        """Run the verification of files in the caller's transaction; MigrationError for the first that does not hold."""
+        verify_files(cursor, [self._schema], files)
+
+    def rehearse(
+        self, files: Sequence[MigrationFile], cursor: Cursor[Any], shadows: Sequence[str]
+    ) -> Callable[[Cursor[Any]], None]:
+        """Verify files on shadows, in schemas of their own; answers what is left to verify in the swap."""
+        return rehearse(cursor, self._schema, files, shadows)
 
     def _check(self, applied: Sequence[Any]) -> None:
         """The database first: that an applied file was edited says more than that the sum file does not fit."""

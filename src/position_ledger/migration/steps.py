@@ -13,7 +13,7 @@ from psycopg import sql
 from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import forget, read_applied, remember
 from position_ledger.migration.catalogue import diff
-from position_ledger.migration.classify import ProjectedChange, change_sets
+from position_ledger.migration.classify import ProjectedChange, change_sets, sets_to_undo
 from position_ledger.migration.execute import StatementFailed, is_lock_trouble, run_section, verify_section
 from position_ledger.migration.index_build import build_index, drop_index
 from position_ledger.migration.introspect import read_catalogue
@@ -62,24 +62,43 @@ class Steps:
     """Takes the steps of a run on the session that holds the migration lock."""
 
     def __init__(
-        self, schema: str, projected: Collection[str], events_table: str, limits: Limits, targets: Targets
+        self,
+        schema: str,
+        projected: Collection[str],
+        events_table: str,
+        limits: Limits,
+        targets: Targets,
+        reason: str | None = None,
     ) -> None:
+        """``reason`` is kept in the history beside every rollback."""
         self._schema = schema
         self._projected = frozenset(projected)
         self._events_table = events_table
         self._limits = limits
         self._targets = targets
+        self._reason = reason
 
     def cut(
         self, connection: Connection, files: Sequence[MigrationFile], run: Run
     ) -> list[MigrationFile | ProjectedChange]:
         """Without events every file runs in place; with events, what changes projected tables is set apart."""
-        if not files or not self._projected:
-            return list(files)
-        run.is_log_empty = not self._has_events(connection)
-        if run.is_log_empty:
+        if self._runs_in_place(connection, files, run):
             return list(files)
         return change_sets(self._targets.effects([file.number for file in files]))
+
+    def cut_back(
+        self, connection: Connection, files: Sequence[MigrationFile], run: Run
+    ) -> list[MigrationFile | ProjectedChange]:
+        """The same for files that are to be rolled back, in the order in which they were applied."""
+        if self._runs_in_place(connection, files, run):
+            return list(files)
+        return sets_to_undo(self._targets.effects([file.number for file in files]))
+
+    def _runs_in_place(self, connection: Connection, files: Sequence[MigrationFile], run: Run) -> bool:
+        if not files or not self._projected:
+            return True
+        run.is_log_empty = not self._has_events(connection)
+        return run.is_log_empty
 
     def _knows_events(self, connection: Connection) -> bool:
         name = sql.Identifier(self._schema, self._events_table).as_string(connection)
@@ -149,9 +168,12 @@ class Steps:
         *,
         undo: bool,
     ) -> None:
-        tables, files = ", ".join(sorted(change.tables)), ", ".join(file.filename for file in change.files)
+        tables, files = (
+            ", ".join(sorted(change.tables | change.made)),
+            ", ".join(file.filename for file in change.files),
+        )
         if strategy is None:
-            command = f"rebuild-projection {min(change.tables)}" + (" --rollback" if undo else "")
+            command = f"rebuild-projection {min(change.tables | change.made)}" + (" --rollback" if undo else "")
             raise MigrationError(
                 f"{files} {'changed' if undo else 'changes'} the projected table {tables}, whose rows come from "
                 f"the log, and the log has events: it needs the rebuild; run `{command}`"
@@ -177,7 +199,7 @@ class Steps:
     ) -> None:
         """Roll one step back; what changed projected tables is given to ``restore``."""
         if isinstance(step, ProjectedChange):
-            back = ProjectedChange(step.files[::-1], step.tables, step.views, step.after, step.before)
+            back = ProjectedChange(step.files[::-1], step.tables, step.views, step.after, step.before, step.made)
             self._hand_over(connection, back, restore, run, undo=True)
             return
         started = time.monotonic()
@@ -186,7 +208,7 @@ class Steps:
             known = self.drift(connection, step.number)
             self._retrying(connection, step, run, lambda: self._undo(connection, step, run, known))
         else:
-            drop_index(connection, self._schema, step)
+            drop_index(connection, self._schema, step, reason=self._reason)
         use_schema(connection, self._schema)
         run.files.append(step)
         run.say(f"rolled back {step.filename} in {elapsed_ms(started)} ms")
@@ -203,7 +225,7 @@ class Steps:
                     f"the rollback of {file.filename} does not lead back to the schema before it: "
                     f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
                 )
-            forget(cursor, self._schema, file, elapsed_ms(started))
+            forget(cursor, self._schema, file, elapsed_ms(started), reason=self._reason)
 
     def drift(self, connection: Connection, number: int) -> list[str]:
         """How the live schema differs from what the files up to number make: what was done by hand stays as it is."""
