@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from position_ledger.migration import load_folder
-from position_ledger.migration.sums import write_sum
+from tests.support import engine
 from tests.support.command_line import Answer, CommandLine, in_this_process, on
 from tests.support.team_folder import forget_folders
 
@@ -39,7 +37,7 @@ def steps() -> Iterator[tuple[str | None, str]]:
 
 def commands(block: str) -> Iterator[tuple[str, str]]:
     """Each command of a block with the output that is shown for it."""
-    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+    for part in re.split(r"^\$ ", block.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
         command, _, shown = part.partition("\n")
         yield command, shown
 
@@ -59,13 +57,8 @@ class Reader:
     said: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: str, content: str) -> None:
-        """Write a file as it stands on the page, with the next free number for NNN."""
-        if "NNN" in path:
-            number = f"{load_folder(self.place / 'migrations')[-1].number + 1:03}"
-            path, content = path.replace("NNN", number), content.replace("NNN", number)
+        """Write a file as it stands on the page."""
         (self.place / path).write_text(content, encoding="utf-8")
-        if path.startswith("migrations/"):
-            write_sum(self.place / "migrations")
 
     def follow(self, command: str, shown: str) -> None:
         """Run a command and compare its output; one that is answered with another command to run has said no."""
@@ -87,29 +80,27 @@ class Reader:
             if program == "rebuild-projection":
                 return self.run_ledger(program, *arguments)
             done = subprocess.run(
-                command, shell=True, env=self.environment, capture_output=True, text=True, timeout=120,
+                ["sh", "-c", command], env=self.environment, capture_output=True, text=True, timeout=120,
                 stdin=subprocess.DEVNULL, check=False,
             )  # fmt: skip
             return Answer(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
-def reader(
-    ledger_template: Template, ledger_server_url: str, ledger_redis_url: str, tmp_path: Path
-) -> Iterator[Reader]:
+def reader(ledger_server_url: str, ledger_redis_url: str, tmp_path: Path) -> Iterator[Reader]:
     """Somebody with an empty database and a shell that knows this Python."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / "bin" / "python").chmod(0o755)
-    with ledger_template.clone() as url:
-        with psycopg.connect(url, autocommit=True) as owner:
-            owner.execute("DROP SCHEMA ledger CASCADE")
-        environment = on(url, ledger_redis_url).environment(
-            POSITION_LEDGER_TEST_DATABASE_URL=ledger_server_url,
-            POSITION_LEDGER_TEST_REDIS_URL=ledger_redis_url,
-            PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        )
-        yield Reader(tmp_path, in_this_process(url), environment)
+    name = f"own_tables_{os.getpid()}"
+    url = engine.new_database(ledger_server_url, name)
+    environment = on(url, ledger_redis_url).environment(
+        POSITION_LEDGER_TEST_DATABASE_URL=ledger_server_url,
+        POSITION_LEDGER_TEST_REDIS_URL=ledger_redis_url,
+        PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+    )
+    yield Reader(tmp_path, in_this_process(url), environment)
+    engine.drop_database(ledger_server_url, name)
 
 
 @pytest.mark.slow
