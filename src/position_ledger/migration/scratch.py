@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from position_ledger.migration.catalogue import Catalogue
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["Targets", "scratch_database"]
+__all__ = ["Targets", "defer_again", "scratch_database"]
 
 _PREFIX: Final = "position_ledger_scratch_"
 _NAME: Final = re.compile(rf"{_PREFIX}(?P<made_at>\d+)_[0-9a-f]+")
@@ -124,7 +124,7 @@ class Targets:
                     self._written[file.number] = self._run_guarded(connection, file)
                 else:
                     self._run(connection, file)
-                _defer_again(connection)
+                defer_again(connection)
                 self._keep(connection, file.number, wanted)
 
     def _keep(self, connection: Connection, number: int, wanted: Collection[int]) -> None:
@@ -189,7 +189,7 @@ class Targets:
                 )
 
 
-def _defer_again(connection: Connection) -> None:
+def defer_again(connection: Connection) -> None:
     """Each file begins with constraints as declared, though the files before it share its transaction here."""
     row = connection.execute(
         "SELECT string_agg(DISTINCT format('%I.%I', n.nspname, k.conname), ', ') FROM pg_constraint k"

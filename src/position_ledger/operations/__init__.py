@@ -8,6 +8,7 @@ from position_ledger.operations.migrating import (
     migration_status,
     require_ledger,
 )
+from position_ledger.operations.planning import migrate_plan
 from position_ledger.operations.proving import VerifyReport, check, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
@@ -21,6 +22,7 @@ __all__ = [
     "VerifyReport",
     "check",
     "migrate_down",
+    "migrate_plan",
     "migrate_up",
     "migrate_verify",
     "migration_status",
