@@ -125,7 +125,7 @@ class _Judge:
             if not self._on_shadow:
                 yield from self._rewrites(statement)
                 yield from self._scans(statement)
-        for remark in self._remarks:
+        for remark in {(self._text_at(one.line), one.rule): one for one in reversed(self._remarks)}.values():
             yield from self._remark(remark)
         if self._traced.failure is None:
             yield from self._verification()
@@ -285,6 +285,8 @@ class _Judge:
         is_traced = traced is not None and traced.text == text
         if self._on_shadow and remark.rule not in TYPE_RULES:
             return
+        if remark.rule == "ban-drop-view" and self._is_made_again(text):
+            return
         if remark.rule in _SEEN_BY_THE_TRACE and (is_traced or self._fails_at(text)):
             return
         if remark.rule == "constraint-missing-not-valid" and self._is_said(
@@ -301,6 +303,13 @@ class _Judge:
         cause += f" {remark.advice}" if remark.advice else ""
         case = Case(text, constraint=_constraint_named(text))
         yield self._finding(severity, remark.rule, remark.line, text, cause, case)
+
+    def _is_made_again(self, text: str) -> bool:
+        """Whether a view that the statement drops is there again at the end of the file."""
+        dropped = [
+            name for name in self._traced.before.views if name in text.replace(",", " ").replace(";", " ").split()
+        ]
+        return bool(dropped) and all(name in self._traced.after.views for name in dropped)
 
     def _fails_at(self, text: str) -> bool:
         return self._traced.failure is not None and self._traced.failure.statement == text

@@ -19,11 +19,11 @@ from position_ledger.migration.catalogue import diff
 from position_ledger.migration.concurrent import without_concurrently
 from position_ledger.migration.execute import StatementFailed, run_section, run_statement, verify_section
 from position_ledger.migration.introspect import read_catalogue
-from position_ledger.migration.scratch import defer_again
+from position_ledger.migration.scratch import defer_again, replay_file
 from position_ledger.migration.session import use_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from position_ledger.migration.catalogue import Catalogue
     from position_ledger.migration.files import MigrationFile, Section
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "Lock", "RollbackProof", "TracedFile", "TracedStatement", "Tracer"]
 
 CATALOGUE_READS_MAX: Final = 60
-"""Statements of one file after which the catalogue is read (some 35 ms each); later ones share the last difference."""
+"""Statements after which the catalogue is read, some 35 ms each. Of later ones, and of all where more are asked for at
+once, it is read after the file: its differences are then listed with the last statement."""
 
 _READ_LOCK: Final = "AccessShareLock"
 _GATHERED: Final = frozenset({"comment", "grant", "revoke"})
@@ -71,8 +72,9 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class TracedStatement:
-    """What one statement did. ``written`` has rows inserted, updated or deleted, ``scans`` how often a table was read
-    in full; both count the rows that were copied from the live database.
+    """What one statement did, to the rows that were copied from the live database.
+
+    ``written`` has rows inserted, updated or deleted by table, ``scans`` how often a table was read in full.
     """
 
     line: int
@@ -138,8 +140,18 @@ class _Facts:
     locks: frozenset[tuple[int, str]]
 
 
+def _facts_of(rows: Iterable[tuple[Any, ...]], locks: Iterable[tuple[Any, ...]]) -> _Facts:
+    names, files, written, scans = ({row[0]: row[place] for row in rows} for place in range(1, 5))
+    return _Facts(names, files, written, scans, frozenset((oid, mode) for oid, mode in locks))
+
+
 class _UndoneError(Exception):
     """Ends a step whose work is not to be kept."""
+
+
+def _undo_unless(kept: bool) -> None:  # noqa: FBT001 - the word before it names it
+    if not kept:
+        raise _UndoneError
 
 
 class Tracer:
@@ -154,6 +166,8 @@ class Tracer:
         self.connection = connection
         self._schema = schema
         self._is_held = False
+        self._reads_left = CATALOGUE_READS_MAX
+        self._known: Catalogue | None = None
         with self.step():
             ensure_bookkeeping(connection, schema)
 
@@ -168,8 +182,7 @@ class Tracer:
                 use_schema(self.connection, self._schema)
                 defer_again(self.connection)
                 yield
-                if not keep:
-                    raise _UndoneError
+                _undo_unless(keep)
                 use_schema(self.connection, self._schema)
         except _UndoneError:
             self._end(is_kept=False)
@@ -192,12 +205,19 @@ class Tracer:
         """What the schema holds now."""
         return read_catalogue(self.connection, self._schema)
 
+    def begin(self, files: Sequence[MigrationFile]) -> Catalogue:
+        """What is there before the files that will be traced; where they are long, it is read once for each of them."""
+        if sum(len(file.forward.statements) for file in files) > CATALOGUE_READS_MAX:
+            self._reads_left = 0
+        self._known = self.catalogue()
+        return self._known
+
     def replay(self, files: Sequence[MigrationFile]) -> None:
         """Run the forward parts of files that are applied already."""
         with self.step():
             for file in files:
                 use_schema(self.connection, self._schema)
-                self._run(file, file.forward)
+                replay_file(self.connection, file)
                 defer_again(self.connection)
 
     def trace(self, file: MigrationFile) -> TracedFile:
@@ -205,7 +225,7 @@ class Tracer:
 
         A failure is in the answer, and then nothing of the file stays.
         """
-        before = self.catalogue()
+        before = self._known or self.catalogue()
         statements: list[TracedStatement] = []
         try:
             with self.step():
@@ -214,14 +234,15 @@ class Tracer:
                 self._run_deferred(file)
                 use_schema(self.connection, self._schema)
                 untrue = self.untrue(file)
-                after = self.catalogue()
+                after = self._known or self.catalogue()
         except StatementFailed as error:
+            self._known = None
             return TracedFile(file, before, before, tuple(statements), failure_of(error, file.forward.statements))
         return TracedFile(file, before, after, tuple(statements), None, untrue, self._back(file, before, after))
 
     def _forward(self, file: MigrationFile, before: Catalogue) -> Iterator[TracedStatement]:
         statements = file.forward.statements
-        facts, known, reads = self._facts(), before, 0
+        facts, self._known = self._facts(), before
         first = facts
         for place, statement in enumerate(statements):
             started = time.monotonic()
@@ -231,9 +252,9 @@ class Tracer:
             now = self._facts()
             differences: tuple[str, ...] = ()
             following = statements[place + 1] if place + 1 < len(statements) else None
-            if following is None or (reads < CATALOGUE_READS_MAX and not _is_gathered(statement, following)):
-                catalogue, reads = self.catalogue(), reads + 1
-                differences, known = tuple(diff(known, catalogue)), catalogue
+            if following is None or (self._reads_left > 0 and not _is_gathered(statement, following)):
+                catalogue, self._reads_left = self.catalogue(), self._reads_left - 1
+                differences, self._known = tuple(diff(self._known, catalogue)), catalogue
             yield _compared(statement, first, facts, now, differences, took_ms)
             facts = now
 
@@ -286,8 +307,7 @@ class Tracer:
     def _facts(self) -> _Facts:
         rows = self.connection.execute(_FACTS, [self._schema, list(BOOKKEEPING)]).fetchall()
         locks = self.connection.execute(_LOCKS, [_READ_LOCK]).fetchall()
-        columns: list[Any] = [{row[0]: row[place] for row in rows} for place in range(1, 5)]
-        return _Facts(*columns, frozenset((int(str(oid)), str(mode)) for oid, mode in locks))
+        return _facts_of(rows, locks)
 
 
 def _text(file: MigrationFile, statement: Statement) -> str:

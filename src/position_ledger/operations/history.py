@@ -31,8 +31,10 @@ Judged = Sequence[tuple[TracedFile, Effect | EffectRefused]]
 
 @dataclass(slots=True)
 class Needs:
-    """What was found. ``proven`` has, for each projected file whose verification was repeated with rows of the sample
-    in the tables, what did not hold then.
+    """What was found.
+
+    ``proven`` has, for each projected file whose verification was repeated with rows of the sample in the tables, what
+    did not hold then.
     """
 
     projections: tuple[PlannedProjection, ...] = ()
@@ -152,10 +154,8 @@ def _need(
     if current is not None and not any(
         one.fingerprint == fingerprint_of(definition) for one in live.generations if one.projection == name
     ):
-        lines += (
-            f"the code of its folds, its columns or its events are not those of the active generation "
-            f"(release {current.release})",
-        )
+        made = f"(release {current.release})"
+        lines += (f"the code of its folds, its columns or its events are not those of the active generation {made}",)
     return ("rebuild", lines) if lines else ("nothing", ("its columns, constraints and code stay as they are",))
 
 

@@ -134,7 +134,7 @@ class _Planner:
         ):
             tracer = Tracer(scratch, self._schema)
             tracer.replay(self._everything[: self._files[0].number - 1])
-            base = tracer.catalogue()
+            base = tracer.begin(self._files)
             live = self._look(connection)
             with tracer.step():
                 live.tables |= self._copy(connection, tracer, live)

@@ -236,7 +236,7 @@ def _problem(
 ) -> Problem:
     diag = error.diag if isinstance(error, psycopg.Error) else None
     code = _CODES.get(getattr(error, "sqlstate", None) or "", "type-mismatch")
-    column: str = (diag.column_name if diag else "") or ""
+    column = str((diag.column_name if diag else "") or "")
     if code == "type-mismatch":
         column = _column_at_fault(connection, schema, projection, version)
     constraint = (diag.constraint_name if diag else "") or ""
@@ -261,7 +261,7 @@ def _column_at_fault(
                 connection.execute(statement)
                 _copy_one(connection, name, getattr(version.row, name))
         except Exception:  # noqa: BLE001 - whichever it is, this is the column
-            return name
+            return str(name)
     return ""
 
 
