@@ -206,7 +206,7 @@ BAD = [
         "CONCURRENTLY in a transaction",
         "CREATE INDEX CONCURRENTLY by_price ON ticks (price);",
         "DROP INDEX by_price;",
-        {"concurrently-in-transaction"},
+        {"not-in-a-transaction"},
         safe="-- Transactional: no",
     ),
     Case(
@@ -315,7 +315,7 @@ BAD = [
         "SELECT 1;",
         {"drop-of-used", "rollback-wrong"},
         {"ban-drop-view"},
-        says="open_positions is still used by the code: demo/watcher.py:",
+        says="open_positions is still used by the code: src/position_ledger/demo/watcher.py:",
     ),
     Case(
         "made by hand already",

@@ -58,6 +58,7 @@ class LazyGroup(click.Group):
 
 COMMANDS = {
     "demo": Entry("demo:demo", "Run the whole main job with real servers and say what it measured."),
+    "init": Entry("init:init", "Make a folder with migrations, projections and workers of your own."),
     "doctor": Entry("doctor:doctor", "Say what is wrong with this installation, and what to do."),
     "status": Entry("status:status", "Servers, schema, and how far behind each projection is."),
     "import": Entry("imports:group", "Turn files of other systems into events."),

@@ -92,7 +92,7 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     pay_at_once(draft, target.market, (leg.stream for leg in legs))
     return Decision(
         appends=tuple(draft.appends),
-        positions=tuple(leg.stream for leg in legs),
+        positions=tuple(dict.fromkeys([*(leg.stream for leg in legs), *draft.receivers])),
         opened=next((leg.stream for leg in legs if leg.position is None), None),
         fill_key=fill_key_of(target.key.environment, target.key.account, command.venue, command.venue_fill_id),
     )
@@ -129,19 +129,25 @@ def positions_then(
     """Positions of a side that a fill at a time touches, the oldest entry first; None: now.
 
     Those that are open and had begun, and the last one that has ended, if that was later. An entry before all of them
-    joins the oldest that is open, unless another cycle has ended in between: then it opens one of its own.
+    joins the oldest that is open, unless another cycle has ended in between: then it opens one of its own. What came
+    from another account was not here before it came, and is joined by nothing from before.
     """
     now_open = tuple(Located(stream, streams.position_stream(stream)) for stream in streams.book(key).open_on(side))
     if at is None:
         return now_open
-    then = [located for located in now_open if located.position.entry_time <= at]
+    then = [located for located in now_open if _was_here(located.position, at)]
     last = streams.book(key).last_exit(side)
     if last is None or at >= last.effective_at:
-        return tuple(then) or (now_open if is_entry else ())
+        joined = tuple(located for located in now_open if located.position.received_at is None)
+        return tuple(then) or (joined if is_entry else ())
     ended = streams.state(last.stream)
-    if isinstance(ended, Position) and ended.entry_time <= at and may_still_change(ended, at):
+    if isinstance(ended, Position) and _was_here(ended, at) and may_still_change(ended, at):
         then.append(Located(last.stream, ended))
     return tuple(sorted(then, key=lambda located: located.position.entry_time))
+
+
+def _was_here(position: Position, at: datetime) -> bool:
+    return max(position.entry_time, position.received_at or position.entry_time) <= at
 
 
 def _require_position_fits(command: RecordFill, position: Position) -> None:

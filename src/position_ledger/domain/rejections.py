@@ -220,7 +220,8 @@ class Reason(Enum):
     HANDED_ON = (
         "handed_on",
         _FINAL,
-        "effective_at {value} is before {held}, when the position was received, transferred or split; that is not restated",
+        "at least {value} positions hold what came of this one by transfers, of which one command restates at most {held}; "
+        "book the difference by AdjustCash",
     )
     QUANTITY_EXCEEDS_HELD = (
         "quantity_exceeds_held",

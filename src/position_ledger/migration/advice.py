@@ -223,6 +223,10 @@ def _index(case: Case) -> str:
 """
 
 
+def _outside(case: Case) -> str:
+    return _index(case) if "index" in _words(_tokens(case.statement))[:3] else "-- run it by hand, it is no migration"
+
+
 def _unique(case: Case) -> str:
     table, column = _table(case), case.constraint or "<columns>"
     return f"""
@@ -306,7 +310,7 @@ _FORMS: Final[dict[str, Callable[[Case], str]]] = {
     "table-rewrite": _rewrite,
     "changing-column-type": _rewrite,
     "unbatched-write": _batched,
-    "concurrently-in-transaction": _index,
+    "not-in-a-transaction": _outside,
     "require-concurrent-index-creation": _index,
     "unique-violation": _unique,
     "check-violation": _check,

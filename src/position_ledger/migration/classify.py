@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["Effect", "EffectRefused", "ProjectedChange", "change_sets", "classify"]
+__all__ = ["Effect", "EffectRefused", "ProjectedChange", "change_sets", "classify", "sets_to_undo"]
 
 
 class EffectRefused(MigrationError):
@@ -29,7 +29,8 @@ class EffectRefused(MigrationError):
 class Effect:
     """What one file does: ``tables`` are the projected tables that it found and whose columns or constraints it changes.
 
-    One that it makes itself has no rows yet: it is made in place, and projected from the first event on.
+    ``made`` are those that it makes. A file that makes them and nothing else is projected too: they appear with their
+    rows. One that makes other things besides runs in place, and the tables are filled right after.
     """
 
     file: MigrationFile
@@ -39,13 +40,15 @@ class Effect:
     differences: tuple[str, ...]
     before: Catalogue
     after: Catalogue
+    made: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectedChange:
     """Consecutive migrations that one rebuild takes from catalogue ``before`` to ``after``; its swap records them all.
 
-    ``views`` changed with them and are bound at the swap, to the definitions in ``after``.
+    ``tables`` change and ``made`` come with them. ``views`` changed with them and are bound at the swap, to the
+    definitions in ``after``.
     """
 
     files: tuple[MigrationFile, ...]
@@ -53,6 +56,7 @@ class ProjectedChange:
     views: frozenset[str]
     before: Catalogue
     after: Catalogue
+    made: frozenset[str] = frozenset()
 
 
 def classify(
@@ -64,14 +68,17 @@ def classify(
     of which the log could not give the rows.
     """
     names = frozenset(projected)
-    touched = {name for name in names if _structure(before.tables.get(name)) != _structure(after.tables.get(name))}
-    tables = frozenset(touched & before.tables.keys())
+    touched = frozenset(
+        name for name in names if _structure(before.tables.get(name)) != _structure(after.tables.get(name))
+    )
+    tables = touched & before.tables.keys()
     views = frozenset(name for name in {*before.views, *after.views} if before.views.get(name) != after.views.get(name))
-    effect = Effect(file, "projected" if tables else "plain", tables, views, tuple(diff(before, after)), before, after)
-    if tables:
-        _refuse_both(effect, names - (touched - tables), sorted(written))
+    effect = Effect(file, "plain", tables, views, tuple(diff(before, after)), before, after, touched - tables)
+    others = _others(effect, names, sorted(written))
+    if tables and others:
+        _refuse_both(effect, others)
     _refuse_unfit(effect, touched)
-    return effect
+    return replace(effect, kind="projected") if touched and not others else effect
 
 
 def _structure(table: Table | None) -> object:
@@ -88,15 +95,17 @@ def _structure(table: Table | None) -> object:
     return columns, constraints, table.unsupported
 
 
-def _refuse_both(effect: Effect, projected: frozenset[str], written: list[str]) -> None:
-    others = [
+def _others(effect: Effect, projected: frozenset[str], written: list[str]) -> list[str]:
+    """What a file does that no swap brings, in words."""
+    return [
         *diff(_without(effect.before, projected), _without(effect.after, projected)),
         *(f"{thing} is new" for thing in effect.after.surroundings if thing not in effect.before.surroundings),
         *(f"{thing} is gone" for thing in effect.before.surroundings if thing not in effect.after.surroundings),
         *(f"rows of table {name} are written" for name in written),
     ]
-    if not others:
-        return
+
+
+def _refuse_both(effect: Effect, others: list[str]) -> None:
     number, filename = effect.file.number, effect.file.filename
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""  # noqa: PLR2004 - enough to find the place
     raise EffectRefused(
@@ -135,13 +144,39 @@ def change_sets(effects: Iterable[Effect]) -> list[MigrationFile | ProjectedChan
         if effect.kind == "plain":
             steps.append(effect.file)
         elif isinstance(last, ProjectedChange):
-            steps[-1] = ProjectedChange(
-                (*last.files, effect.file),
-                last.tables | effect.tables,
-                last.views | effect.views,
-                last.before,
-                effect.after,
-            )
+            steps[-1] = _joined(last, effect)
         else:
-            steps.append(ProjectedChange((effect.file,), effect.tables, effect.views, effect.before, effect.after))
+            steps.append(_change(effect))
     return steps
+
+
+def sets_to_undo(effects: Iterable[Effect]) -> list[MigrationFile | ProjectedChange]:
+    """The same for files that are rolled back: what only concerns tables that go away with them is undone in place."""
+    steps: list[MigrationFile | ProjectedChange] = []
+    gone: set[str] = set()
+    for effect in effects:
+        gone |= effect.made
+        last = steps[-1] if steps else None
+        if effect.kind == "plain" or effect.tables | effect.made <= gone:
+            steps.append(effect.file)
+        elif isinstance(last, ProjectedChange):
+            steps[-1] = _joined(last, effect)
+        else:
+            steps.append(_change(effect))
+    return steps
+
+
+def _change(effect: Effect) -> ProjectedChange:
+    return ProjectedChange((effect.file,), effect.tables, effect.views, effect.before, effect.after, effect.made)
+
+
+def _joined(change: ProjectedChange, effect: Effect) -> ProjectedChange:
+    made = change.made | effect.made
+    return ProjectedChange(
+        (*change.files, effect.file),
+        (change.tables | effect.tables) - made,
+        change.views | effect.views,
+        change.before,
+        effect.after,
+        made,
+    )

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from position_ledger.errors import MigrationError
+from position_ledger.migration.expectations import returned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from psycopg import Cursor
 
+    from position_ledger.migration.expectations import Expectation
     from position_ledger.migration.files import MigrationFile, Section
     from position_ledger.migration.sql_text import Statement
 
@@ -104,13 +106,13 @@ def _raise_failed(
 
 
 def verify_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, section: Section) -> None:
-    """Run each verification; raise MigrationError for the first that is not exactly one row holding one true.
+    """Run each verification; raise MigrationError for the first that does not return what it declares.
 
     They run in a savepoint that is read-only, so a verification cannot repair what it was to find.
     """
     with cursor.connection.transaction():
         cursor.execute("SET TRANSACTION READ ONLY")
-        for statement in section.statements:
+        for statement, expected in zip(section.statements, section.expectations, strict=True):
             try:
                 run_statement(cursor, file, statement)
             except StatementFailed as error:
@@ -120,17 +122,17 @@ def verify_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, sect
                     f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} writes; "
                     "it may only read; nothing of this file was kept"
                 ) from error
-            _refuse_untrue(cursor, file, statement)
+            _refuse_other(cursor, file, statement, expected)
 
 
-def _refuse_untrue(cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement) -> None:
-    rows = cursor.fetchmany(3)
-    if len(rows) == 1 and len(rows[0]) == 1 and rows[0][0] is True:
+def _refuse_other(
+    cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, expected: Expectation
+) -> None:
+    rows, count = cursor.fetchmany(3), cursor.rowcount
+    if expected.is_met(rows, count):
         return
-    returned = "no row" if not rows else "; ".join(repr(tuple(row)) for row in rows[:2])
-    if len(rows) > 1:
-        returned = f"{cursor.rowcount} rows, {returned}"
     raise MigrationError(
-        f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} returned {returned} instead of "
-        "one row with one true; nothing of this file was kept; correct the migration or its verification"
+        f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} returned "
+        f"{returned(rows, count)} instead of {expected}; nothing of this file was kept; "
+        f"{expected.hint(rows)}correct the migration or its verification"
     )

@@ -2,7 +2,8 @@
 
 A file is ``NNN_descriptive_name.sql``: a header of ``-- Key: value`` lines, then three sections, each begun by a line
 of its own: ``-- forward``, ``-- verify``, ``-- rollback``. Such a line inside a string, a dollar quote or a block
-comment is text. Checksums are SHA-256 over the bytes with every line end made LF.
+comment is text. A statement of ``-- verify`` may be preceded by ``-- expect: …`` (module `expectations`). Checksums
+are SHA-256 over the bytes with every line end made LF.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration.concurrent import created_index, dropped_index
+from position_ledger.migration.expectations import Expectation, expectations_of
 from position_ledger.migration.sql_text import Statement, Token, split_statements, tokenize
 
 if TYPE_CHECKING:
@@ -39,11 +41,15 @@ _TRANSACTION_CONTROL: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section: its text, its statements with line numbers of the file, and the checksum of its text."""
+    """One section: its text, its statements with line numbers of the file, and the checksum of its text.
+
+    ``expectations`` say what each statement has to return; there is one for each statement of ``-- verify``, else none.
+    """
 
     name: str
     text: str = field(repr=False)
     statements: tuple[Statement, ...]
+    expectations: tuple[Expectation, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -246,7 +252,8 @@ def _section(name: str, text: str, tokens: list[Token], marks: Mapping[str, Toke
     statements = split_statements(text, inside)
     for statement in statements:
         _refuse_unsendable(statement)
-    return Section(name, text[start:end], statements)
+    expectations = expectations_of(text, inside, statements, is_verification=name == "verify")
+    return Section(name, text[start:end], statements, expectations)
 
 
 def _refuse_unsendable(statement: Statement) -> None:

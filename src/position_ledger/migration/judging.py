@@ -12,11 +12,12 @@ from position_ledger.migration.advice import Case, safe_form, target_table
 from position_ledger.migration.classify import Effect, EffectRefused, classify
 from position_ledger.migration.findings import Finding, Severity
 from position_ledger.migration.lint import TYPE_RULES
+from position_ledger.migration.schema_rules import schema_findings
+from position_ledger.migration.sql_text import identifier, tokenize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from position_ledger.migration.catalogue import Table, View
     from position_ledger.migration.lint import Remark
     from position_ledger.migration.rows import CopiedTable
     from position_ledger.migration.trace import Failure, TracedFile, TracedStatement
@@ -39,7 +40,7 @@ _CODES: Final = {
     "23503": "foreign-key-violation",
     "23505": "unique-violation",
     "23514": "check-violation",
-    "25001": "concurrently-in-transaction",
+    "25001": "not-in-a-transaction",
     "2BP01": "used-by-others",
     "42501": "no-permission",
     "42601": "syntax-error",
@@ -130,8 +131,7 @@ class _Judge:
         if self._traced.failure is None:
             yield from self._verification()
             yield from self._rollback()
-            yield from self._lost_grants()
-            yield from self._uncommented()
+            yield from schema_findings(self._traced, self._around.projected)
 
     def _finding(
         self, severity: Severity, code: str, line: int, statement: str, cause: str, case: Case | None = None
@@ -254,8 +254,11 @@ class _Judge:
     def _rewrites(self, statement: TracedStatement) -> Iterator[Finding]:
         for table in statement.rewrites:
             rows = self._around.rows(table)
-            is_truncate = statement.text.split()[0].lower() == "truncate"
-            if table not in self._traced.before.tables or not rows or is_truncate:
+            if table not in self._traced.before.tables or not rows:
+                continue
+            if statement.text.split()[0].lower() == "truncate":
+                cause = f"about {rows:,} rows of {table} are thrown away, and no rollback brings them back"
+                yield self._finding("warning", "rows-lost", statement.line, statement.text, cause)
                 continue
             severity: Severity = "error" if rows > MANY_ROWS else "warning"
             cause = f"every one of about {rows:,} rows of {table} is written again while nobody can read it"
@@ -264,6 +267,8 @@ class _Judge:
             )
 
     def _scans(self, statement: TracedStatement) -> Iterator[Finding]:
+        if not self._traced.file.is_transactional:
+            return
         if any(remark.rule in _LOCKING and self._statement_at(remark.line) is statement for remark in self._remarks):
             return
         held = {lock.table: lock.mode for lock in statement.locks if lock.mode in _BLOCKING}
@@ -323,7 +328,22 @@ class _Judge:
 
     def _verification(self) -> Iterator[Finding]:
         for failure in self._traced.untrue:
-            yield self._finding("error", "verification-failed", failure.line, failure.statement, failure.cause)
+            partial = self._seen_in_part(failure.statement)
+            cause = failure.cause
+            if partial:
+                cause += f"; but the plan has not all rows of {', '.join(partial)}, so `up` may find otherwise"
+            code, severity = ("verification-unproven", "warning") if partial else ("verification-failed", "error")
+            yield self._finding(severity, code, failure.line, failure.statement, cause)  # type: ignore[arg-type]
+
+    def _seen_in_part(self, statement: str) -> list[str]:
+        """Tables that the statement names and of which the scratch database has not every row."""
+        named = {identifier(token) for token in tokenize(statement) if token.kind in {"word", "name"}}
+        return sorted(
+            name
+            for name in named & self._traced.after.tables.keys()
+            if (name in self._around.projected and self._around.has_events)
+            or (name in self._around.tables and not self._around.tables[name].is_complete)
+        )
 
     def _rollback(self) -> Iterator[Finding]:
         proof = self._traced.rollback
@@ -334,31 +354,6 @@ class _Judge:
         elif proof.state == "none":
             cause = f"it has no way back; its header says: Rollback: {proof.reason}"
             yield self._finding("warning", "no-rollback", 0, "", cause)
-
-    def _lost_grants(self) -> Iterator[Finding]:
-        if any("revoke" in one.words[:1] for one in self._traced.file.forward.statements):
-            return
-        before, after = self._traced.before, self._traced.after
-        for kind, old, new in (("view", before.views, after.views), ("table", before.tables, after.tables)):
-            pairs: Iterable[tuple[str, Table | View, Table | View]] = (
-                (name, old[name], new[name]) for name in old.keys() & new.keys()
-            )
-            for name, was, is_now in pairs:
-                lost = [str(grant) for grant in was.grants if grant not in is_now.grants]
-                if lost:
-                    cause = f"{kind} {name} was made again without what was granted on it: {', '.join(lost)}"
-                    form = f"GRANT {', '.join(sorted({one.partition(' to ')[0] for one in lost}))} ON {name} TO <role>;"
-                    yield Finding("warning", "grants-lost", self._traced.file.filename, 0, "", cause, form)
-
-    def _uncommented(self) -> Iterator[Finding]:
-        before, after = self._traced.before.tables, self._traced.after.tables
-        for name, table in after.items():
-            known = before[name].columns if name in before else {}
-            new = [column for column in table.columns if column not in known and not table.columns[column].comment]
-            if new:
-                cause = f"new columns of {name} say nothing about their purpose: {', '.join(new)}"
-                form = "\n".join(f"COMMENT ON COLUMN {name}.{column} IS '<purpose>';" for column in new)
-                yield Finding("note", "no-comment", self._traced.file.filename, 0, "", cause, form)
 
 
 _BY_ROWS: Final = frozenset({"22", "23"})

@@ -90,7 +90,8 @@ def _refuse_edited(file: MigrationFile, row: Applied, edited: tuple[str, ...]) -
     what = f"the name (it was {row.name})" if edited == ("name",) else f"section {', '.join(edited)}"
     raise MigrationError(
         f"{file.filename} was edited after it was applied on {row.applied_at:%Y-%m-%d %H:%M} UTC: {what}; "
-        "restore the file as it was and put the change into a new migration"
+        "restore the file as it was and put the change into a new migration, or, if it changes nothing in the database, "
+        f"run `position-ledger migrate accept-checksum {file.number:03}`"
     )
 
 

@@ -171,6 +171,11 @@ class Tracer:
         with self.step():
             ensure_bookkeeping(connection, schema)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether everything is in one transaction, since something was made that would outlive the database."""
+        return self._is_held
+
     @contextlib.contextmanager
     def step(self, *, keep: bool = True) -> Iterator[None]:
         """One transaction, or a savepoint while one is held open; without ``keep`` its work is undone."""
@@ -255,7 +260,8 @@ class Tracer:
             if following is None or (self._reads_left > 0 and not _is_gathered(statement, following)):
                 catalogue, self._reads_left = self.catalogue(), self._reads_left - 1
                 differences, self._known = tuple(diff(self._known, catalogue)), catalogue
-            yield _compared(statement, first, facts, now, differences, took_ms)
+            done = _compared(statement, first, facts, now, differences, took_ms)
+            yield done if file.is_transactional else replace(done, locks=_concurrent(done.locks))
             facts = now
 
     def _run(self, file: MigrationFile, section: Section) -> None:
@@ -308,6 +314,11 @@ class Tracer:
         rows = self.connection.execute(_FACTS, [self._schema, list(BOOKKEEPING)]).fetchall()
         locks = self.connection.execute(_LOCKS, [_READ_LOCK]).fetchall()
         return _facts_of(rows, locks)
+
+
+def _concurrent(locks: tuple[Lock, ...]) -> tuple[Lock, ...]:
+    """The lock that an index takes which is built CONCURRENTLY, though here it was built in a transaction."""
+    return tuple(Lock(lock.table, "SHARE UPDATE EXCLUSIVE") for lock in locks if lock.mode == "SHARE")
 
 
 def _text(file: MigrationFile, statement: Statement) -> str:

@@ -1,108 +1,81 @@
-"""Where code names what a migration takes away: SQL text in Python files, prepared by the server to be sure."""
+"""Statements of the code that name what migrations take away: described by the server in the schema they lead to."""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
 
-import psycopg
+from position_ledger.checking import composed as composing
+from position_ledger.checking.findings import Mismatch
+from position_ledger.checking.source import statements_of
+from position_ledger.checking.statements import Checker
+from position_ledger.checking.text import Place
+from position_ledger.migration.bookkeeping import BOOKKEEPING
+from position_ledger.migration.catalogue import Catalogue
+from position_ledger.migration.findings import Finding
+from position_ledger.migration.session import use_schema
+from position_ledger.migration.trace import TracedFile, Tracer
+from position_ledger.operations.checking import sources_of
+from position_ledger.operations.common import projections
+from position_ledger.settings import Settings
 
-SQL_WORDS: Final = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
-_PLACEHOLDER: Final = re.compile(r"%%|%\((\w+)\)[sbt]|%[sbt]")
-_CLAUSE: Final = re.compile(r"\b(FROM|INTO|SET)\b")
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """SQL in the code that names something; ``breaks`` is the server's sentence, "" where it could not tell."""
-
-    file: str
-    line: int
-    breaks: str
-
-    def __str__(self) -> str:
-        """The place, and what the server says there."""
-        return f"{self.file}:{self.line}{f' ({self.breaks})' if self.breaks else ''}"
+SHOWN_MAX = 5
 
 
-def folders_of(packages: Sequence[str]) -> list[Path]:
-    """Where packages (by dotted name) or folders lie; those that cannot be found are left out."""
-    found = []
-    for name in packages:
-        if Path(name).is_dir():
-            found.append(Path(name))
-            continue
-        try:
-            spec = find_spec(name)
-        except (ImportError, ValueError):
-            continue
-        found += [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    return found
+def still_used(tracer: Tracer, settings: Settings, base: Catalogue, traced: Sequence[TracedFile]) -> Iterator[Finding]:
+    """A finding for each table, view or column that is gone at the end and that a statement of the code still names."""
+    after = traced[-1].after
+    gone = list(_gone(base, after))
+    if not gone:
+        return
+    if tracer.is_held:
+        cause = "statements of the code were not described: the migrations make roles, and are undone as one"
+        yield Finding("note", "code-not-checked", "", 0, "", cause)
+        return
+    broken = _broken(tracer, settings, after)
+    for names in gone:
+        found = [one for one in broken if re.search(rf"\b{re.escape(names[-1])}\b", one.sentence)]
+        if found:
+            yield _finding(traced, names, found)
 
 
-def uses(connection: psycopg.Connection[Any], folders: Sequence[Path], names: Sequence[str]) -> list[Use]:
-    """SQL of the Python files that has all the names as words and does not run without them, or may not.
-
-    ``connection`` is in a transaction of the database in which they are gone.
-    """
-    found = []
-    for path, line, text in _texts(folders, names):
-        if all(re.search(rf"\b{re.escape(name)}\b", text) for name in names):
-            use = _tried(connection, f"{path.parent.name}/{path.name}", line, text, names)
-            found += [use] if use is not None else []
-    return found
+def _gone(base: Catalogue, after: Catalogue) -> Iterator[tuple[str, ...]]:
+    """Tables and views by name, columns by table and name."""
+    for name in (*base.tables, *base.views):
+        if name not in after.tables and name not in after.views:
+            yield (name,)
+    for old, new in ((base.tables, after.tables), (base.views, after.views)):
+        for name in sorted(old.keys() & new.keys()):
+            columns = new[name].columns
+            yield from ((name, column) for column in old[name].columns if column not in columns)
 
 
-def _texts(folders: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[Path, int, str]]:
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            source = path.read_text(encoding="utf-8", errors="replace")
-            if not all(name in source for name in names):
-                continue
-            try:
-                tree = ast.parse(source)
-            except SyntaxError:
-                continue
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL_WORDS.search(node.value):
-                    yield path, node.lineno, node.value
+def _broken(tracer: Tracer, settings: Settings, after: Catalogue) -> tuple[Mismatch, ...]:
+    known = projections(settings)
+    use_schema(tracer.connection, settings.ledger_schema)
+    made = composing.composed(settings.ledger_schema, known)
+    checker = Checker(tracer.connection, {*after.tables, *after.views, *BOOKKEEPING}, known)
+    return checker.check(statements_of(sources_of(settings)), made, Place(Path(composing.__file__), 1)).mismatches
 
 
-def _tried(connection: psycopg.Connection[Any], file: str, line: int, text: str, names: Sequence[str]) -> Use | None:
-    """None if the server takes the statement, so that it names something else by these words."""
-    numbers: dict[str, int] = {}
-
-    def numbered(match: re.Match[str]) -> str:
-        if match.group() == "%%":
-            return "%"
-        return f"${numbers.setdefault(match.group(1) or str(len(numbers)), len(numbers) + 1)}"
-
-    statement = _PLACEHOLDER.sub(numbered, text)
-    try:
-        with connection.transaction():
-            answer = connection.pgconn.prepare(b"", statement.encode())
-            if answer.error_message:
-                raise psycopg.ProgrammingError(answer.error_message.decode(errors="replace"))
-    except psycopg.Error as error:
-        return _judged(error, file, line, text, names)
-    return None
+def _finding(traced: Sequence[TracedFile], names: tuple[str, ...], found: Sequence[Mismatch]) -> Finding:
+    what = f"column {names[1]} of {names[0]}" if len(names) > 1 else names[0]
+    shown = "; ".join(map(str, found[:SHOWN_MAX]))
+    more = f" and {len(found) - SHOWN_MAX} more places" if len(found) > SHOWN_MAX else ""
+    place, line, statement = _taken_away(traced, names)
+    cause = f"{what} is still used by the code: {shown}{more}"
+    form = "-- first a release whose code names it no more, then this file"
+    return Finding("error", "drop-of-used", place, line, statement, cause, form)
 
 
-def _judged(error: psycopg.Error, file: str, line: int, text: str, names: Sequence[str]) -> Use | None:
-    message = (str(error).strip().splitlines() or [""])[0].removeprefix("ERROR:").strip()
-    if "does not exist" in message and names[-1] in message:
-        return Use(file, line, message)
-    if "syntax error" in message and _is_sql(text):
-        return Use(file, line, "")
-    return None
-
-
-def _is_sql(text: str) -> bool:
-    """Whether it begins as a statement does: prose that happens to say SELECT is left out."""
-    first = (text.split() or [""])[0].lower()
-    return first in {"select", "insert", "update", "delete", "with"} and bool(_CLAUSE.search(text))
+def _taken_away(traced: Sequence[TracedFile], names: tuple[str, ...]) -> tuple[str, int, str]:
+    """File, line and statement that took something away; nothing for what went with something else."""
+    kinds = ("table", "view")
+    wanted = {f"{kind} {names[0]}: column {names[1]} is gone" for kind in kinds} if len(names) > 1 else set()
+    wanted |= {f"{kind} {names[0]} is gone" for kind in kinds}
+    for one in traced:
+        for statement in one.statements:
+            if wanted.intersection(statement.differences):
+                return one.file.filename, statement.line, " ".join(statement.text.split())[:80]
+    return "", 0, ""

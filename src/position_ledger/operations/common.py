@@ -77,14 +77,17 @@ def migrations_folder(settings: Settings) -> Traversable:
         raise ConfigurationError(msg) from error
 
 
-def migrator_of(settings: Settings, reached: Reached, tell: Tell = lambda _message: None) -> Migrator:
-    """The migrations of the settings against the database that was reached."""
+def migrator_of(
+    settings: Settings, reached: Reached, tell: Tell = lambda _message: None, *, reason: str | None = None
+) -> Migrator:
+    """The migrations of the settings against the database that was reached; ``reason`` goes into its history."""
     return Migrator(
         reached.database_url,
         migrations_folder(settings),
         settings.ledger_schema,
         projected=[projection.table for projection in projections(settings)],
         scratch_url=settings.scratch_url,
+        reason=reason,
         tell=tell,
     )
 

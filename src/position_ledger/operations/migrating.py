@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from position_ledger.database import translated
 from position_ledger.errors import SchemaMismatch
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Outcome
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
-from position_ledger.operations.rebuilding import rebuild_for, restore_for
+from position_ledger.operations.rebuilding import fill, rebuild_for, restore_for
 from position_ledger.projection import generations, inline
+from position_ledger.projection.definition import Projection
 from position_ledger.projection.rebuild import Progress, RebuildOptions
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached, masked
@@ -46,16 +48,24 @@ def migrate_up(
         MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind.
     """
     migrator = migrator_of(settings, reached, tell)
+    chosen = options or RebuildOptions()
     with translated():
-        strategy = partial(rebuild_for, settings, reached, migrator, options or RebuildOptions(), progress, tell)
+        strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
         _drop_without_table(settings, reached)
         outcome = migrator.up(target, rebuild=strategy)
-        _set_up_tables(settings, reached, tell, is_complete=not migrator.status().pending)
+        for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
+            tell(f"filling {projection.table} from the log")
+            fill(settings, reached, migrator, projection, chosen, progress, tell)
         return outcome
 
 
-def _set_up_tables(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> None:
-    """Give every new table its first generation; as long as migrations are pending, those that fit the code already."""
+def _not_set_up(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> list[Projection[Any]]:
+    """The tables that are there, were never projected, and have a history to be filled from.
+
+    Without a history they get their first generation here. As long as migrations are pending, a table that does not fit
+    the code yet waits for them.
+    """
+    waiting: list[Projection[Any]] = []
     with owner(settings, reached) as connection:
         for projection in projections(settings):
             try:
@@ -69,6 +79,9 @@ def _set_up_tables(settings: Settings, reached: Reached, tell: Tell, *, is_compl
                 continue
             for table in made:
                 tell(f"{table} is projected from the first event on")
+            if generations.active(connection, projection.table) is None:
+                waiting.append(projection)
+    return waiting
 
 
 def _drop_without_table(settings: Settings, reached: Reached) -> None:

@@ -30,7 +30,8 @@ from position_ledger.migration.scratch import scratch_database
 from position_ledger.migration.session import Limits, open_session
 from position_ledger.migration.sums import check_sum
 from position_ledger.migration.trace import TracedFile, Tracer
-from position_ledger.operations import code_uses, history
+from position_ledger.operations import history
+from position_ledger.operations.code_uses import still_used
 from position_ledger.operations.common import log_size, migrations_folder, migrator_of, owner, projections
 from position_ledger.operations.plan_document import Plan, PlannedFile, planned_file
 from position_ledger.operations.sampling import known_topics, sample
@@ -153,7 +154,7 @@ class _Planner:
             self._findings += needs.findings
             self._unproven(traced, needs.proven)
             if all(one.failure is None for one in traced):
-                self._findings += self._still_used(tracer, base, traced)
+                self._findings += still_used(tracer, self._settings, base, traced)
         return Plan(
             tuple(planned),
             needs.projections,
@@ -249,48 +250,7 @@ class _Planner:
             self._findings = [
                 finding
                 for finding in self._findings
-                if finding.code != "verification-failed" or finding.file != one.file.filename or finding.line in still
+                if not finding.code.startswith("verification-")
+                or finding.file != one.file.filename
+                or finding.line in still
             ]
-
-    def _still_used(self, tracer: Tracer, base: Catalogue, traced: Sequence[TracedFile]) -> Iterator[Finding]:
-        """SQL of the code that names what is gone at the end."""
-        after = traced[-1].after
-        gone = [(name,) for name in (*base.tables, *base.views) if name not in {**after.tables, **after.views}]
-        gone += [
-            (table, column)  # type: ignore[misc]
-            for table in base.tables.keys() & after.tables.keys()
-            for column in base.tables[table].columns
-            if column not in after.tables[table].columns
-        ]
-        folders = code_uses.folders_of(
-            ["position_ledger", self._settings.projections, self._settings.workers] if gone else []
-        )
-        for names in gone:
-            with tracer.step(keep=False):
-                found = code_uses.uses(tracer.connection, folders, names)
-            if found:
-                yield self._use(traced, names, found)
-
-    def _use(self, traced: Sequence[TracedFile], names: tuple[str, ...], found: Sequence[code_uses.Use]) -> Finding:
-        what = f"column {names[1]} of {names[0]}" if len(names) > 1 else names[0]
-        place, line, statement = _gone_at(traced, names)
-        breaks = [str(use) for use in found if use.breaks]
-        shown = breaks or [str(use) for use in found]
-        more = f" and {len(shown) - 5} more places" if len(shown) > 5 else ""  # noqa: PLR2004
-        verb = "is still used by" if breaks else "may still be used by"
-        cause = f"{what} {verb} the code: {'; '.join(shown[:5])}{more}"
-        return Finding("error" if breaks else "warning", "drop-of-used", place, line, statement, cause)
-
-
-def _gone_at(traced: Sequence[TracedFile], names: tuple[str, ...]) -> tuple[str, int, str]:
-    """File, line and statement that took something away."""
-    wanted = (
-        [f"table {names[0]}: column {names[1]} is gone"]
-        if len(names) > 1
-        else [f"table {names[0]} is gone", f"view {names[0]} is gone"]
-    )
-    for one in traced:
-        for statement in one.statements:
-            if any(line in statement.differences for line in wanted):
-                return one.file.filename, statement.line, " ".join(statement.text.split())[:80]
-    return "", 0, ""

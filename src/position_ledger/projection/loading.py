@@ -24,9 +24,9 @@ from psycopg.types.json import Jsonb
 from psycopg.types.numeric import DecimalBinaryDumper
 
 from position_ledger.database import connect
-from position_ledger.errors import ConfigurationError
+from position_ledger.errors import ConfigurationError, VerificationFailed
 from position_ledger.events import EVENTS
-from position_ledger.projection import statements
+from position_ledger.projection import chunk_ledger, statements
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.references import Resolver
@@ -86,13 +86,12 @@ def load(
     settings: Settings,
     projection: Projection[Any],
     schema: str,
-    upto: int,
     *,
     processes: int,
     advance: Callable[[int], None],
 ) -> Loaded:
-    """Load every version up to a number into the bare table in ``schema``; ``advance`` hears of events as they are done."""
-    pending = chunks(upto)
+    """Load what the list in ``schema`` says is missing into the bare table there; ``advance`` hears of events as it goes."""
+    pending = _missing(url, settings, schema)
     if processes <= 1:
         with Loader(url, settings, projection, schema) as loader:
             done = [_told(loader.load(chunk), advance) for chunk in pending]
@@ -107,6 +106,12 @@ def load(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
+
+
+def _missing(url: str, settings: Settings, schema: str) -> list[Chunk]:
+    with connect(url, settings, as_app=False, name="position-ledger rebuild") as connection:
+        wanted = set(chunk_ledger.missing(connection, schema))
+        return [chunk for chunk in chunks(chunk_ledger.horizon(connection, schema)) if chunk.number in wanted]
 
 
 def _end_with_parent() -> None:
@@ -131,6 +136,7 @@ class Loader:
 
     def __init__(self, url: str, settings: Settings, projection: Projection[Any], schema: str) -> None:
         self._projection = projection
+        self._schema = schema
         self._resolver = Resolver(Codec(EVENTS), projection.folds)
         self._copy_in = statements.copy_in(schema, projection)
         self._reading, self._writing = (
@@ -142,9 +148,28 @@ class Loader:
         self._writing.adapters.register_dumper(Decimal, RememberedDecimal)
 
     def load(self, chunk: Chunk) -> Loaded:
-        """Fold one range of streams and copy its versions into the table, in one transaction."""
+        """Fold one range of streams and copy its versions into the table, in one transaction that marks it as loaded.
+
+        Raises:
+            VerificationFailed: a row does not fit the table.
+        """
+        try:
+            return self._load_once(chunk)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            raise VerificationFailed(does_not_fit(self._projection.table, error)) from error
+
+    def _load_once(self, chunk: Chunk) -> Loaded:
+        kept = Loaded(0, 0)
+        with self._writing.transaction(), self._writing.cursor() as cursor:
+            loaded = self._copy(cursor, chunk)
+            if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
+                raise psycopg.Rollback  # somebody else has loaded this part
+            kept = loaded
+        return kept
+
+    def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0
-        with self._writing.transaction(), self._writing.cursor() as cursor, cursor.copy(self._copy_in) as copy:
+        with cursor.copy(self._copy_in) as copy:
             copy.set_types(self._types)
             for batch in replayed(self._reading, self._projection, self._resolver, chunk):
                 events += batch.events
@@ -177,6 +202,16 @@ def copy_versions(
         copy.set_types(types)
         for version in versions:
             copy.write_row(_encoded(statements.values_of(version), json_places))
+
+
+def does_not_fit(table: str, error: psycopg.Error) -> str:
+    """Why the rows that the log gives cannot be in the table as the migrations make it, in one sentence."""
+    diag = error.diag
+    detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
+    return (
+        f"the history does not fit table {table} as the migrations make it: {diag.message_primary or error}{detail}; the "
+        "live table is unchanged, correct the migration, or the projection that gives the rows"
+    )
 
 
 _loaders: list[Loader] = []

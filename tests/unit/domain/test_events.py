@@ -35,7 +35,7 @@ TOPICS = {
     "position.exits_set",
     "position.late_fill_recorded",
     "position.trade_busted",
-    "position.trade_corrected",
+    "position.trade_corrected", "position.transfer_restated",
     "position.fee_adjusted",
     "position.settlement_amended",
     "position.voided",
