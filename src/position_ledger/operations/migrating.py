@@ -14,7 +14,7 @@ from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Outcome
 from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
-from position_ledger.operations.rebuilding import fill, rebuild_for, restore_for
+from position_ledger.operations.rebuilding import abandon, fill, finish_swaps, outlook_of, rebuild_for, restore_for
 from position_ledger.projection import generations, inline
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.rebuild import Progress, RebuildOptions
@@ -58,11 +58,23 @@ def migrate_up(
         strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
         said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
-        outcome = migrator.up(target, rebuild=strategy)
+        finish_swaps(settings, reached)
+        outcome = migrator.up(target, rebuild=strategy, outlook=partial(outlook_of, settings, reached, migrator))
         for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
             tell(f"filling {projection.table} from the log")
             fill(settings, reached, migrator, projection, chosen, progress, tell)
         return replace(outcome, messages=(*said, *outcome.messages))
+
+
+def migrate_abort(settings: Settings, reached: Reached, tell: Tell) -> Outcome:
+    """Undo a change set that has begun and is not applied: the database is as it was before its first file.
+
+    Raises:
+        MigrationError, SchemaMismatch: what is in the way; run it again to go on.
+    """
+    migrator = migrator_of(settings, reached, tell)
+    with translated():
+        return migrator.abort(partial(abandon, settings, reached))
 
 
 def _not_set_up(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> list[Projection[Any]]:
