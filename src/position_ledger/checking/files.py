@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from position_ledger.checking.text import Place
 from position_ledger.errors import ConfigurationError
 
 __all__ = ["Source", "Sources", "assigned"]
 
 IGNORED_FOLDERS: Final = frozenset({"__pycache__", ".venv", "venv", "node_modules", ".git", "build", "dist"})
 FILE_BYTES_MAX: Final = 2_000_000
+FOR_OTHERS: Final = b"# other database"
+"""What the first line of a statement says that is not for the ledger's database."""
 _MAY_HOLD_SQL: Final = re.compile(
     rb"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|VALUES|COPY|LOCK)\b|\.(?:execute|executemany|stream)\("
 )
@@ -30,6 +33,8 @@ class Source:
     file: Path
     module: str
     tree: ast.Module
+    for_others: frozenset[int]
+    """Lines that say that their statement is for another database."""
     constants: dict[str, ast.expr] = field(default_factory=dict)
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Local name to (module, name in it; "" for the module itself)."""
@@ -71,6 +76,11 @@ class Sources:
             return None
         return self._source(module, None)
 
+    def is_for_others(self, place: Place) -> bool:
+        """Whether the line where a statement begins says that it is for another database."""
+        parsed = (source for source in self._parsed.values() if source is not None and source.file == place.file)
+        return any(place.line in source.for_others for source in parsed)
+
     def _source(self, module: str, content: bytes | None) -> Source:
         found = self._parsed.get(module)
         if found is None:
@@ -105,7 +115,8 @@ def _dotted(path: Path, package: str) -> str:
 
 def _parsed(file: Path, module: str, content: bytes) -> Source:
     try:
-        source = Source(file, module, ast.parse(content, str(file)))
+        marked = frozenset(number for number, line in enumerate(content.split(b"\n"), 1) if FOR_OTHERS in line)
+        source = Source(file, module, ast.parse(content, str(file)), marked)
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
         msg = f"{file}{line} cannot be read as Python: {getattr(error, 'msg', None) or error}"

@@ -49,7 +49,6 @@ __all__ = [
     "may_still_change",
     "require_in_order",
     "require_prices",
-    "require_restatable",
     "require_same_currency",
 ]
 
