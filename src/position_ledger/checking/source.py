@@ -106,6 +106,8 @@ class _Finder:
     # walking
 
     def _visit(self, node: ast.AST) -> None:
+        if isinstance(node, ast.stmt) and not self._source.may_hold_sql(node):
+            return
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return  # a docstring, or what describes a constant
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):

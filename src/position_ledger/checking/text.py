@@ -156,6 +156,8 @@ def with_braces(text: str) -> tuple[str | Hole, ...]:
 
 def has_open_braces(text: str) -> bool:
     """Whether {name} stands outside quotes, where SQL knows no brace: the text is one for ``format``."""
+    if "{" not in text:
+        return False
     try:
         return any(token.text == "{" for token in tokenize(text))
     except MigrationError:
