@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import append, known_at, lag, migrating, projecting, rebuilding, settling, six_tables
+from bench import append, checking, known_at, lag, migrating, projecting, rebuilding, settling, six_tables
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
 from bench.report import Report
@@ -24,6 +24,7 @@ MEASUREMENTS = {
     "rebuild": rebuilding.measure,
     "settling": settling.measure,
     "migrating": migrating.measure,
+    "check": checking.measure,
 }
 
 

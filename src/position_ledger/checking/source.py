@@ -55,7 +55,7 @@ def statements_of(sources: Sources) -> list[SqlText]:
     fragments: set[tuple[Place, str]] = set()
     for source in sources.with_sql():
         finder = _Finder(source, sources)
-        found += finder.found()
+        found += [text for text in finder.found() if not sources.is_for_others(text.place)]
         fragments |= finder.fragments
     whole = [text for text in _merged(found) if text.is_executed or (text.place, text.text) not in fragments]
     return sorted(whole, key=lambda text: (str(text.place.file), text.place.line, text.text))
@@ -106,6 +106,8 @@ class _Finder:
     # walking
 
     def _visit(self, node: ast.AST) -> None:
+        if isinstance(node, ast.stmt) and not self._source.may_hold_sql(node):
+            return
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return  # a docstring, or what describes a constant
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -118,7 +120,8 @@ class _Finder:
         if isinstance(node, ast.expr) and self._is_statement(node):
             return
         for child in ast.iter_child_nodes(node):
-            self._visit(child)
+            if not (isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):  # a piece is no statement
+                self._visit(child)
 
     def _in_function(self, node: Function) -> None:
         self._functions.append(node)
