@@ -21,10 +21,21 @@ SCHEMA: Final = "the schema"
 
 DESCRIBED: Final = frozenset({"select", "with", "insert", "update", "delete", "merge", "values", "table"})
 """First words of statements that the server analyses when it parses them."""
-UTILITY: Final = frozenset(
-    "alter analyze call cluster comment copy create deallocate discard do drop explain grant listen lock notify refresh "
-    "reindex release reset revoke rollback savepoint set show start truncate unlisten vacuum".split()
-)
+_DEFINING: Final = frozenset({"alter", "cluster", "comment", "create", "drop", "grant", "refresh", "reindex", "revoke"})
+UTILITY: Final = _DEFINING | {"analyze", "call", "copy", "do", "explain", "lock", "truncate", "vacuum"}
+"""First words of statements that the server analyses only when it runs them."""
+_TRANSACTION: Final = frozenset({"begin", "commit", "release", "rollback", "savepoint", "start"})
+ABOUT_THE_SESSION: Final = _TRANSACTION | {
+    "deallocate",
+    "discard",
+    "listen",
+    "notify",
+    "reset",
+    "set",
+    "show",
+    "unlisten",
+}
+"""First words of statements that name nothing of the schema."""
 STARRED_BEFORE: Final = frozenset({"select", "distinct", "all", "returning"})
 _COPY: Final = re.compile(r"\s*COPY\s+(?P<table>\S+)\s*\((?P<columns>[^()]*)\)\s+(?:FROM|TO)\s", re.IGNORECASE)
 _LOCK: Final = re.compile(r"\s*LOCK\s+(?:TABLE\s+)?(?P<tables>[^;]*?)\s+IN\s+[A-Z ]+MODE\b", re.IGNORECASE)

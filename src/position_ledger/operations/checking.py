@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import psycopg
 
-import position_ledger
 from position_ledger.checking import composed as composing
 from position_ledger.checking.definitions import State, mismatch_of, state_of
+from position_ledger.checking.files import Sources
 from position_ledger.checking.findings import Mismatch, StatementsChecked, Undescribed
 from position_ledger.checking.row_types import row_type_mismatches
-from position_ledger.checking.source import Sources, statements_of
+from position_ledger.checking.source import statements_of
 from position_ledger.checking.statements import Checker
 from position_ledger.checking.text import Place, SqlText
 from position_ledger.database import first_line, translated
@@ -32,6 +32,8 @@ from position_ledger.setup import Reached
 
 __all__ = ["CheckReport", "check", "sources_of"]
 
+PROGRAM: Final = Path(__file__).resolve().parents[1]
+"""Our own package."""
 NOTHING: Final = StatementsChecked(0, (), ())
 
 
@@ -91,7 +93,7 @@ def sources_of(settings: Settings, code: Sequence[str] = ()) -> Sources:
             sources.add(folder, "" if Path(package).is_dir() else package)
     for name in (*code, *filter(None, (settings.code or "").split(os.pathsep))):
         sources.add(Path(name).resolve(), "")
-    sources.add(Path(position_ledger.__file__).parent, "position_ledger")
+    sources.add(PROGRAM, PROGRAM.name)
     return sources
 
 
