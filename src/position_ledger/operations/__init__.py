@@ -12,6 +12,7 @@ from position_ledger.operations.migrating import (
     migration_status,
     require_ledger,
 )
+from position_ledger.operations.planning import migrate_plan
 from position_ledger.operations.proving import VerifyReport, verify
 from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
 from position_ledger.operations.recording import accept_checksum, migrate_baseline, migration_history
@@ -45,6 +46,7 @@ __all__ = [
     "migrate_abort",
     "migrate_baseline",
     "migrate_down",
+    "migrate_plan",
     "migrate_up",
     "migrate_verify",
     "migration_history",
