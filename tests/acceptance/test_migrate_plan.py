@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -442,3 +443,203 @@ def test_a_plan_says_what_is_right_and_wrong(run: CommandLine, folder: Path, cas
         assert [table for table, need in needs.items() if need == "rebuild"] == [case.rebuilds][
             : case.rebuilds != "nothing"
         ]
+
+
+REASONS = """
+CREATE TABLE exit_reasons (reason_code text PRIMARY KEY);
+INSERT INTO exit_reasons VALUES ('target'), ('stop_loss'), ('trailing_stop'), ('manual'), ('settlement');
+"""
+REFERS = (
+    "ALTER TABLE positions ADD CONSTRAINT of_reason FOREIGN KEY (exit_reason) REFERENCES exit_reasons (reason_code);"
+)
+MORE = [
+    Case(
+        "value that the type would change",
+        "ALTER TABLE positions ADD COLUMN worst_mark numeric(8,0) NOT NULL;",
+        "ALTER TABLE positions DROP COLUMN worst_mark;",
+        {"value-altered"},
+        says="column worst_mark keeps",
+        projections=TEAM,
+    ),
+    Case(
+        "type that holds no such value",
+        "ALTER TABLE positions ADD COLUMN worst_mark bigint NOT NULL;",
+        "ALTER TABLE positions DROP COLUMN worst_mark;",
+        {"type-mismatch"},
+        {"row-type"},
+        says="column worst_mark, value",
+        projections=TEAM,
+    ),
+    Case(
+        "history without its keeper",
+        "DROP TRIGGER append_only ON events;",
+        "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON events FOR EACH ROW EXECUTE FUNCTION refuse_change();",
+        {"history-unprotected"},
+        safe="CREATE TRIGGER append_only",
+    ),
+    Case(
+        "log that others may write",
+        "GRANT INSERT ON events TO position_ledger_app;",
+        "REVOKE INSERT ON events FROM position_ledger_app;",
+        {"history-writable"},
+        says="INSERT to position_ledger_app",
+    ),
+    Case(
+        "the log itself",
+        "UPDATE events SET topic = 'x';",
+        "SELECT 1;",
+        {"no-permission"},
+        says="append-only",
+    ),
+    Case(
+        "verification of rows that the plan has in part",
+        "ALTER TABLE ticks ADD COLUMN seen boolean NOT NULL DEFAULT false;",
+        "ALTER TABLE ticks DROP COLUMN seen;",
+        set(),
+        {"verification-unproven"},
+        verify="SELECT count(*) = 100001 FROM ticks WHERE NOT seen;",
+    ),
+    Case("nothing at all", "CREATE TABLE IF NOT EXISTS desks (id bigint);", "SELECT 1;", set(), {"does-nothing"}),
+    Case("rows thrown away", "TRUNCATE desk_limits;", "SELECT 1;", set(), {"rows-lost"}),
+    Case("outside a transaction", "VACUUM desks;", "SELECT 1;", {"not-in-a-transaction"}),
+    Case(
+        "function that does not parse its own body",
+        "CREATE FUNCTION broken() RETURNS bigint LANGUAGE sql AS 'SELECT nothing FROM nowhere';",
+        "DROP FUNCTION broken();",
+        {"unknown-table"},
+    ),
+    Case(
+        "foreign key on a projected table, its parent in the same plan missing",
+        REFERS.replace("exit_reasons", "desks").replace("reason_code", "code"),
+        "ALTER TABLE positions DROP CONSTRAINT of_reason;",
+        {"statement-failed"},
+        says="there is no unique constraint matching given keys",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", MORE, ids=lambda case: case.name)
+def test_a_plan_says_what_else_is_wrong(run: CommandLine, folder: Path, case: Case) -> None:
+    """What nobody would look for: values, keepers of history, effects that are none."""
+    test_a_plan_says_what_is_right_and_wrong(run, folder, case)
+
+
+def test_a_foreign_key_of_a_projected_table_stands_on_a_plain_file(run: CommandLine, folder: Path) -> None:
+    """S67: the parents are made by one pending file, history is checked against them in the next."""
+    plain = Case("parents", REASONS, "DROP TABLE exit_reasons;")
+    add(folder, plain)
+    code, plan = planned(run, folder, Case("key", REFERS, "ALTER TABLE positions DROP CONSTRAINT of_reason;"))
+    assert (code, codes(plan, "error")) == (0, set()), plan["findings"]
+    assert [one["kind"] for one in plan["files"]] == ["plain", "projected"]
+    assert any("of_reason" in line for line in plan["files"][1]["foreign_keys"])
+
+    first = min(folder.glob("*_case.sql"))
+    first.write_text(re.sub(r"VALUES .*;", "VALUES ('lunch');", first.read_text()))
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert answer.code == 1
+    (found,) = [one for one in answer.document["findings"] if one["severity"] == "error"]
+    assert (found["code"], found["file"]) == ("foreign-key-violation", plan["files"][1]["filename"])
+
+
+def test_an_index_built_while_everybody_goes_on_is_good(run: CommandLine, folder: Path) -> None:
+    number = max(int(path.name[:3]) for path in folder.glob("*.sql")) + 1
+    text = migration_text(
+        number,
+        "CREATE INDEX CONCURRENTLY by_price ON ticks (price);",
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('by_price');",
+        "DROP INDEX CONCURRENTLY by_price;",
+        transactional=False,
+    )
+    (folder / f"{number:03}_index.sql").write_text(text)
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert answer.code == 0, answer.document["findings"]
+    (file,) = answer.document["files"]
+    assert file["rollback"]["state"] == "proven"
+    assert file["statements"][0]["locks"] == [{"table": "ticks", "mode": "SHARE UPDATE EXCLUSIVE"}]
+
+
+def test_the_document_says_who_sets_and_carries_a_column(run: CommandLine, folder: Path) -> None:
+    """S12, S13: the checklist of open, update, close and list comes from the events of the log."""
+    case = next(one for one in GOOD if one.projections)
+    _, plan = planned(run, folder, case)
+    (positions,) = [one for one in plan["projections"] if one["table"] == "positions"]
+    (story,) = positions["checklist"]
+    assert story["column"] == "worst_mark"
+    assert story["set_by"] == ["position.opened"]
+    assert story["changed_by"] == ["position.marked"]
+    assert positions["need"] == "rebuild"
+    assert positions["sampled_events"] > 0
+    assert positions["estimated_s"] is not None
+    (file,) = plan["files"]
+    (table,) = file["tables"]
+    assert (table["name"], table["change"], table["projected"]) == ("positions", "changed", True)
+    assert [(one["name"], one["nullable"]) for one in table["columns"]] == [("worst_mark", False)]
+    assert {line.partition(" ")[0] for line in file["views"]} >= {"current_positions", "open_positions"}
+
+    settings = {"POSITION_LEDGER_MIGRATIONS": str(folder), "POSITION_LEDGER_PROJECTIONS": TEAM}
+    page = run("migrate", "plan", "--markdown", **settings).out
+    for heading in ("# Migration plan", "### Table `positions` (changed)", "## Projected tables", "### Tests needed"):
+        assert heading in page
+    assert "- [ ] column worst_mark: set by position.opened; changed by position.marked" in page
+    text = run("migrate", "plan", **settings)
+    assert (text.code, "safe to run: position-ledger migrate up" in text.out) == (0, True)
+
+
+def test_what_is_unsafe_is_shown_with_its_safe_form(run: CommandLine, folder: Path) -> None:
+    name = add(folder, next(one for one in BAD if "S71" in one.name))
+    for form in ((), ("--markdown",)):
+        answer = run("migrate", "plan", *form, POSITION_LEDGER_MIGRATIONS=str(folder))
+        assert answer.code == 1
+        assert "1 error" in answer.out
+        assert f"{name} line 11" in answer.out
+        assert "VALIDATE CONSTRAINT desks_owner_given" in answer.out
+
+
+def test_files_behind_one_that_fails_are_named_and_not_judged(run: CommandLine, folder: Path) -> None:
+    add(folder, Case("first", "SELECT 1/0;", "SELECT 1;"))
+    second = add(folder, Case("second", "CREATE TABLE rooms (id bigint);", "DROP TABLE rooms;"))
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert (answer.code, answer.document["untraced"]) == (1, [second])
+    assert codes(answer.document, "error") == {"statement-failed"}
+    assert f"{second}  not tried" in run("migrate", "plan", POSITION_LEDGER_MIGRATIONS=str(folder)).out
+
+
+def test_what_a_migration_makes_in_the_cluster_does_not_outlive_its_plan(
+    run: CommandLine, folder: Path, desk_database: tuple[str, Path]
+) -> None:
+    role = "plan_of_a_stranger"
+    case = Case(
+        "role",
+        f"CREATE ROLE {role} NOLOGIN; GRANT SELECT ON desks TO {role};",
+        f"DROP OWNED BY {role}; DROP ROLE {role};",
+    )
+    code, plan = planned(run, folder, case)
+    assert code == 0, plan["findings"]
+    with psycopg.connect(desk_database[0]) as connection:
+        left = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [role]).fetchall()
+        scratch = connection.execute("SELECT datname FROM pg_database WHERE datname ~ 'ledger_scratch'").fetchall()
+    assert (left, scratch) == ([], [])
+
+
+def test_nothing_pending_an_applied_number_and_files_that_are_no_migrations(run: CommandLine, folder: Path) -> None:
+    settings = {"POSITION_LEDGER_MIGRATIONS": str(folder)}
+    nothing = run("migrate", "plan", **settings)
+    assert (nothing.code, nothing.out) == (0, "nothing is pending: every migration of the folder is applied\n")
+    applied = run("migrate", "plan", "13", **settings)
+    assert applied.code == 0
+    assert "table desks: new" in applied.out
+    assert "already applied" in applied.out
+    unknown = run("migrate", "plan", "99", **settings)
+    assert (unknown.code, "there is no migration 099" in unknown.err) == (2, True)
+    (folder / "014_case.sql").write_text("CREATE TABLE rooms (id bigint);")
+    headless = run("migrate", "plan", **settings)
+    assert (headless.code, "014_case.sql" in headless.err) == (2, True)
+    assert "Traceback" not in headless.err
+
+
+def test_the_sum_file_has_to_fit(run: CommandLine, folder: Path) -> None:
+    (folder / "migrations.sum").write_text("001_events.sql 00\n")
+    name = add(folder, GOOD[0])
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert (answer.code, codes(answer.document, "error")) == (1, {"sum-file"})
+    assert answer.document["pending"] == [name]
