@@ -447,7 +447,7 @@ def test_a_plan_says_what_is_right_and_wrong(run: CommandLine, folder: Path, cas
 
 REASONS = """
 CREATE TABLE exit_reasons (reason_code text PRIMARY KEY);
-INSERT INTO exit_reasons VALUES ('target'), ('stop_loss'), ('trailing_stop'), ('manual'), ('settlement');
+INSERT INTO exit_reasons VALUES ('target'), ('stop_loss'), ('trailing_stop'), ('manual'), ('settlement'), ('flip');
 """
 REFERS = (
     "ALTER TABLE positions ADD CONSTRAINT of_reason FOREIGN KEY (exit_reason) REFERENCES exit_reasons (reason_code);"

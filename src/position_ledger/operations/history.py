@@ -15,7 +15,7 @@ from position_ledger.migration.catalogue import Catalogue, Table, diff
 from position_ledger.migration.classify import Effect, EffectRefused
 from position_ledger.migration.findings import Finding, Severity
 from position_ledger.migration.trace import Failure, TracedFile, TracedStatement, Tracer
-from position_ledger.operations.plan_document import Need, PlannedProjection
+from position_ledger.operations.plan_document import Need, PlannedProjection, parent_of
 from position_ledger.operations.sampling import Folded, Problem, altered, fold, put_in
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
@@ -246,12 +246,19 @@ def _of_problem(problem: Problem, live: Live, judged: Judged) -> Finding:
     at = f"event {problem.event} ({problem.topic}): " if problem.event else ""
     more = f" ({problem.rows:,} rows of the sample)" if problem.rows > 1 else ""
     cause = f"history does not fit {name}: {at}{problem.cause}{more}"
-    is_copied = all(table.is_complete for table in live.tables.values() if table.copied)
-    severity: Severity = "warning" if problem.code == "foreign-key-violation" and not is_copied else "error"
+    severity: Severity = "warning" if _is_parent_in_part(problem, live, judged) else "error"
     form = safe_form(problem.code, case)
     if traced is None or statement is None:
         return Finding(severity, problem.code, "", 0, "", cause, form)
     return Finding(severity, problem.code, traced.file.filename, statement.line, _flat(text), cause, form)
+
+
+def _is_parent_in_part(problem: Problem, live: Live, judged: Judged) -> bool:
+    """Whether a missing parent may only be missing in the plan, which does not copy all rows of a large table."""
+    table = judged[-1][0].after.tables.get(problem.table)
+    constraint = table.constraints.get(problem.constraint) if table else None
+    parent = live.tables.get(parent_of(constraint.definition)) if constraint and constraint.kind == "f" else None
+    return parent is not None and not parent.is_complete
 
 
 def _with_sample(planned: PlannedProjection, folded: Folded | None, live: Live, judged: Judged) -> PlannedProjection:
