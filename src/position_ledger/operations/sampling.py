@@ -51,8 +51,8 @@ WITH RECURSIVE streams AS (
     SELECT (SELECT e.originator_id FROM events AS e WHERE e.originator_id > s.originator_id
              ORDER BY e.originator_id LIMIT 1)
       FROM streams AS s WHERE s.originator_id <= %(to)s
-), some AS (SELECT s.originator_id FROM streams AS s WHERE s.originator_id <= %(to)s LIMIT %(limit)s)
-SELECT {_COLUMNS} FROM some AS s CROSS JOIN LATERAL (
+), chosen AS (SELECT s.originator_id FROM streams AS s WHERE s.originator_id <= %(to)s LIMIT %(limit)s)
+SELECT {_COLUMNS} FROM chosen AS s CROSS JOIN LATERAL (
     SELECT {_COLUMNS} FROM events AS e WHERE e.originator_id = s.originator_id AND e.topic = ANY(%(topics)s)
        AND e.originator_version <= %(each)s ORDER BY e.originator_version) AS e
  ORDER BY e.originator_id, e.originator_version LIMIT %(limit)s
