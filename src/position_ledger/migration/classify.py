@@ -1,8 +1,4 @@
-"""Whether a migration needs the event history: judged by what it changes in the catalogue, not by how it is written.
-
-A later form traces each statement instead of each file, so that a refusal can name the lines to move; the values here
-(before, after, what was written) are the same then, one per statement.
-"""
+"""Whether a migration needs the event history: judged by what it changes in the catalogue, not by how it is written."""
 
 from __future__ import annotations
 
@@ -18,7 +14,15 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["Effect", "ProjectedChange", "change_sets", "classify", "sets_to_undo"]
+__all__ = ["Effect", "EffectRefused", "ProjectedChange", "change_sets", "classify", "sets_to_undo"]
+
+
+class EffectRefused(MigrationError):
+    """A file does what no swap can bring about; ``code`` is that of the finding in a plan."""
+
+    def __init__(self, code: Literal["mixed-file", "changing-default"], message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,11 @@ def _others(effect: Effect, projected: frozenset[str], written: list[str]) -> li
 def _refuse_both(effect: Effect, others: list[str]) -> None:
     number, filename = effect.file.number, effect.file.filename
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""  # noqa: PLR2004 - enough to find the place
-    raise MigrationError(
+    raise EffectRefused(
+        "mixed-file",
         f"{filename} changes the projected table {_names(effect.tables)}, which is rebuilt from the log, and also "
         f"other things ({'; '.join(others[:3])}{more}); split it: everything else in {number:03}_…, "
-        f"what concerns {_names(effect.tables)} in {number + 1:03}_…"
+        f"what concerns {_names(effect.tables)} in {number + 1:03}_…",
     )
 
 
@@ -146,9 +151,10 @@ def _without(catalogue: Catalogue, projected: frozenset[str]) -> Catalogue:
 def _refuse_unfit(effect: Effect, touched: Iterable[str]) -> None:
     for name in sorted(effect.after.tables.keys() & touched):
         for reason in unfit_for_projection(effect.after.tables[name]):
-            raise MigrationError(
+            raise EffectRefused(
+                "changing-default",
                 f"{effect.file.filename} makes the projected table {name} one that the log cannot fill again: "
-                f"{reason}; take it away, or let the projection give the value"
+                f"{reason}; take it away, or let the projection give the value",
             )
 
 

@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from position_ledger.errors import SchemaMismatch
+from position_ledger.errors import MigrationError, SchemaMismatch
 from position_ledger.migration.bookkeeping import ensure_bookkeeping, finish, forget, read_applied
 from position_ledger.migration.classify import ProjectedChange
 from position_ledger.migration.files import SUM_FILE, load_folder, ordered
@@ -134,17 +134,28 @@ class Migrator:
             self._sets.abort(connection, self.files, abandon, run)
         return run.outcome()
 
-    def down(self, number: int, *, restore: Rebuild | None = None) -> Outcome:
+    def planned_down(self, number: int) -> tuple[MigrationFile, ...]:
+        """The files that `down` would roll back, latest first; raises as it would for what cannot be. Writes nothing."""
+        with open_session(self._conninfo, self._limits) as connection:
+            applied = read_applied(connection, self._schema)
+        self._check(applied)
+        return to_roll_back(self.files, applied, number)
+
+    def down(
+        self, number: int, *, restore: Rebuild | None = None, only: Sequence[MigrationFile] | None = None
+    ) -> Outcome:
         """Roll back number and every later file, latest first, each verified against the catalogue before it.
 
         With events in the log, files that changed a projected table are given to ``restore`` (``before`` is what the
         database has, ``after`` what it is to have again), which calls ``record_rolled_back`` in its swap transaction.
+        ``only`` is what the caller has shown and been told to roll back: MigrationError if it would be others by now.
         """
         run = Run(self._tell)
         with migration_session(self._conninfo, self._schema, self._limits) as connection:
             applied = read_applied(connection, self._schema)
             self._check(applied)
             files = to_roll_back(self.files, applied, number)
+            _refuse_others(files, only)
             if not files:
                 run.say(f"nothing to do: {self.files[number - 1].filename} is not applied")
             else:
@@ -191,6 +202,18 @@ class Migrator:
         if target is None:
             return f"all {len(self.files)} migrations are" if self.files else "there are no migrations, all are"
         return f"{self.files[target - 1].filename} is"
+
+
+def _refuse_others(files: Sequence[MigrationFile], only: Sequence[MigrationFile] | None) -> None:
+    if only is not None and [file.number for file in files] != [file.number for file in only]:
+        raise MigrationError(
+            f"meanwhile others were applied or rolled back, it would take back {_named(files)} instead of {_named(only)}; "
+            "nothing was changed, run the command again"
+        )
+
+
+def _named(files: Sequence[MigrationFile]) -> str:
+    return ", ".join(file.name for file in files) or "nothing"
 
 
 def _load(source: Traversable | str | Sequence[MigrationFile]) -> tuple[str | None, tuple[MigrationFile, ...]]:

@@ -78,7 +78,9 @@ def rebuild(
         return next(report for report in reports if report.table == table)
 
 
-def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -> RebuildReport:
+def roll_back(
+    settings: Settings, reached: Reached, table: str, *, tell: Tell, reason: str | None = None
+) -> RebuildReport:
     """Put the retired generation of a table back; migrations that became applied with the active one are rolled back.
 
     Tables that were swapped together go back together.
@@ -88,7 +90,7 @@ def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -
     """
     with translated():
         projection_named(settings, table)
-        migrator = migrator_of(settings, reached, tell)
+        migrator = migrator_of(settings, reached, tell, reason=reason)
         with owner(settings, reached) as connection:
             together = _swapped_together(connection, table)
         reports = _roll_back(settings, reached, migrator, together, tell)

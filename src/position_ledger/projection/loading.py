@@ -190,6 +190,20 @@ class Loader:
         self._writing.close()
 
 
+def copy_versions(
+    connection: psycopg.Connection[Any], schema: str, projection: Projection[Any], versions: Iterable[Version]
+) -> None:
+    """Copy versions into the table as a load does, over a connection of the caller's, in one statement.
+
+    Raises whatever the driver or the server finds wrong with a row.
+    """
+    types, json_places = _binary(connection, schema, projection)
+    with connection.cursor() as cursor, cursor.copy(statements.copy_in(schema, projection)) as copy:
+        copy.set_types(types)
+        for version in versions:
+            copy.write_row(_encoded(statements.values_of(version), json_places))
+
+
 def does_not_fit(table: str, error: psycopg.Error) -> str:
     """Why the rows that the log gives cannot be in the table as the migrations make it, in one sentence."""
     diag = error.diag

@@ -12,10 +12,11 @@ from position_ledger.cli.options import as_json, command
 from position_ledger.cli.output import Column, write_json, write_lines, write_table
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO
-from position_ledger.errors import MigrationError
-from position_ledger.operations import migrate_abort, migrate_down, migrate_up, migrate_verify, migration_status
+from position_ledger.operations import migrate_abort, migrate_up, migrate_verify, migration_status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from position_ledger.migration.plan import Status, StatusRow
     from position_ledger.migration.runner import Outcome
 
@@ -71,29 +72,11 @@ def up(*, number: int | None, abort: bool, as_json: bool) -> None:
         raise click.UsageError("--abort undoes the whole change set that has begun: give no number with it")
     with open_servers(needs_schema=False) as (settings, reached):
         if abort:
-            _report(migrate_abort(settings, reached, _told(as_json=as_json)), as_json=as_json)
+            _report(migrate_abort(settings, reached, told(as_json=as_json)), as_json=as_json)
             return
         with Bar() as bar:
-            outcome = migrate_up(settings, reached, number, _told(as_json=as_json), progress=bar)
+            outcome = migrate_up(settings, reached, number, told(as_json=as_json), progress=bar)
         _report(outcome, as_json=as_json)
-
-
-@command(
-    """Roll back NNN and every later migration, or only the latest. Events are never lost.
-
-    \b
-    Examples:
-      position-ledger migrate down
-      position-ledger migrate down 004
-    """
-)
-@click.argument("number", type=NUMBER, required=False, metavar="[NNN]")
-@as_json
-def down(*, number: int | None, as_json: bool) -> None:
-    """Roll back and say so."""
-    with open_servers(needs_schema=False) as (settings, reached):
-        chosen = number or _latest(migration_status(settings, reached).rows)
-        _report(migrate_down(settings, reached, chosen, _told(as_json=as_json)), as_json=as_json)
 
 
 @command(
@@ -126,15 +109,6 @@ def _verdict(found: Status) -> str:
     return f"{len(found.pending)} pending: run position-ledger migrate up"
 
 
-def _latest(rows: tuple[StatusRow, ...]) -> int:
-    applied = [row.number for row in rows if row.applied is not None]
-    if not applied:
-        raise MigrationError(
-            "no migration is applied, so there is nothing to roll back; see position-ledger migrate status"
-        )
-    return max(applied)
-
-
 def _row(row: StatusRow) -> dict[str, Any]:
     applied = asdict(row.applied) if row.applied is not None else {}
     return {
@@ -153,11 +127,13 @@ def _state(row: dict[str, Any]) -> str:
     return f"{row['state']} ({', '.join(row['edited'])})" if row["edited"] else str(row["state"])
 
 
-def _told(*, as_json: bool) -> Any:
-    return _nothing if as_json else _line
+def told(*, as_json: bool) -> Callable[[str], None]:
+    """Where messages go while something is done: standard output, or nowhere beside a document."""
+    return _nothing if as_json else line
 
 
-def _line(message: str) -> None:
+def line(message: str) -> None:
+    """One line on standard output."""
     write_lines([message])
 
 
