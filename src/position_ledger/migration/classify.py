@@ -1,8 +1,4 @@
-"""Whether a migration needs the event history: judged by what it changes in the catalogue, not by how it is written.
-
-A later form traces each statement instead of each file, so that a refusal can name the lines to move; the values here
-(before, after, what was written) are the same then, one per statement.
-"""
+"""Whether a migration needs the event history: judged by what it changes in the catalogue, not by how it is written."""
 
 from __future__ import annotations
 
@@ -18,7 +14,15 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["Effect", "ProjectedChange", "change_sets", "classify", "sets_to_undo"]
+__all__ = ["Effect", "EffectRefused", "ProjectedChange", "change_sets", "classify", "sets_to_undo"]
+
+
+class EffectRefused(MigrationError):
+    """A file does what no swap can bring about; ``code`` is that of the finding in a plan."""
+
+    def __init__(self, code: Literal["mixed-file", "changing-default"], message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,8 @@ class ProjectedChange:
     """Consecutive migrations that one rebuild takes from catalogue ``before`` to ``after``; its swap records them all.
 
     ``tables`` change and ``made`` come with them. ``views`` changed with them and are bound at the swap, to the
-    definitions in ``after``.
+    definitions in ``after``. ``plain`` files belong to the same change set: they ran in place before, and become applied
+    with it or are undone with it.
     """
 
     files: tuple[MigrationFile, ...]
@@ -53,6 +58,17 @@ class ProjectedChange:
     before: Catalogue
     after: Catalogue
     made: frozenset[str] = frozenset()
+    plain: tuple[MigrationFile, ...] = ()
+
+    @property
+    def whole(self) -> tuple[MigrationFile, ...]:
+        """Every file of the change set, in order."""
+        return (*self.plain, *self.files)
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """The tables that its swap moves, by name."""
+        return tuple(sorted(self.tables | self.made))
 
 
 def classify(
@@ -104,10 +120,11 @@ def _others(effect: Effect, projected: frozenset[str], written: list[str]) -> li
 def _refuse_both(effect: Effect, others: list[str]) -> None:
     number, filename = effect.file.number, effect.file.filename
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""  # noqa: PLR2004 - enough to find the place
-    raise MigrationError(
+    raise EffectRefused(
+        "mixed-file",
         f"{filename} changes the projected table {_names(effect.tables)}, which is rebuilt from the log, and also "
         f"other things ({'; '.join(others[:3])}{more}); split it: everything else in {number:03}_…, "
-        f"what concerns {_names(effect.tables)} in {number + 1:03}_…"
+        f"what concerns {_names(effect.tables)} in {number + 1:03}_…",
     )
 
 
@@ -120,9 +137,10 @@ def _without(catalogue: Catalogue, projected: frozenset[str]) -> Catalogue:
 def _refuse_unfit(effect: Effect, touched: Iterable[str]) -> None:
     for name in sorted(effect.after.tables.keys() & touched):
         for reason in unfit_for_projection(effect.after.tables[name]):
-            raise MigrationError(
+            raise EffectRefused(
+                "changing-default",
                 f"{effect.file.filename} makes the projected table {name} one that the log cannot fill again: "
-                f"{reason}; take it away, or let the projection give the value"
+                f"{reason}; take it away, or let the projection give the value",
             )
 
 

@@ -159,13 +159,13 @@ class Loader:
             raise VerificationFailed(does_not_fit(self._projection.table, error)) from error
 
     def _load_once(self, chunk: Chunk) -> Loaded:
-        kept = Loaded(0, 0)
+        kept: list[Loaded] = []
         with self._writing.transaction(), self._writing.cursor() as cursor:
             loaded = self._copy(cursor, chunk)
             if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
                 raise psycopg.Rollback  # somebody else has loaded this part
-            kept = loaded
-        return kept
+            kept.append(loaded)
+        return kept[0] if kept else Loaded(0, 0)
 
     def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0
@@ -188,6 +188,20 @@ class Loader:
         """Close both connections."""
         self._reading.close()
         self._writing.close()
+
+
+def copy_versions(
+    connection: psycopg.Connection[Any], schema: str, projection: Projection[Any], versions: Iterable[Version]
+) -> None:
+    """Copy versions into the table as a load does, over a connection of the caller's, in one statement.
+
+    Raises whatever the driver or the server finds wrong with a row.
+    """
+    types, json_places = _binary(connection, schema, projection)
+    with connection.cursor() as cursor, cursor.copy(statements.copy_in(schema, projection)) as copy:
+        copy.set_types(types)
+        for version in versions:
+            copy.write_row(_encoded(statements.values_of(version), json_places))
 
 
 def does_not_fit(table: str, error: psycopg.Error) -> str:
