@@ -19,6 +19,8 @@ from tests.support.command_line import InThisProcess
 from tests.support.migration_files import migration_text
 
 PRODUCT = Path(__file__).parents[2] / "migrations"
+OWN = len(list(PRODUCT.glob("*.sql"))) + 1
+"""The number of the team's own migration."""
 PROJECTED = ("positions", "markets", "trades", "account_balance", "edges", "game_states")
 NOTES = Filling(table="positions", column=("notes",), type=("text",))
 FILLED: dict[str, list[tuple[str, Filling]]] = {
@@ -86,8 +88,8 @@ def team(tmp_path: Path) -> Settings:
     """A folder with our migrations and one of the team's own."""
     folder = tmp_path / "migrations"
     shutil.copytree(PRODUCT, folder)
-    text = migration_text(13, BASE, rollback="DROP TABLE notes; DROP TABLE exit_reasons;")
-    (folder / "013_reasons.sql").write_text(text, encoding="utf-8")
+    text = migration_text(OWN, BASE, rollback="DROP TABLE notes; DROP TABLE exit_reasons;")
+    (folder / f"{OWN:03}_reasons.sql").write_text(text, encoding="utf-8")
     settings = load_settings(migrations=str(folder))
     renew_sum(settings)
     return settings
@@ -123,7 +125,7 @@ def test_every_template_is_applied_and_rolled_back_as_it_is_written(
         for path in new_migration(team, name, template, filling)
     ]
     assert set(FILLED) == set(TEMPLATES) - {"empty"}
-    assert [path.name[:3] for path in written] == [f"{number:03}" for number in range(14, 14 + len(written))]
+    assert [path.name[:3] for path in written] == [f"{number:03}" for number in range(OWN + 1, OWN + 1 + len(written))]
     migrator = Migrator(database_url, team.migrations, projected=PROJECTED)
     assert len(migrator.up().files) == len(written)
     assert migrator.differences() == []
@@ -141,7 +143,7 @@ def test_every_template_is_applied_and_rolled_back_as_it_is_written(
         assert part in changed
     assert found.tables["strategies"].columns["desk"].comment == "It's new"
     assert "NOT VALID" not in found.tables["notes"].constraints["notes_reason_fkey"].definition
-    migrator.down(14)
+    migrator.down(OWN + 1)
     assert read_catalogue(connection, "ledger") == before
 
 
