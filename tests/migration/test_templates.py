@@ -1,4 +1,4 @@
-"""`migrate new`: every template, filled, is applied and rolled back as it was written (S7, S15, S16)."""
+"""`migrate new`: every template, filled, is planned, applied and rolled back as it was written (S7, S15, S16)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from position_ledger.migration import Migrator, diff, load_folder, read_catalogu
 from position_ledger.migration.templates import TEMPLATES, Filling
 from position_ledger.operations import new_migration, renew_sum
 from position_ledger.settings import Settings, load_settings
-from tests.support.command_line import InThisProcess
+from tests.support.command_line import InThisProcess, on
 from tests.support.migration_files import migration_text
 
 PRODUCT = Path(__file__).parents[2] / "migrations"
@@ -126,6 +126,11 @@ def test_every_template_is_applied_and_rolled_back_as_it_is_written(
     ]
     assert set(FILLED) == set(TEMPLATES) - {"empty"}
     assert [path.name[:3] for path in written] == [f"{number:03}" for number in range(OWN + 1, OWN + 1 + len(written))]
+    line = InThisProcess({**on(database_url).settings, "POSITION_LEDGER_MIGRATIONS": team.migrations})
+    plan = line("migrate", "plan", "--json").document
+    errors = [finding["code"] for finding in plan["findings"] if finding["severity"] == "error"]
+    assert errors == ["column-without-field"], "the SQL is complete; the field of positions is the caller's to declare"
+    assert {file["rollback"]["state"] for file in plan["files"]} == {"proven"}
     migrator = Migrator(database_url, team.migrations, projected=PROJECTED)
     assert len(migrator.up().files) == len(written)
     assert migrator.differences() == []
