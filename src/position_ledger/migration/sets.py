@@ -147,7 +147,7 @@ def _grouped(steps: Sequence[Step]) -> list[Step]:
     plain: list[MigrationFile] = []
     for step in steps:
         if isinstance(step, ProjectedChange):
-            grouped.append(replace(step, plain=tuple(plain)))
+            grouped.append(replace(step, plain=(*plain, *step.plain)))
             plain = []
             continue
         plain.append(step)
