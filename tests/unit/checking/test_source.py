@@ -177,6 +177,8 @@ def test_a_star_that_stands_for_columns_is_told_from_others(text: str, count: in
     ("text", "asked"),
     [
         ("COPY t (a, b) FROM STDIN (FORMAT BINARY)", "SELECT a, b FROM t"),
+        ("COPY s.t(a) TO STDOUT", "SELECT a FROM s.t"),
+        ("COPY t FROM STDIN", "SELECT  FROM t"),
         ("LOCK TABLE a, b IN SHARE MODE", "SELECT FROM a, b"),
         ("(SELECT 1) UNION (SELECT 2)", "(SELECT 1) UNION (SELECT 2)"),
         ("-- why\nSELECT 1", "-- why\nSELECT 1"),
