@@ -425,8 +425,12 @@ def test_not_null_without_a_backfill_never_reaches_the_table(desk: Desk, url: st
         "ALTER TABLE strategies DROP COLUMN desk;\nALTER TABLE strategies DROP COLUMN one;",
     )
 
+    planned = desk("migrate", "plan")
     answer = desk("migrate", "up")
 
+    assert planned.code == 1, planned
+    assert "strategies" in planned.out
+    assert "desk" in planned.out
     assert answer.code == 2
     assert f"{number:03}_desk_of_strategies.sql" in answer.err
     assert "ADD COLUMN desk text NOT NULL" in answer.err

@@ -54,7 +54,7 @@ def test_everything_that_goes_is_named_and_counted(migrator: Migrator, connectio
         "column strategies.note with 1 value",
         "column strategies.rank with 3 values",
         "type of column strategies.id: numeric becomes bigint again",
-        "constraint ranked: of strategies, CHECK ((rank > 0))",
+        "constraint ranked: of strategies, CHECK (rank > 0)",
         "index by_note: of strategies",
         "view ranked_notes",
         "function answer()",

@@ -5,7 +5,7 @@ figures are computed again. Folding the result, in any projection, gives the pos
 known. Folding all of it gives the current row (a law that tests check), except for what counts the restatements.
 
 Exits (stops, targets, trailing stops and what was triggered) keep the order of arrival: they are what was in force and
-told, and each counts in the contracts of its arrival, so none changes places with a split. A mark of a time at which
+told, and each counts in the contracts of its arrival. A mark of a time at which
 everything was sold is the last one before that.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -35,7 +36,7 @@ from position_ledger.domain.parts import Restated, StreamRef
 from position_ledger.domain.position import evolve
 from position_ledger.domain.restatements import PositionVoided, TradeBusted, TransferRestated
 from position_ledger.domain.restating import Folding, begin, first_entry, held_since, restate, settle, step
-from position_ledger.domain.transfers.arithmetic import brought_with
+from position_ledger.domain.transfers.arithmetic import brought_with, divided, split_trailing
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit, identity_of
 from position_ledger.domain.vocabulary import Status
 
@@ -72,27 +73,44 @@ class _Item:
 
     version: int
     at: datetime
-    known_from: datetime
-    """As of which time it is told."""
     append: Append
 
 
 def _items(appends: Sequence[Append], journal: Journal) -> list[_Item]:
-    """Keep the order of arrival among items, and between them and the splits; and none is before the first entry."""
+    """Keep the order of arrival among items; none is before the first entry, nor before a split that was known.
+
+    What arrived before a split and is of a time after it was told in the old contracts, and is counted in the new ones.
+    """
     first = first_entry(journal)
-    splits = {fact.version: fact.at for fact in journal.facts if isinstance(fact, SplitFact)}
+    splits = [fact for fact in journal.facts if isinstance(fact, SplitFact)]
     items: list[_Item] = []
-    floor = first.at if first else None
     for append in appends:
-        if append.version in splits:
-            floor = max(floor, splits[append.version]) if floor else splits[append.version]
-        if isinstance(append.event, _AS_ARRIVED):
-            at = max(one for one in (append.effective_at, floor, items[-1].at if items else None) if one)
-            ceiling = min((at_ for version, at_ in splits.items() if version > append.version), default=at)
-            is_at_first = first is not None and first.at == at <= ceiling
-            version = max(append.version, first.version) if first and is_at_first else append.version
-            items.append(_Item(version, min(at, ceiling), at, append))
+        if not isinstance(append.event, _AS_ARRIVED):
+            continue
+        floors = [first.at] if first else []
+        floors += [split.at for split in splits if split.version < append.version]
+        floors += [items[-1].at] if items else []
+        at, version = max((append.effective_at, *floors)), append.version
+        if first is not None and first.at == at:
+            version = max(version, first.version)
+        later = [one for one in splits if one.version > append.version and (one.at, one.version) < (at, version)]
+        event = reduce(_counted_anew, sorted(later, key=attrgetter("version")), append.event)
+        items.append(_Item(version, at, replace(append, event=event)))
     return items
+
+
+def _counted_anew(event: Any, split: SplitFact) -> Any:
+    """The same mark or exits in the contracts after a split."""
+    ratio = split.event.ratio
+    changed: dict[str, Any] = {
+        name: divided(price, ratio)
+        for name in ("price", "target_price", "stop_loss_price")
+        if (price := getattr(event, name, None)) is not None
+    }
+    trailing = getattr(event, "trailing_stop", None)
+    return event.model_copy(
+        update=changed | {"trailing_stop": split_trailing(trailing, ratio)} if trailing else changed
+    )
 
 
 @dataclass(slots=True)
@@ -127,7 +145,7 @@ class _Rewriting:
     def events(self) -> list[Append]:
         """All events in effective order."""
         facts = [one for one in self.journal.facts if one.at <= self.until]
-        items = [one for one in _items(self.appends, self.journal) if one.known_from <= self.until]
+        items = [one for one in _items(self.appends, self.journal) if one.at <= self.until]
         first = first_entry(self.journal)
         if first is None:
             return self._never_held(facts)

@@ -272,7 +272,8 @@ class Steps:
             if connection.broken:
                 raise
             raise MigrationError(
-                f"{file.filename} failed at its end: {error}; nothing of this file was kept"
+                f"{file.filename} failed at its end: {error}; nothing of this file was kept; "
+                "see `position-ledger migrate status`"
             ) from error
 
 

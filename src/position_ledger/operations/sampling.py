@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -18,7 +20,8 @@ import psycopg
 from psycopg import sql
 
 from position_ledger.events import EVENTS
-from position_ledger.projection.definition import Projection
+from position_ledger.projection import statements
+from position_ledger.projection.definition import SURROGATE, Projection
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.loading import copy_versions
 from position_ledger.projection.references import LogBroken, Resolver
@@ -198,6 +201,32 @@ def put_in(connection: psycopg.Connection[Any], schema: str, folded: Folded) -> 
     except Exception:  # noqa: BLE001 - what it is, and of which row, is found out
         yield from _problems(connection, schema, folded)
     folded.took_s += time.perf_counter() - began
+
+
+def altered(
+    connection: psycopg.Connection[Any], schema: str, folded: Folded, columns: Sequence[str]
+) -> Iterator[Problem]:
+    """Columns whose type took a value and kept another, as numeric(8,2) does with 0.125; each with its first row."""
+    projection = folded.projection
+    query = sql.SQL("SELECT t.{}, {} FROM {} AS t").format(
+        sql.Identifier(SURROGATE), statements.names(columns, of="t"), sql.Identifier(schema, projection.table)
+    )
+    stored = {row[0]: row[1:] for row in connection.execute(query)} if columns else {}
+    for place, column in enumerate(columns):
+        wrong = [
+            (version, topic, stored[version.id][place])
+            for version, topic in zip(folded.versions, folded.topics, strict=True)
+            if version.id in stored and _differs(getattr(version.row, column), stored[version.id][place])
+        ]
+        if wrong:
+            version, topic, kept = wrong[0]
+            cause = f"column {column} keeps {kept} where the fold gave {getattr(version.row, column)}"
+            yield Problem("value-altered", projection.table, column, "", version.id, topic, cause, len(wrong))
+
+
+def _differs(given: Any, kept: Any) -> bool:
+    """Of values that are comparable as they are; what is stored as JSON is not looked at."""
+    return isinstance(given, (Decimal, str, int, datetime)) and bool(given != kept)
 
 
 def _problems(connection: psycopg.Connection[Any], schema: str, folded: Folded) -> Iterator[Problem]:

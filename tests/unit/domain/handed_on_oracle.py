@@ -144,25 +144,31 @@ def folded(root: Node, until: int = 99) -> dict[int, Sums]:
 
 def _fold(node: Node, came: Came | None, until: int, found: dict[int, Sums]) -> None:
     now = found[id(node)] = Sums()
-    facts: list[tuple[int, int, Traded | Split | Gone | Came]] = [(one.minute, one.order, one) for one in node.facts]
-    if came is not None and node.came_at is not None:
-        facts.append((node.came_at, 0, came))
-    for minute, _, fact in sorted(facts, key=lambda one: one[:2]):
-        if minute > until:
-            if isinstance(fact, Gone):  # what is told of the receiver before it received counts for itself
-                _fold(fact.receiver, None, until, found)
-        elif isinstance(fact, Traded):
-            _trade(now, fact, node)
-        elif isinstance(fact, Split):
-            _split(now, fact.ratio)
-        elif isinstance(fact, Gone):
-            _fold(fact.receiver, _go(now, fact), until, found)
-        elif fact.quantity:
-            now.enter(fact.quantity, fact.cost, fact.fees, minute if fact.since is None else fact.since)
+    for minute, _, fact in _in_order(node, came):
+        if minute <= until:
+            _step(now, node, minute, fact)
+        if isinstance(fact, Gone):  # what is told of the receiver before it received counts for itself
+            _fold(fact.receiver, _go(now, fact) if minute <= until else None, until, found)
     if node.settled is not None and node.settled[0] <= until and now.quantity:
         _settle(now, node, *node.settled[1:])
     if now.quantity:
         now.status = "open"
+
+
+def _in_order(node: Node, came: Came | None) -> list[tuple[int, int, Traded | Split | Gone | Came]]:
+    facts: list[tuple[int, int, Traded | Split | Gone | Came]] = [(one.minute, one.order, one) for one in node.facts]
+    if came is not None and node.came_at is not None:
+        facts.append((node.came_at, 0, came))
+    return sorted(facts, key=lambda one: one[:2])
+
+
+def _step(now: Sums, node: Node, minute: int, fact: Traded | Split | Gone | Came) -> None:
+    if isinstance(fact, Traded):
+        _trade(now, fact, node)
+    elif isinstance(fact, Split):
+        _split(now, fact.ratio)
+    elif isinstance(fact, Came) and fact.quantity:
+        now.enter(fact.quantity, fact.cost, fact.fees, minute if fact.since is None else fact.since)
 
 
 def _settle(now: Sums, node: Node, value: Fraction, fee: Fraction) -> None:

@@ -128,10 +128,8 @@ def _projections(plan: Plan) -> Iterator[str]:
 def _time(one: PlannedProjection) -> str:
     if one.need not in {"rebuild", "fill"}:
         return ""
-    seconds = (
-        f", about {one.estimated_s:.1f} s with one process" if one.estimated_s is not None else ", seconds at most"
-    )
-    return f" of {one.events:,} events{seconds if one.sampled_events or one.events else ''}"
+    seconds = f", about {one.estimated_s:.1f} s with one process" if one.estimated_s is not None else ""
+    return f" from a log of {one.events:,} events{seconds}"
 
 
 def _checklist(one: PlannedProjection) -> Iterator[str]:
