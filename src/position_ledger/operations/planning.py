@@ -171,7 +171,7 @@ class _Planner:
             return live
         sizes = table_sizes(connection, self._schema)
         live.tables = {
-            name: CopiedTable(name, max(0, rows)) for name, (rows, _) in sizes.items() if name not in BOOKKEEPING
+            name: CopiedTable(name, max(0, size.rows)) for name, size in sizes.items() if name not in BOOKKEEPING
         }
         if sizes:
             live.catalogue = read_catalogue(connection, self._schema)
