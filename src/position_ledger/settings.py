@@ -18,6 +18,7 @@ SETTINGS_FILE = ".env"
 """Read from the working directory; variables of the environment win."""
 
 Consistency = Literal["eventual", "strong"]
+BackupPolicy = Literal["warn", "refuse", "off"]
 
 
 class Settings(BaseSettings):
@@ -41,6 +42,14 @@ class Settings(BaseSettings):
     scratch_url: str | None = None
     code: str | None = None
     """More folders of Python whose SQL `check` describes, separated as in PATH."""
+
+    incidents: Path = Path("incidents")
+    """The folder of the notes that a rollback writes."""
+    backup_policy: BackupPolicy = "warn"
+    """What `migrate up` does without a recent backup: warn, refuse, or off for not looking."""
+    backup_max_age_h: float = Field(default=24.0, gt=0)
+    backup_command: str | None = None
+    """Exits with 0 if there is a backup; a time in ISO 8601 with an offset, if it prints one, is that of the backup."""
 
     consistency: Consistency = "eventual"
     wait_timeout_s: float = Field(default=5.0, gt=0)

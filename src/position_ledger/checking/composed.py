@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 from psycopg.sql import SQL, Composable
 
@@ -39,7 +40,7 @@ def composed(schema: str, projections: Sequence[Projection[Any]]) -> list[str]:
     tables = {one.table: one for one in projections}
     for projection in projections:
         _of_projection(taking, schema, projection)
-    if NEEDED_BY_REPORTS <= tables.keys():
+    if tables.keys() >= NEEDED_BY_REPORTS:
         _as_of(taking, schema, projections)
         _reports(taking, schema, tables["positions"])
     _references(taking)
@@ -60,7 +61,7 @@ class _Taking:
         text = statement.decode() if isinstance(statement, bytes) else str(statement)
         self.taken.append(text.replace(self._prefix, ""))
 
-    def execute(self, statement: Any, _parameters: Any = None, **_options: Any) -> _Taking:
+    def execute(self, statement: Any, _parameters: Any = None, **_options: Any) -> Self:
         """As of a connection or cursor."""
         self.take(statement)
         return self
@@ -84,7 +85,7 @@ class _Taking:
         """As of a connection; with or without a ``with``."""
         return self
 
-    def __enter__(self) -> _Taking:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -144,10 +145,11 @@ def _references(taking: _Taking) -> None:
     for table in REFERENCE:
         number: Any = 1 if table in {"strategies", "probability_models"} else "1"
         reference.list(table)
-        for ask in (
-            lambda table=table, number=number: reference.add(table, "name", id=number),
-            lambda table=table, number=number: reference.set_status(table, number, "active"),
-            lambda table=table, number=number: reference.set_notes(table, number, "a note"),
-        ):
+        asks = (
+            partial(reference.add, table, "name", id=number),
+            partial(reference.set_status, table, number, "active"),
+            partial(reference.set_notes, table, number, "a note"),
+        )
+        for ask in asks:
             with suppress(ReferenceRefused):  # it finds no row
                 ask()

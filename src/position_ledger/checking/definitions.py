@@ -60,7 +60,10 @@ def judged(projection: Projection[Any], generations: Sequence[Generation]) -> St
 
 def _difference(projection: Projection[Any], current: Generation) -> str:
     gap = column_gap(projection.columns, current.columns)
-    return gap or "; its columns are the same, so the code of a fold, a constant that it uses or the shape of an event is not"
+    return (
+        gap
+        or "; its columns are the same, so the code of a fold, a constant that it uses or the shape of an event is not"
+    )
 
 
 def mismatch_of(state: State) -> Mismatch | None:

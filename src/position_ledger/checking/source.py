@@ -8,14 +8,14 @@ are read together. What is only known when the code runs becomes a hole.
 from __future__ import annotations
 
 import ast
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from position_ledger.checking.files import Source, Sources, assigned
 from position_ledger.checking.text import (
+    ABOUT_THE_SESSION,
     DESCRIBED,
     KEY,
     SCHEMA,
@@ -30,151 +30,17 @@ from position_ledger.checking.text import (
     looks_like_sql,
     with_braces,
 )
-from position_ledger.errors import ConfigurationError
 
-__all__ = ["Source", "Sources", "statements_of"]
+__all__ = ["statements_of"]
 
 EXECUTING: Final = frozenset({"execute", "executemany", "stream", "copy"})
 """Methods whose first argument is a statement and whose second its parameters."""
-IGNORED_FOLDERS: Final = frozenset({"__pycache__", ".venv", "venv", "node_modules", ".git", "build", "dist"})
-FILE_BYTES_MAX: Final = 2_000_000
 DEPTH_MAX: Final = 20
 """How many names a string is followed through; beyond that it is a hole."""
 
-_MAY_HOLD_SQL: Final = re.compile(
-    rb"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY|LOCK)\b|\.(?:execute|executemany|stream|copy)\("
-)
-_OTHER_DATABASE: Final = re.compile(rb"^\s*(?:import|from)\s+(?:sqlite3|duckdb|pymysql|oracledb|pyodbc)\b", re.MULTILINE)
 
 Parts: TypeAlias = tuple[str | Hole, ...]
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-
-
-@dataclass(slots=True)
-class Source:
-    """One file and the constants that it names; ``module`` is its dotted name among the files read with it."""
-
-    file: Path
-    module: str
-    tree: ast.Module
-    constants: dict[str, ast.expr] = field(default_factory=dict)
-    imports: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Local name to (module, name in it; "" for the module itself)."""
-
-
-class Sources:
-    """Files by dotted name; each is parsed when it is first needed: most hold no SQL, and parsing is what takes time."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Path] = {}
-        self._parsed: dict[str, Source | None] = {}
-
-    def add(self, folder: Path, package: str) -> None:
-        """Take in every Python file under a folder (or the one file); their dotted names begin with ``package``.
-
-        Raises:
-            ConfigurationError: no such folder.
-        """
-        if not folder.exists():
-            msg = f"folder {folder} of the code to check does not exist: name another with --code"
-            raise ConfigurationError(msg)
-        root = folder.parent if folder.is_file() else folder
-        known = set(self.files.values())
-        for file in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
-            inside = file.relative_to(root)
-            if not IGNORED_FOLDERS.intersection(inside.parts[:-1]) and file not in known:
-                self.files[_unused(_dotted(inside, package), self.files)] = file
-
-    def with_sql(self) -> Iterator[Source]:
-        """The files that speak to PostgreSQL, as far as their text tells; one that uses another database does not."""
-        for module, file in self.files.items():
-            content = _content(file)
-            if _MAY_HOLD_SQL.search(content) and not (_OTHER_DATABASE.search(content) and b"psycopg" not in content):
-                yield self._source(module, content)
-
-    def get(self, module: str) -> Source | None:
-        """A file by its dotted name; None for one that is not among these."""
-        if module not in self.files:
-            return None
-        return self._source(module, None)
-
-    def _source(self, module: str, content: bytes | None) -> Source:
-        found = self._parsed.get(module)
-        if found is None:
-            file = self.files[module]
-            found = self._parsed[module] = _parsed(file, module, _content(file) if content is None else content)
-        return found
-
-
-def _unused(module: str, taken: Mapping[str, Path]) -> str:
-    """Two folders may hold modules of one name; imports then mean the first."""
-    while module in taken:
-        module += "_"
-    return module
-
-
-def _content(file: Path) -> bytes:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        msg = f"{file} cannot be read: {error.strerror}"
-        raise ConfigurationError(msg) from error
-    if len(content) > FILE_BYTES_MAX:
-        msg = f"{file} has {len(content)} bytes, more than {FILE_BYTES_MAX}: is it code? Name a narrower folder"
-        raise ConfigurationError(msg)
-    return content
-
-
-def _dotted(path: Path, package: str) -> str:
-    parts = [part for part in path.with_suffix("").parts if part != "__init__"]
-    return ".".join([package, *parts] if package else parts)
-
-
-def _parsed(file: Path, module: str, content: bytes) -> Source:
-    try:
-        source = Source(file, module, ast.parse(content, str(file)))
-    except (SyntaxError, ValueError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-        msg = f"{file}{line} cannot be read as Python: {getattr(error, 'msg', None) or error}"
-        raise ConfigurationError(msg) from error
-    _name_constants(source, source.tree.body, "")
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.ImportFrom):
-            origin = _origin(source, node)
-            source.imports.update({name.asname or name.name: (origin, name.name) for name in node.names})
-        elif isinstance(node, ast.Import):
-            source.imports.update({name.asname: (name.name, "") for name in node.names if name.asname})
-    return source
-
-
-def _origin(source: Source, node: ast.ImportFrom) -> str:
-    if not node.level:
-        return node.module or ""
-    parts = source.module.split(".")
-    drop = node.level - (1 if source.file.name == "__init__.py" else 0)
-    return ".".join([*parts[: len(parts) - drop], *([node.module] if node.module else [])])
-
-
-def _name_constants(source: Source, body: Sequence[ast.stmt], prefix: str) -> None:
-    for node in body:
-        if isinstance(node, ast.ClassDef):
-            _name_constants(source, node.body, f"{node.name}.")
-        elif isinstance(node, ast.If):
-            _name_constants(source, [*node.body, *node.orelse], prefix)
-        else:
-            source.constants.update({f"{prefix}{name}": value for name, value in _assigned(node)})
-
-
-def _assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-        yield node.targets[0].id, node.value
-    elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Tuple):
-        values = node.value.elts if isinstance(node.value, ast.Tuple) else []
-        for target, value in zip(node.targets[0].elts, values, strict=False):
-            if isinstance(target, ast.Name):
-                yield target.id, value
-    elif isinstance(node, ast.AnnAssign) and node.value is not None and isinstance(node.target, ast.Name):
-        yield node.target.id, node.value
 
 
 def statements_of(sources: Sources) -> list[SqlText]:
@@ -185,17 +51,30 @@ def statements_of(sources: Sources) -> list[SqlText]:
     Raises:
         ConfigurationError: a file is no Python; names file and line.
     """
-    found: dict[tuple[Place, tuple[str | Hole, ...]], SqlText] = {}
+    found: list[SqlText] = []
     fragments: set[tuple[Place, str]] = set()
     for source in sources.with_sql():
         finder = _Finder(source, sources)
-        for text in finder.found():
-            key = (text.place, text.parts)
-            if key not in found or (text.has_parameters and not found[key].families):
-                found[key] = text
+        found += [text for text in finder.found() if not sources.is_for_others(text.place)]
         fragments |= finder.fragments
-    whole = [text for text in found.values() if text.is_executed or (text.place, text.text) not in fragments]
+    whole = [text for text in _merged(found) if text.is_executed or (text.place, text.text) not in fragments]
     return sorted(whole, key=lambda text: (str(text.place.file), text.place.line, text.text))
+
+
+def _merged(found: Sequence[SqlText]) -> Iterator[SqlText]:
+    """Each text once for each way in which its parameters are given: where it is defined, it is run somewhere else."""
+    by_text: dict[tuple[Place, Parts], dict[frozenset[tuple[int | str, str]], SqlText]] = {}
+    executed: set[tuple[Place, Parts]] = set()
+    for text in found:
+        ways = by_text.setdefault((text.place, text.parts), {})
+        way = frozenset(text.families.items())
+        if way not in ways or text.has_parameters:
+            ways[way] = text
+        if text.is_executed:
+            executed.add((text.place, text.parts))
+    for key, ways in by_text.items():
+        known = [text for text in ways.values() if text.families] or list(ways.values())
+        yield from (replace(text, is_executed=key in executed) for text in known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +95,8 @@ class _Finder:
         self._found: list[SqlText] = []
         self.fragments: set[tuple[Place, str]] = set()
         """Texts that are put into longer ones: the beginning of a statement is none itself."""
-        self._docstrings = {id(node) for node in _docstrings(source.tree)}
-        self._locals: list[dict[str, ast.expr | None]] = []
-        self._families: list[dict[str, str]] = []
+        self._functions: list[Function] = []
+        self._locals: dict[Function, dict[str, ast.expr | None]] = {}
         self._known = {id(node): self._constant(name, 0, source) for name, node in source.constants.items()}
 
     def found(self) -> list[SqlText]:
@@ -228,8 +106,10 @@ class _Finder:
     # walking
 
     def _visit(self, node: ast.AST) -> None:
-        if id(node) in self._docstrings:
+        if isinstance(node, ast.stmt) and not self._source.may_hold_sql(node):
             return
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return  # a docstring, or what describes a constant
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             self._in_function(node)
             return
@@ -240,15 +120,19 @@ class _Finder:
         if isinstance(node, ast.expr) and self._is_statement(node):
             return
         for child in ast.iter_child_nodes(node):
-            self._visit(child)
+            if not (isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):  # a piece is no statement
+                self._visit(child)
 
     def _in_function(self, node: Function) -> None:
-        self._locals.append(_locals(node))
-        self._families.append(_annotated(node))
+        self._functions.append(node)
         for child in ast.iter_child_nodes(node):
             self._visit(child)
-        self._locals.pop()
-        self._families.pop()
+        self._functions.pop()
+
+    def _local(self, function: Function) -> dict[str, ast.expr | None]:
+        if function not in self._locals:
+            self._locals[function] = _locals(function)
+        return self._locals[function]
 
     def _executes(self, call: ast.Call) -> bool:
         """Whether the call runs a statement that can be told; its parameters are then told with it."""
@@ -259,8 +143,11 @@ class _Finder:
             return False
         text = self._sql(value)
         if text.first_word not in DESCRIBED | UTILITY:
-            return False
-        given = [*call.args[1:2], *(word.value for word in call.keywords if word.arg in {"params", "vars", "params_seq"})]
+            return text.first_word in ABOUT_THE_SESSION
+        given = [
+            *call.args[1:2],
+            *(word.value for word in call.keywords if word.arg in {"params", "vars", "params_seq"}),
+        ]
         families = self._parameters(given[0]) if given and call.func.attr != "executemany" else {}
         self._found.append(replace(text, families=families, has_parameters=bool(given), is_executed=True))
         return True
@@ -292,13 +179,19 @@ class _Finder:
         here = source or self._source
         if depth > DEPTH_MAX:
             return None
+        parts: Parts | None = None
         match node:
             case ast.Constant(value=str(text)):
-                return _Value((text,), here, node)
-            case ast.Constant(value=bytes(text)):
-                return _Value((text.decode(errors="replace"),), here, node)
+                parts = (text,)
+            case ast.Constant(value=bytes(content)):
+                parts = (content.decode(errors="replace"),)
             case ast.JoinedStr(values=values):
-                return _Value(joined([part for one in values for part in self._of_f_string(one, depth, here)]), here, node)
+                parts = joined([part for one in values for part in self._of_f_string(one, depth, here)])
+        return _Value(parts, here, node) if parts is not None else self._made(node, depth, here)
+
+    def _made(self, node: ast.expr, depth: int, here: Source) -> _Value | None:
+        """What is put together, named or called."""
+        match node:
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 return self._sum(left, right, depth, here)
             case ast.Name() | ast.Attribute():
@@ -336,7 +229,7 @@ class _Finder:
     def _named(self, node: ast.Name | ast.Attribute, depth: int, here: Source) -> _Value | None:
         name = _path(node)
         if here is self._source and isinstance(node, ast.Name):
-            for names in reversed(self._locals):
+            for names in map(self._local, reversed(self._functions)):
                 if name in names:
                     local = names[name]
                     return None if local is None else self._text(local, depth + 1, here)
@@ -418,7 +311,9 @@ class _Finder:
                 named = dict(enumerate(node.elts))
         elif isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
-            named = {key.value: one for key, one in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            named = {
+                key.value: one for key, one in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)
+            }
         families = {key: self._family(one) for key, one in named.items()}
         return {key: family for key, family in families.items() if family}
 
@@ -426,7 +321,7 @@ class _Finder:
         if isinstance(node, ast.Constant):
             return "" if node.value is None else type(node.value).__name__
         if isinstance(node, ast.Name):
-            for names in reversed(self._families):
+            for names in map(_annotated, reversed(self._functions)):
                 if node.id in names:
                     return names[node.id]
         if isinstance(node, ast.Call) and _path(node.func) in {"str", "int", "Decimal", "UUID"}:
@@ -453,29 +348,19 @@ def _path(node: ast.expr) -> str:
     return ""
 
 
-def _docstrings(tree: ast.Module) -> Iterator[ast.AST]:
-    """String statements: docstrings, and those that describe a constant."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield node.value
-
-
 def _locals(node: Function) -> dict[str, ast.expr | None]:
     """Local names: the expression where there is exactly one, None for arguments and what is assigned more than once."""
     arguments = node.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
     names: dict[str, ast.expr | None] = {one.arg: None for one in every if one is not None}
+    stored: dict[str, int] = {}
+    values: dict[str, ast.expr] = {}
     for child in ast.walk(node):
         if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-            names[child.id] = None
-    counted: dict[str, int] = {}
-    for child in ast.walk(node):
-        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
-            counted[child.id] = counted.get(child.id, 0) + 1
-    for child in ast.walk(node):
-        for name, value in _assigned(child):
-            if counted.get(name) == 1:
-                names[name] = value
+            stored[child.id] = stored.get(child.id, 0) + 1
+        else:
+            values.update(assigned(child))
+    names.update({name: values.get(name) if times == 1 else None for name, times in stored.items()})
     return names
 
 

@@ -21,11 +21,23 @@ SCHEMA: Final = "the schema"
 
 DESCRIBED: Final = frozenset({"select", "with", "insert", "update", "delete", "merge", "values", "table"})
 """First words of statements that the server analyses when it parses them."""
-UTILITY: Final = frozenset(
-    "alter analyze call cluster comment copy create deallocate discard do drop explain grant listen lock notify refresh "
-    "reindex release reset revoke rollback savepoint set show start truncate unlisten vacuum".split()
-)
+_DEFINING: Final = frozenset({"alter", "cluster", "comment", "create", "drop", "grant", "refresh", "reindex", "revoke"})
+UTILITY: Final = _DEFINING | {"analyze", "call", "copy", "do", "explain", "lock", "truncate", "vacuum"}
+"""First words of statements that the server analyses only when it runs them."""
+_TRANSACTION: Final = frozenset({"begin", "commit", "release", "rollback", "savepoint", "start"})
+ABOUT_THE_SESSION: Final = _TRANSACTION | {
+    "deallocate",
+    "discard",
+    "listen",
+    "notify",
+    "reset",
+    "set",
+    "show",
+    "unlisten",
+}
+"""First words of statements that name nothing of the schema."""
 STARRED_BEFORE: Final = frozenset({"select", "distinct", "all", "returning"})
+_FIRST_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)\b", re.DOTALL)
 _COPY: Final = re.compile(r"\s*COPY\s+(?P<table>\S+)\s*\((?P<columns>[^()]*)\)\s+(?:FROM|TO)\s", re.IGNORECASE)
 _LOCK: Final = re.compile(r"\s*LOCK\s+(?:TABLE\s+)?(?P<tables>[^;]*?)\s+IN\s+[A-Z ]+MODE\b", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(r"%(?:(?P<percent>%)|(?:\((?P<name>[^)]+)\))?[sbt])")
@@ -89,7 +101,7 @@ class SqlText:
     @property
     def first_word(self) -> str:
         """The first word in lower case, behind comments and brackets; "" if there is none."""
-        match = re.match(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)\b", self.text, re.DOTALL)
+        match = _FIRST_WORD.match(self.text)
         return match[1].lower() if match else ""
 
     def place_of(self, text: str, offset: int | None) -> Place:
@@ -106,8 +118,8 @@ class SqlText:
 
 def looks_like_sql(text: SqlText) -> bool:
     """Whether a string that nobody visibly executes is a statement: it begins with an upper-case SQL verb and goes on."""
-    flat = text.text.lstrip("( \n\t")
-    verb = text.first_word
+    match = _FIRST_WORD.match(text.text)
+    flat, verb = text.text[match.start(1) :] if match else "", text.first_word
     if verb not in DESCRIBED | {"copy", "lock"} or not flat.startswith(verb.upper()) or len(flat.split()) < 2:  # noqa: PLR2004 - a verb and what it is about
         return False
     words = {word.strip("(),;").upper() for word in flat.split()[1:]}
@@ -144,6 +156,8 @@ def with_braces(text: str) -> tuple[str | Hole, ...]:
 
 def has_open_braces(text: str) -> bool:
     """Whether {name} stands outside quotes, where SQL knows no brace: the text is one for ``format``."""
+    if "{" not in text:
+        return False
     try:
         return any(token.text == "{" for token in tokenize(text))
     except MigrationError:
@@ -207,7 +221,7 @@ def describable(text: str) -> str | None:
     match = _LOCK.match(text)
     if match:
         return " ".join(["SELECT", "FROM", match["tables"].replace(" ONLY ", " ")])
-    first = re.match(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)\b", text, re.DOTALL)
+    first = _FIRST_WORD.match(text)
     return text if first and first[1].lower() in DESCRIBED else None
 
 

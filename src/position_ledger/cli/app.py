@@ -79,6 +79,7 @@ COMMANDS = {
     "reference": Entry("reference:group", "Strategies, models, platforms and market events."),
     "migrate": Entry("migrating.group:group", "Bring the schema to where the code needs it, and back."),
     "check": Entry("checks:check", "Do code, projections, queries and schema agree?"),
+    "docs": Entry("docs:group", "Write or check the reference pages of the schema."),
     "verify": Entry("checks:verify", "Do the tables equal the event log, and do the laws hold?"),
     "worker": Entry("worker:worker", "Project new events as they arrive."),
     "mode": Entry("mode:mode", "Project a table inline or by workers."),

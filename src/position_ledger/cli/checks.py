@@ -49,7 +49,9 @@ COLUMNS = (
     type=click.Path(exists=True),
     help="A folder or file of Python whose SQL is to be checked too; may be given several times.",
 )
-@click.option("--verbose", is_flag=True, help="Name the statements that could not be described, and the tables' states.")
+@click.option(
+    "--verbose", is_flag=True, help="Name the statements that could not be described, and the tables' states."
+)
 @as_json
 def check(*, code: tuple[str, ...], verbose: bool, as_json: bool) -> int:
     """Compare and say what differs."""
@@ -66,13 +68,9 @@ def _checked(report: CheckReport) -> dict[str, Any]:
     """Everything that was found; places as file and line, null where there is none."""
     return {
         "agree": report.agree,
-        "mismatches": [
-            {"kind": one.kind, "message": one.sentence, **_place(one.place)} for one in report.mismatches
-        ],
+        "mismatches": [{"kind": one.kind, "message": one.sentence, **_place(one.place)} for one in report.mismatches],
         "described": report.described,
-        "undescribed": [
-            {"statement": one.excerpt, "why": one.why, **_place(one.place)} for one in report.undescribed
-        ],
+        "undescribed": [{"statement": one.excerpt, "why": one.why, **_place(one.place)} for one in report.undescribed],
         "projections": [
             {"table": one.table, "state": one.state, "why": one.why.removeprefix("; ")} for one in report.projections
         ],
@@ -92,7 +90,9 @@ def _say(report: CheckReport, *, verbose: bool) -> None:
     write_lines(f"note: {one}" for one in report.notes)
     counted = f"{report.described} statements described"
     if report.undescribed:
-        counted += f", {len(report.undescribed)} that only their run can tell{'' if verbose else ' (--verbose names them)'}"
+        counted += (
+            f", {len(report.undescribed)} that only their run can tell{'' if verbose else ' (--verbose names them)'}"
+        )
     if report.agree:
         write_lines([f"code, projections, queries and schema agree: {counted}"])
     else:

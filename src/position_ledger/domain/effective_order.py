@@ -5,7 +5,7 @@ figures are computed again. Folding the result, in any projection, gives the pos
 known. Folding all of it gives the current row (a law that tests check), except for what counts the restatements.
 
 Exits (stops, targets, trailing stops and what was triggered) keep the order of arrival: they are what was in force and
-told, and each counts in the contracts of its arrival, so none changes places with a split. A mark of a time at which
+told, and each counts in the contracts of its arrival. A mark of a time at which
 everything was sold is the last one before that.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import reduce
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -34,9 +35,9 @@ from position_ledger.domain.numbers import ZERO, minus
 from position_ledger.domain.parts import Restated, StreamRef
 from position_ledger.domain.position import evolve
 from position_ledger.domain.restatements import PositionVoided, TradeBusted, TransferRestated
-from position_ledger.domain.restating import Folding, begin, first_entry, restate, settle, step
-from position_ledger.domain.transfers.arithmetic import brought_with
-from position_ledger.domain.transfers.events import PositionTransferred, SharesSplit, identity_of
+from position_ledger.domain.restating import Folding, begin, first_entry, held_since, restate, settle, step
+from position_ledger.domain.transfers.arithmetic import brought_with, divided, split_trailing
+from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit, identity_of
 from position_ledger.domain.vocabulary import Status
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ __all__ = ["in_effective_order"]
 
 _END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 _AS_ARRIVED: Final = (PositionMarked, ExitsSet, ExitTriggered)
+
+_CARRY_EXITS: Final = (PositionOpened, PositionReceived, ExitsSet, SharesSplit, PositionMarked)
 
 
 def in_effective_order(appends: Sequence[Append], as_of: datetime | None = None) -> list[Append]:
@@ -70,25 +73,44 @@ class _Item:
 
     version: int
     at: datetime
-    known_from: datetime
-    """As of which time it is told."""
     append: Append
 
 
 def _items(appends: Sequence[Append], journal: Journal) -> list[_Item]:
-    """Keep the order of arrival among items, and between them and the splits; before what was received is none."""
+    """Keep the order of arrival among items; none is before the first entry, nor before a split that was known.
+
+    What arrived before a split and is of a time after it was told in the old contracts, and is counted in the new ones.
+    """
     first = first_entry(journal)
-    splits = {fact.version: fact.at for fact in journal.facts if isinstance(fact, SplitFact)}
+    splits = [fact for fact in journal.facts if isinstance(fact, SplitFact)]
     items: list[_Item] = []
-    floor = first.at if isinstance(first, ReceivedFact) else None
     for append in appends:
-        if append.version in splits:
-            floor = splits[append.version]
-        if isinstance(append.event, _AS_ARRIVED):
-            at = max(one for one in (append.effective_at, floor, items[-1].at if items else None) if one)
-            ceiling = min((at_ for version, at_ in splits.items() if version > append.version), default=at)
-            items.append(_Item(append.version, min(at, ceiling), at, append))
+        if not isinstance(append.event, _AS_ARRIVED):
+            continue
+        floors = [first.at] if first else []
+        floors += [split.at for split in splits if split.version < append.version]
+        floors += [items[-1].at] if items else []
+        at, version = max((append.effective_at, *floors)), append.version
+        if first is not None and first.at == at:
+            version = max(version, first.version)
+        later = [one for one in splits if one.version > append.version and (one.at, one.version) < (at, version)]
+        event = reduce(_counted_anew, sorted(later, key=attrgetter("version")), append.event)
+        items.append(_Item(version, at, replace(append, event=event)))
     return items
+
+
+def _counted_anew(event: Any, split: SplitFact) -> Any:
+    """The same mark or exits in the contracts after a split."""
+    ratio = split.event.ratio
+    changed: dict[str, Any] = {
+        name: divided(price, ratio)
+        for name in ("price", "target_price", "stop_loss_price")
+        if (price := getattr(event, name, None)) is not None
+    }
+    trailing = getattr(event, "trailing_stop", None)
+    return event.model_copy(
+        update=changed | {"trailing_stop": split_trailing(trailing, ratio)} if trailing else changed
+    )
 
 
 @dataclass(slots=True)
@@ -102,14 +124,16 @@ class _Rewriting:
     out: list[Append] = field(default_factory=list)
     folding: Folding = field(init=False)
     before_flat: Position | None = None
-    """The position before the exit that made it flat, while it is."""
+    """The position before the exit or transfer that made it flat, while it is."""
     flat_at: int = 0
-    """Where in ``out`` that exit is."""
+    """Where in ``out`` that is."""
     last_fact: tuple[int, Fact] | None = None
     """Where in ``out`` the last fact that counts is, splits apart."""
-    handed_on_at: int | None = None
-    """Where in ``out`` the transfer is that took the last of it, while nothing has been entered since."""
+    is_handed_on: bool = False
+    """What made it flat is a transfer: nothing was sold, so it keeps its value, and marks go on to change it."""
     last_mark: Append | None = None
+    since: datetime | None = None
+    """When the first entry that counts was; a mark before is of nothing held."""
     exits: dict[str, Any] = field(default_factory=dict)
     """Exits before the first entry that counts, as fields of the opening."""
     triggered: list[ExitTriggered] = field(default_factory=list)
@@ -121,13 +145,13 @@ class _Rewriting:
     def events(self) -> list[Append]:
         """All events in effective order."""
         facts = [one for one in self.journal.facts if one.at <= self.until]
-        items = [one for one in _items(self.appends, self.journal) if one.known_from <= self.until]
+        items = [one for one in _items(self.appends, self.journal) if one.at <= self.until]
         first = first_entry(self.journal)
         if first is None:
             return self._never_held(facts)
         if first.at > self.until:
             return []
-        self.folding = begin(self.position, self.journal)
+        self.folding, self.since = begin(self.position, self.journal), held_since(self.journal)
         everything: list[Fact | _Item] = [*facts, *items]
         for one in sorted(everything, key=attrgetter("at", "version")):
             if isinstance(one, _Item):
@@ -147,7 +171,7 @@ class _Rewriting:
         elif isinstance(fact, ReceivedFact):
             self._received(fact)
         elif isinstance(fact, TransferredFact):
-            self._transferred(fact)
+            self._transferred(fact, before)
         elif isinstance(fact, SplitFact):
             self._split(fact)
         else:
@@ -171,12 +195,11 @@ class _Rewriting:
 
     def _entered(self) -> None:
         """Something is held again: what was handed on before was not the end."""
-        self.before_flat = None
-        if self.handed_on_at is not None:
-            told = self.out[self.handed_on_at]
+        if self.is_handed_on:
+            told = self.out[self.flat_at]
             event = cast("PositionTransferred", told.event)
-            self.out[self.handed_on_at] = replace(told, event=self._as_restated(told, event.figures))
-            self.handed_on_at = None
+            self.out[self.flat_at] = replace(told, event=self._as_restated(told, event.figures))
+        self.before_flat, self.is_handed_on = None, False
 
     def _received(self, fact: ReceivedFact) -> None:
         if not fact.counts:
@@ -212,13 +235,14 @@ class _Rewriting:
             restated=restated,
         )
 
-    def _transferred(self, fact: TransferredFact) -> None:
+    def _transferred(self, fact: TransferredFact, before: Position) -> None:
         quantity, cost, fees, _ = self.folding.moved[fact.version]
         if not quantity:
             return
         figures = figures_of(self.folding.position)
         if not figures.quantity:
-            self.handed_on_at = len(self.out)
+            self.before_flat, self.flat_at = before, len(self.out)
+            self.is_handed_on = True
         self.last_fact = len(self.out), fact
         brought = minus(ZERO, brought_with(self.position.side, cost, fees))
         told = {"quantity": quantity, "cost": cost, "fees": fees, "brought": brought, "figures": figures}
@@ -264,6 +288,8 @@ class _Rewriting:
             self._before_the_opening(event)
         elif not isinstance(event, PositionMarked):
             self.out.append(append)
+        elif self.since is not None and append.effective_at < self.since:
+            self._keep_trailing(event)
         elif self.before_flat is not None:
             self.folding.quote = event.price
             self._insert(self._marked(append, self.before_flat))
@@ -272,18 +298,34 @@ class _Rewriting:
             self.folding.take(valued(self.folding.position, event.price))
             self.out.append(self._marked(append, self.folding.position))
 
+    def _keep_trailing(self, mark: PositionMarked) -> None:
+        """Keep of a mark of nothing held what it made of the trailing stop: that was in force."""
+        if mark.trailing_stop is None:
+            return
+        for index in reversed(range(len(self.out))):
+            event = self.out[index].event
+            if isinstance(event, _CARRY_EXITS):
+                changed = event.model_copy(update={"trailing_stop": mark.trailing_stop})
+                self.out[index] = replace(self.out[index], event=changed)
+                return
+
     def _insert(self, mark: Append) -> None:
-        """Put a mark before what made the position flat; splits since then keep what it made of the trailing stop."""
+        """Put a mark before what made the position flat; what follows keeps what it changed."""
         self.out.insert(self.flat_at, mark)
         self.flat_at += 1
         if self.last_fact and self.last_fact[0] >= self.flat_at - 1:
             self.last_fact = self.last_fact[0] + 1, self.last_fact[1]
-        trailing = cast("PositionMarked", mark.event).trailing_stop
+        marked = cast("PositionMarked", mark.event)
         for index in range(self.flat_at, len(self.out)):
-            event = self.out[index].event
-            if isinstance(event, SharesSplit) and trailing is not None:
-                changed = event.model_copy(update={"trailing_stop": trailing})
-                self.out[index] = replace(self.out[index], event=changed)
+            event: Any = self.out[index].event
+            changed: dict[str, Any] = {}
+            if isinstance(event, SharesSplit | ExitsSet) and marked.trailing_stop is not None:
+                changed["trailing_stop"] = marked.trailing_stop
+            if self.is_handed_on and "figures" in type(event).model_fields:
+                changed["figures"] = event.figures.model_copy(update={"current_price": marked.price})
+            self.out[index] = replace(self.out[index], event=event.model_copy(update=changed))
+        if self.is_handed_on:
+            self.folding.take(valued(self.folding.position, marked.price))
 
     def _marked(self, append: Append, position: Position) -> Append:
         event = cast("PositionMarked", append.event)

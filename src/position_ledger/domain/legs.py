@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from position_ledger.domain.book import BookKey
     from position_ledger.domain.commands import Command
     from position_ledger.domain.draft import Draft, Streams
-    from position_ledger.domain.journal import Journal
     from position_ledger.domain.position import Position
     from position_ledger.domain.vocabulary import Side
 
@@ -50,7 +49,6 @@ __all__ = [
     "may_still_change",
     "require_in_order",
     "require_prices",
-    "require_restatable",
     "require_same_currency",
 ]
 

@@ -106,4 +106,3 @@ def _pay(draft: Draft, market: Market, stream: UUID, position: Position, at: dat
     event = voided(position, journal, verdict)
     draft.append(stream, position.version, event, at=at)
     draft.note_restated(stream, position, event.restated)
-

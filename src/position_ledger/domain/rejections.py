@@ -220,8 +220,7 @@ class Reason(Enum):
     HANDED_ON = (
         "handed_on",
         _FINAL,
-        "at least {value} positions hold what came of this one by transfers, of which one command restates at most {held}; "
-        "book the difference by AdjustCash",
+        "{value} or more positions hold what came of this one, and one command restates at most {held}; use AdjustCash",
     )
     QUANTITY_EXCEEDS_HELD = (
         "quantity_exceeds_held",

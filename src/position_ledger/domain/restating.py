@@ -46,6 +46,7 @@ __all__ = [
     "first_entry",
     "folded",
     "held_at",
+    "held_since",
     "is_marked",
     "payout",
     "restate",
@@ -203,12 +204,20 @@ def first_entry(journal: Journal) -> FillFact | ReceivedFact | None:
     return None
 
 
+def held_since(journal: Journal) -> datetime | None:
+    """When what counts was entered first, here or where it came from; None: nothing was."""
+    times = [
+        fact.entry_time if isinstance(fact, ReceivedFact) else fact.at
+        for fact in journal.facts
+        if fact.counts and (isinstance(fact, ReceivedFact) or (isinstance(fact, FillFact) and fact.is_entry))
+    ]
+    return min(times, default=None)
+
+
 def is_marked(position: Position, journal: Journal) -> bool:
-    """Whether the last mark is of something held: not before the first fill that counts. What came was held elsewhere."""
-    first = first_entry(journal)
-    if position.mark_time is None or first is None:
-        return False
-    return isinstance(first, ReceivedFact) or position.mark_time >= first.at
+    """Whether the last mark is of something held: not before the first entry that counts."""
+    since = held_since(journal)
+    return position.mark_time is not None and since is not None and position.mark_time >= since
 
 
 # Steps

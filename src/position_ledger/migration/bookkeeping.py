@@ -37,6 +37,7 @@ __all__ = [
     "add_history",
     "change_state",
     "ensure_bookkeeping",
+    "finish",
     "forget",
     "origin",
     "read_applied",
@@ -44,8 +45,8 @@ __all__ = [
     "remember",
 ]
 
-State = Literal["running", "done", "reverting"]
-Action = Literal["start", "up", "revert", "down", "baseline", "accept"]
+State = Literal["running", "done", "reverting", "expanded", "building"]
+Action = Literal["start", "up", "revert", "down", "baseline", "accept", "expand", "build", "abort"]
 AnyCursor = psycopg.Cursor[tuple[object, ...]]
 
 _HISTORY_ROWS: Final = """
@@ -54,6 +55,8 @@ _HISTORY_ROWS: Final = """
       FROM {} AS h ORDER BY h.id
 """
 """The last two by name from the whole row: a database that an older release migrated has no such columns yet."""
+_NEWEST: Final = "change_set"
+_ROWS: Final = "SELECT {}, (to_jsonb(m) ->> 'change_set')::int AS change_set FROM {} AS m ORDER BY number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,12 @@ class Applied:
     applied_by: str
     host: str
     duration_ms: int
+    change_set: int | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it belongs to a change set that has begun and is not applied yet."""
+        return self.state in {"expanded", "building"}
 
     @property
     def checksums(self) -> Checksums:
@@ -102,8 +111,8 @@ def read_applied(connection: Connection, schema: str) -> tuple[Applied, ...]:
     """Rows of schema_migrations in order; empty for a database without it; MigrationError without the right to read."""
     if not bookkeeping_exists(connection, schema):
         return ()
-    names = sql.SQL(", ").join(map(sql.Identifier, Applied.__dataclass_fields__))
-    query = sql.SQL("SELECT {} FROM {} ORDER BY number").format(names, sql.Identifier(schema, TABLE))
+    names = sql.SQL(", ").join(map(sql.Identifier, [name for name in Applied.__dataclass_fields__ if name != _NEWEST]))
+    query = sql.SQL(_ROWS).format(names, sql.Identifier(schema, TABLE))
     with _may_read(connection, schema, TABLE), connection.cursor(row_factory=class_row(Applied)) as cursor:
         return tuple(cursor.execute(query).fetchall())
 
@@ -135,27 +144,39 @@ def remember(
     duration_ms: int,
     *,
     action: Action | None = None,
+    change_set: int | None = None,
 ) -> None:
     """Insert the row of a file in the caller's transaction; MigrationError when another runner has recorded it."""
     try:
-        _insert(cursor, schema, file, state, duration_ms)
+        _insert(cursor, schema, file, state, duration_ms, change_set)
     except psycopg.errors.UniqueViolation as error:
         raise MigrationError(
             f"{file.filename} was recorded as applied by another runner meanwhile; see `position-ledger migrate status`"
         ) from error
-    add_history(cursor, schema, file, action or ("up" if state == "done" else "start"), duration_ms)
+    add_history(cursor, schema, file, action or _ACTIONS[state], duration_ms)
 
 
-def _insert(cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int) -> None:
+_ACTIONS: Final[dict[State, Action]] = {
+    "running": "start",
+    "done": "up",
+    "reverting": "revert",
+    "expanded": "expand",
+    "building": "build",
+}
+
+
+def _insert(
+    cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int, change_set: int | None
+) -> None:
     sums = file.checksums
     cursor.execute(
         sql.SQL(
-            "INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), session_user, %s, %s)"
+            "INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), session_user, %s, %s, %s)"
         ).format(sql.Identifier(schema, TABLE)),
         [
             *(file.number, file.name, state),
             *(sums.whole, sums.header, sums.forward, sums.verify, sums.rollback),
-            *(origin(), duration_ms),
+            *(origin(), duration_ms, change_set),
         ],
     )
 
@@ -168,8 +189,22 @@ def change_state(cursor: AnyCursor, schema: str, file: MigrationFile, state: Sta
         ),
         [state, duration_ms, file.number],
     )
-    actions: dict[State, Action] = {"running": "start", "done": "up", "reverting": "revert"}
-    add_history(cursor, schema, file, actions[state], duration_ms)
+    add_history(cursor, schema, file, _ACTIONS[state], duration_ms)
+
+
+def finish(cursor: AnyCursor, schema: str, file: MigrationFile, duration_ms: int) -> None:
+    """Record a file as applied, whether its change set has begun with a row for it or not."""
+    cursor.execute(
+        sql.SQL(
+            "UPDATE {} SET state = 'done', duration_ms = duration_ms + %s, applied_at = clock_timestamp()"
+            " WHERE number = %s AND state IN ('expanded', 'building')"
+        ).format(sql.Identifier(schema, TABLE)),
+        [duration_ms, file.number],
+    )
+    if cursor.rowcount == 0:
+        remember(cursor, schema, file, "done", duration_ms)
+    else:
+        add_history(cursor, schema, file, "up", duration_ms)
 
 
 def accept(cursor: AnyCursor, schema: str, file: MigrationFile, old: Applied, reason: str | None) -> None:
@@ -190,12 +225,20 @@ def accept(cursor: AnyCursor, schema: str, file: MigrationFile, old: Applied, re
     add_history(cursor, schema, file, "accept", 0, old_checksum=old.checksum, reason=reason)
 
 
-def forget(cursor: AnyCursor, schema: str, file: MigrationFile, duration_ms: int, *, reason: str | None = None) -> None:
+def forget(
+    cursor: AnyCursor,
+    schema: str,
+    file: MigrationFile,
+    duration_ms: int,
+    *,
+    reason: str | None = None,
+    action: Action = "down",
+) -> None:
     """Delete the row of a file that was rolled back; the history keeps both, and why."""
     cursor.execute(sql.SQL("DELETE FROM {} WHERE number = %s").format(sql.Identifier(schema, TABLE)), [file.number])
     if cursor.rowcount != 1:
         raise MigrationError(f"{file.filename} is not recorded as applied; see `position-ledger migrate status`")
-    add_history(cursor, schema, file, "down", duration_ms, reason=reason)
+    add_history(cursor, schema, file, action, duration_ms, reason=reason)
 
 
 def add_history(

@@ -92,6 +92,25 @@ _UPGRADES: Final = (
             "COMMENT ON COLUMN {history}.reason IS 'What the operator gave as reason, of a rollback say'",
         ),
     ),
+    _Upgrade(
+        TABLE,
+        "change_set",
+        (
+            """
+            ALTER TABLE {table} ADD COLUMN change_set integer,
+                DROP CONSTRAINT schema_migrations_state_check,
+                ADD CONSTRAINT schema_migrations_state_check
+                    CHECK (state IN ('running', 'done', 'reverting', 'expanded', 'building'))
+            """,
+            """
+            ALTER TABLE {history}
+                DROP CONSTRAINT schema_migration_history_action_check,
+                ADD CONSTRAINT schema_migration_history_action_check
+                    CHECK (action IN ('start', 'up', 'revert', 'down', 'baseline', 'accept', 'expand', 'build', 'abort'))
+            """,
+            "COMMENT ON COLUMN {table}.change_set IS 'Number of the last file of the change set that it became applied with'",
+        ),
+    ),
 )
 _LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '5s'"
 

@@ -48,7 +48,8 @@ class ProjectedChange:
     """Consecutive migrations that one rebuild takes from catalogue ``before`` to ``after``; its swap records them all.
 
     ``tables`` change and ``made`` come with them. ``views`` changed with them and are bound at the swap, to the
-    definitions in ``after``.
+    definitions in ``after``. ``plain`` files belong to the same change set: they ran in place before, and become applied
+    with it or are undone with it.
     """
 
     files: tuple[MigrationFile, ...]
@@ -57,6 +58,17 @@ class ProjectedChange:
     before: Catalogue
     after: Catalogue
     made: frozenset[str] = frozenset()
+    plain: tuple[MigrationFile, ...] = ()
+
+    @property
+    def whole(self) -> tuple[MigrationFile, ...]:
+        """Every file of the change set, in order."""
+        return (*self.plain, *self.files)
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """The tables that its swap moves, by name."""
+        return tuple(sorted(self.tables | self.made))
 
 
 def classify(

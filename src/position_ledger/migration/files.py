@@ -142,7 +142,7 @@ def parse_file(filename: str, content: bytes) -> MigrationFile:
     try:
         return _parse(filename, number, _text_of(content))
     except MigrationError as error:
-        raise MigrationError(f"{filename}: {error}") from error
+        raise MigrationError(f"{filename}: {error}, then run `position-ledger migrate sum`") from error
 
 
 def _number_of(filename: str) -> int:

@@ -7,10 +7,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from position_ledger.errors import SchemaMismatch
-from position_ledger.migration.bookkeeping import ensure_bookkeeping, forget, read_applied, remember
+from position_ledger.errors import MigrationError, SchemaMismatch
+from position_ledger.migration.bookkeeping import ensure_bookkeeping, finish, forget, read_applied
+from position_ledger.migration.classify import ProjectedChange
 from position_ledger.migration.files import SUM_FILE, load_folder, ordered
-from position_ledger.migration.plan import Status, check_fit, pending_files, status_of, to_roll_back
+from position_ledger.migration.plan import Status, begun_up_to, check_fit, pending_files, status_of, to_roll_back
 from position_ledger.migration.rehearsing import rehearse, verify_files
 from position_ledger.migration.scratch import Targets
 from position_ledger.migration.session import (
@@ -19,6 +20,7 @@ from position_ledger.migration.session import (
     open_session,
     use_schema,
 )
+from position_ledger.migration.sets import Abandon, ChangeSets, Outlook, announce
 from position_ledger.migration.steps import Outcome, Rebuild, Run, Steps, elapsed_ms
 from position_ledger.migration.sums import check_sum
 
@@ -62,6 +64,7 @@ class Migrator:
         self._tell = tell
         self.targets = Targets(scratch_url or conninfo, self.files, schema, projected, self._limits)
         self._steps = Steps(schema, projected, events_table, self._limits, self.targets, reason)
+        self._sets = ChangeSets(schema, self.targets, self._steps)
 
     def status(self) -> Status:
         """Folder against database; needs only the right to read, and writes nothing."""
@@ -92,12 +95,16 @@ class Migrator:
             applied = [row.number for row in rows if row.state == "applied"]
             return wrong or self._steps.drift(connection, max(applied, default=0))
 
-    def up(self, target: int | None = None, *, rebuild: Rebuild | None = None) -> Outcome:
+    def up(
+        self, target: int | None = None, *, rebuild: Rebuild | None = None, outlook: Outlook | None = None
+    ) -> Outcome:
         """Apply pending files up to target, or all; a second time it does nothing and says so.
 
         With events in the log, files that change a projected table are given to ``rebuild`` as a change set: it must
-        bring the change about and call ``record_applied`` in the transaction that makes it visible.
-        Raises MigrationError, SchemaMismatch, DatabaseUnavailable; the files before the one that failed stay applied.
+        bring the change about and call ``record_applied`` with the whole set in the transaction that makes it visible.
+        ``outlook`` says beforehand what that will take. A set that fails before then is undone.
+        Raises MigrationError, SchemaMismatch, DatabaseUnavailable; what was applied before the set or file that failed
+        stays applied.
         """
         run = Run(self._tell)
         with migration_session(self._conninfo, self._schema, self._limits) as connection:
@@ -107,21 +114,48 @@ class Migrator:
             ensure_bookkeeping(connection, self._schema)
             if not files:
                 run.say(f"nothing to do: {self._named(target)} already applied")
-            for step in self._steps.cut(connection, files, run):
-                self._steps.take(connection, step, rebuild, run)
+            steps = self._sets.cut(connection, files, run, begun_up_to(applied))
+            announce(steps, run, outlook)
+            for step in steps:
+                if isinstance(step, ProjectedChange):
+                    self._sets.take(connection, step, rebuild, run)
+                else:
+                    self._steps.take(connection, step, run)
         return run.outcome()
 
-    def down(self, number: int, *, restore: Rebuild | None = None) -> Outcome:
+    def abort(self, abandon: Abandon) -> Outcome:
+        """Undo the change set that has begun and is not applied; ``abandon`` drops what was built of its tables.
+
+        Raises MigrationError, SchemaMismatch, DatabaseUnavailable; run it again to go on.
+        """
+        run = Run(self._tell)
+        with migration_session(self._conninfo, self._schema, self._limits) as connection:
+            self._check(read_applied(connection, self._schema))
+            self._sets.abort(connection, self.files, abandon, run)
+        return run.outcome()
+
+    def planned_down(self, number: int) -> tuple[MigrationFile, ...]:
+        """The files that `down` would roll back, latest first; raises as it would for what cannot be. Writes nothing."""
+        with open_session(self._conninfo, self._limits) as connection:
+            applied = read_applied(connection, self._schema)
+        self._check(applied)
+        return to_roll_back(self.files, applied, number)
+
+    def down(
+        self, number: int, *, restore: Rebuild | None = None, only: Sequence[MigrationFile] | None = None
+    ) -> Outcome:
         """Roll back number and every later file, latest first, each verified against the catalogue before it.
 
         With events in the log, files that changed a projected table are given to ``restore`` (``before`` is what the
         database has, ``after`` what it is to have again), which calls ``record_rolled_back`` in its swap transaction.
+        ``only`` is what the caller has shown and been told to roll back: MigrationError if it would be others by now.
         """
         run = Run(self._tell)
         with migration_session(self._conninfo, self._schema, self._limits) as connection:
             applied = read_applied(connection, self._schema)
             self._check(applied)
             files = to_roll_back(self.files, applied, number)
+            _refuse_others(files, only)
             if not files:
                 run.say(f"nothing to do: {self.files[number - 1].filename} is not applied")
             else:
@@ -141,7 +175,7 @@ class Migrator:
             started = time.monotonic()
             if verify:
                 self.verify(cursor, [file])
-            remember(cursor, self._schema, file, "done", elapsed_ms(started))
+            finish(cursor, self._schema, file, elapsed_ms(started))
 
     def record_rolled_back(self, cursor: Cursor[Any], files: Sequence[MigrationFile]) -> None:
         """Record files (latest first) as rolled back in the caller's transaction."""
@@ -168,6 +202,18 @@ class Migrator:
         if target is None:
             return f"all {len(self.files)} migrations are" if self.files else "there are no migrations, all are"
         return f"{self.files[target - 1].filename} is"
+
+
+def _refuse_others(files: Sequence[MigrationFile], only: Sequence[MigrationFile] | None) -> None:
+    if only is not None and [file.number for file in files] != [file.number for file in only]:
+        raise MigrationError(
+            f"meanwhile others were applied or rolled back, it would take back {_named(files)} instead of {_named(only)}; "
+            "nothing was changed, run the command again"
+        )
+
+
+def _named(files: Sequence[MigrationFile]) -> str:
+    return ", ".join(file.name for file in files) or "nothing"
 
 
 def _load(source: Traversable | str | Sequence[MigrationFile]) -> tuple[str | None, tuple[MigrationFile, ...]]:

@@ -13,7 +13,7 @@ from psycopg import sql
 from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import forget, read_applied, remember
 from position_ledger.migration.catalogue import diff
-from position_ledger.migration.classify import ProjectedChange, change_sets, sets_to_undo
+from position_ledger.migration.classify import ProjectedChange, sets_to_undo
 from position_ledger.migration.execute import StatementFailed, is_lock_trouble, run_section, verify_section
 from position_ledger.migration.index_build import build_index, drop_index
 from position_ledger.migration.introspect import read_catalogue
@@ -23,6 +23,7 @@ from position_ledger.migration.session import Connection, Limits, lock_blockers,
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from position_ledger.migration.bookkeeping import Action, State
     from position_ledger.migration.files import MigrationFile
 
 __all__ = ["Outcome", "Rebuild", "Run", "Steps", "elapsed_ms"]
@@ -78,23 +79,16 @@ class Steps:
         self._targets = targets
         self._reason = reason
 
-    def cut(
-        self, connection: Connection, files: Sequence[MigrationFile], run: Run
-    ) -> list[MigrationFile | ProjectedChange]:
-        """Without events every file runs in place; with events, what changes projected tables is set apart."""
-        if self._runs_in_place(connection, files, run):
-            return list(files)
-        return change_sets(self._targets.effects([file.number for file in files]))
-
     def cut_back(
         self, connection: Connection, files: Sequence[MigrationFile], run: Run
     ) -> list[MigrationFile | ProjectedChange]:
-        """The same for files that are to be rolled back, in the order in which they were applied."""
-        if self._runs_in_place(connection, files, run):
+        """The steps of a rollback, in the order in which the files were applied."""
+        if self.runs_in_place(connection, files, run):
             return list(files)
         return sets_to_undo(self._targets.effects([file.number for file in files]))
 
-    def _runs_in_place(self, connection: Connection, files: Sequence[MigrationFile], run: Run) -> bool:
+    def runs_in_place(self, connection: Connection, files: Sequence[MigrationFile], run: Run) -> bool:
+        """Whether no table has rows that only history can give: there is no projected one, or no event."""
         if not files or not self._projected:
             return True
         run.is_log_empty = not self._has_events(connection)
@@ -110,33 +104,38 @@ class Steps:
             return False
         return connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(name)).fetchone() is not None
 
-    def take(
-        self,
-        connection: Connection,
-        step: MigrationFile | ProjectedChange,
-        rebuild: Rebuild | None,
-        run: Run,
-    ) -> None:
-        """Apply one step; what changes projected tables is given to ``rebuild``."""
-        if isinstance(step, ProjectedChange):
-            self._hand_over(connection, step, rebuild, run, undo=False)
+    def take(self, connection: Connection, file: MigrationFile, run: Run) -> None:
+        """Apply one file."""
+        if file.is_transactional:
+            self.run_in_place(connection, file, run)
             return
         started = time.monotonic()
-        if step.is_transactional:
-            self._retrying(connection, step, run, lambda: self._apply(connection, step, run, started))
-        else:
-            build_index(connection, self._schema, step)
+        build_index(connection, self._schema, file)
         use_schema(connection, self._schema)
-        run.files.append(step)
-        run.say(f"applied {step.filename} in {elapsed_ms(started)} ms")
+        run.files.append(file)
+        run.say(f"applied {file.filename} in {elapsed_ms(started)} ms")
 
-    def _apply(self, connection: Connection, file: MigrationFile, run: Run, started: float) -> None:
+    def run_in_place(
+        self, connection: Connection, file: MigrationFile, run: Run, *, change_set: int | None = None
+    ) -> None:
+        """Run and verify one file in one transaction, which records it as applied, or as part of a change set."""
+        started = time.monotonic()
+        self._retrying(connection, file, run, lambda: self._apply(connection, file, run, started, change_set))
+        use_schema(connection, self._schema)
+        if change_set is None:
+            run.files.append(file)
+        run.say(f"{'applied' if change_set is None else 'in place:'} {file.filename} in {elapsed_ms(started)} ms")
+
+    def _apply(
+        self, connection: Connection, file: MigrationFile, run: Run, started: float, change_set: int | None
+    ) -> None:
+        state: State = "done" if change_set is None else "expanded"
         with connection.transaction(), connection.cursor() as cursor:
             self._begin(connection, run)
             run_section(cursor, file, file.forward.statements)
             self._settle(connection)
             verify_section(cursor, file, file.verify)
-            remember(cursor, self._schema, file, "done", elapsed_ms(started))
+            remember(cursor, self._schema, file, state, elapsed_ms(started), change_set=change_set)
 
     def _begin(self, connection: Connection, run: Run) -> None:
         """Bound the waits; and while the log is empty, which makes in place right, let no first event arrive."""
@@ -159,7 +158,18 @@ class Steps:
     def _limit_lock_waits(self, connection: Connection) -> None:
         connection.execute(f"SET LOCAL lock_timeout = {self._limits.lock_timeout_ms}".encode())
 
-    def _hand_over(
+    def require_strategy(self, change: ProjectedChange, strategy: Rebuild | None, *, undo: bool = False) -> None:
+        """Raise MigrationError, naming the command, if nobody here can rebuild."""
+        if strategy is not None:
+            return
+        files = ", ".join(file.filename for file in change.files)
+        command = f"rebuild-projection {change.moved[0]}" + (" --rollback" if undo else "")
+        raise MigrationError(
+            f"{files} {'changed' if undo else 'changes'} the projected table {', '.join(change.moved)}, whose rows come "
+            f"from the log, and the log has events: it needs the rebuild; run `{command}`"
+        )
+
+    def hand_over(
         self,
         connection: Connection,
         change: ProjectedChange,
@@ -168,26 +178,20 @@ class Steps:
         *,
         undo: bool,
     ) -> None:
-        tables, files = (
-            ", ".join(sorted(change.tables | change.made)),
-            ", ".join(file.filename for file in change.files),
-        )
-        if strategy is None:
-            command = f"rebuild-projection {min(change.tables | change.made)}" + (" --rollback" if undo else "")
-            raise MigrationError(
-                f"{files} {'changed' if undo else 'changes'} the projected table {tables}, whose rows come from "
-                f"the log, and the log has events: it needs the rebuild; run `{command}`"
-            )
+        """Let the strategy bring a change about, and see that it has recorded every file of it."""
+        self.require_strategy(change, strategy, undo=undo)
+        tables, files = ", ".join(change.moved), ", ".join(file.filename for file in change.whole)
         run.say(f"{'taking back' if undo else 'rebuilding'} {tables} for {files}")
-        strategy(change)
-        recorded = {row.number for row in read_applied(connection, self._schema)}
-        missing = [file.filename for file in change.files if (file.number in recorded) == undo]
+        if strategy is not None:
+            strategy(change)
+        recorded = {row.number for row in read_applied(connection, self._schema) if not row.is_begun}
+        missing = [file.filename for file in change.whole if (file.number in recorded) == undo]
         if missing:
             raise MigrationError(
                 f"the rebuild of {tables} ended without recording {', '.join(missing)}; "
                 "see `position-ledger migrate status`"
             )
-        run.files += change.files
+        run.files += change.whole
         run.say(f"{'rolled back' if undo else 'applied'} {files}")
 
     def take_back(
@@ -200,20 +204,31 @@ class Steps:
         """Roll one step back; what changed projected tables is given to ``restore``."""
         if isinstance(step, ProjectedChange):
             back = ProjectedChange(step.files[::-1], step.tables, step.views, step.after, step.before, step.made)
-            self._hand_over(connection, back, restore, run, undo=True)
+            self.hand_over(connection, back, restore, run, undo=True)
+            return
+        if step.is_transactional:
+            self.undo_in_place(connection, step, run)
             return
         started = time.monotonic()
-        if step.is_transactional:
-            self._targets.prepare([step.number - 1, step.number])
-            known = self.drift(connection, step.number)
-            self._retrying(connection, step, run, lambda: self._undo(connection, step, run, known))
-        else:
-            drop_index(connection, self._schema, step, reason=self._reason)
+        drop_index(connection, self._schema, step, reason=self._reason)
         use_schema(connection, self._schema)
         run.files.append(step)
         run.say(f"rolled back {step.filename} in {elapsed_ms(started)} ms")
 
-    def _undo(self, connection: Connection, file: MigrationFile, run: Run, known: Collection[str]) -> None:
+    def undo_in_place(self, connection: Connection, file: MigrationFile, run: Run, *, action: Action = "down") -> None:
+        """Run one rollback section in one transaction, and see that it leads back to the schema before the file."""
+        started = time.monotonic()
+        self._targets.prepare([file.number - 1, file.number])
+        known = self.drift(connection, file.number)
+        self._retrying(connection, file, run, lambda: self._undo(connection, file, run, known, action))
+        use_schema(connection, self._schema)
+        if action == "down":
+            run.files.append(file)
+        run.say(f"rolled back {file.filename} in {elapsed_ms(started)} ms")
+
+    def _undo(
+        self, connection: Connection, file: MigrationFile, run: Run, known: Collection[str], action: Action
+    ) -> None:
         started = time.monotonic()
         with connection.transaction(), connection.cursor() as cursor:
             self._begin(connection, run)
@@ -225,7 +240,7 @@ class Steps:
                     f"the rollback of {file.filename} does not lead back to the schema before it: "
                     f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
                 )
-            forget(cursor, self._schema, file, elapsed_ms(started), reason=self._reason)
+            forget(cursor, self._schema, file, elapsed_ms(started), reason=self._reason, action=action)
 
     def drift(self, connection: Connection, number: int) -> list[str]:
         """How the live schema differs from what the files up to number make: what was done by hand stays as it is."""
@@ -257,7 +272,8 @@ class Steps:
             if connection.broken:
                 raise
             raise MigrationError(
-                f"{file.filename} failed at its end: {error}; nothing of this file was kept"
+                f"{file.filename} failed at its end: {error}; nothing of this file was kept; "
+                "see `position-ledger migrate status`"
             ) from error
 
 

@@ -131,6 +131,9 @@ def _concurrent_index(filling: Filling) -> list[Sections]:
     ]
 
 
+_SEEDED: Final = "SELECT r.{key} FROM {table} AS r WHERE r.{key} IN ({keys});"
+
+
 def _reference_data(filling: Filling) -> list[Sections]:
     table, key = filling.table, filling.column[0]
     rows = ",\n".join(f"    ({row})" for row in filling.row)
@@ -141,7 +144,7 @@ def _reference_data(filling: Filling) -> list[Sections]:
             f"{table} gets {count} row{'' if count == 1 else 's'}.",
             "Deletes these rows; refused while others refer to them.",
             f"INSERT INTO {table} ({', '.join(filling.column)}) VALUES\n{rows};",
-            f"-- expect: {count} row{'' if count == 1 else 's'}\nSELECT r.{key} FROM {table} AS r WHERE r.{key} IN ({keys});",
+            f"-- expect: {count} row{'' if count == 1 else 's'}\n{_SEEDED.format(key=key, table=table, keys=keys)}",
             f"DELETE FROM {table} WHERE {key} IN ({keys});",
         )
     ]

@@ -109,6 +109,7 @@ def log_size(connection: psycopg.Connection[Any]) -> int:
 
 
 def last_applied(settings: Settings, reached: Reached) -> int:
-    """The number of the last migration that is recorded; 0 for none."""
+    """The number of the last migration that is applied; 0 for none. What a change set has begun with does not count."""
     with owner(settings, reached) as connection:
-        return max((row.number for row in read_applied(connection, settings.ledger_schema)), default=0)
+        rows = read_applied(connection, settings.ledger_schema)
+    return max((row.number for row in rows if not row.is_begun), default=0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from position_ledger.database import translated
 from position_ledger.errors import SchemaMismatch
+from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Outcome
+from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
-from position_ledger.operations.rebuilding import fill, rebuild_for, restore_for
+from position_ledger.operations.rebuilding import abandon, fill, finish_swaps, outlook_of, rebuild_for, restore_for
 from position_ledger.projection import generations, inline
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.rebuild import Progress, RebuildOptions
@@ -45,18 +49,32 @@ def migrate_up(
     """Apply pending migrations; one that changes a projected table with history is brought about by a rebuild.
 
     Raises:
-        MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind.
+        MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind; or
+            there is no recent backup, and the settings want one before anything is done.
     """
     migrator = migrator_of(settings, reached, tell)
     chosen = options or RebuildOptions()
     with translated():
         strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
+        said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
-        outcome = migrator.up(target, rebuild=strategy)
+        finish_swaps(settings, reached)
+        outcome = migrator.up(target, rebuild=strategy, outlook=partial(outlook_of, settings, reached, migrator))
         for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
             tell(f"filling {projection.table} from the log")
             fill(settings, reached, migrator, projection, chosen, progress, tell)
-        return outcome
+        return replace(outcome, messages=(*said, *outcome.messages))
+
+
+def migrate_abort(settings: Settings, reached: Reached, tell: Tell) -> Outcome:
+    """Undo a change set that has begun and is not applied: the database is as it was before its first file.
+
+    Raises:
+        MigrationError, SchemaMismatch: what is in the way; run it again to go on.
+    """
+    migrator = migrator_of(settings, reached, tell)
+    with translated():
+        return migrator.abort(partial(abandon, settings, reached))
 
 
 def _not_set_up(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> list[Projection[Any]]:
@@ -112,10 +130,25 @@ def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
     migrate_up(settings, reached, None, lambda _message: None)
 
 
-def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) -> Outcome:
-    """Roll back a migration and all later ones; a projected table goes back to its retired generation."""
-    migrator = migrator_of(settings, reached, tell)
+def migrate_down(
+    settings: Settings,
+    reached: Reached,
+    number: int,
+    tell: Tell,
+    *,
+    reason: str | None = None,
+    only: Sequence[MigrationFile] | None = None,
+) -> Outcome:
+    """Roll back a migration and all later ones; a projected table goes back to its retired generation.
+
+    ``only`` are the files, latest first, that the caller agreed to; the history keeps the ``reason``.
+
+    Raises:
+        MigrationError: other files would be rolled back than those, or one of them cannot be; it and those before it
+            are as they were.
+    """
+    migrator = migrator_of(settings, reached, tell, reason=reason)
     with translated():
-        outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell))
+        outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell), only=only)
         _drop_without_table(settings, reached)
         return outcome

@@ -96,7 +96,7 @@ def _sum_file(settings: Settings, files: Sequence[MigrationFile]) -> Iterator[Fi
     try:
         check_sum(files, sums.read_text(encoding="utf-8"))
     except MigrationError as error:
-        yield Finding("error", "sum-file", SUM_FILE, 0, "", str(error))
+        yield Finding("error", "sum-file", SUM_FILE, 0, "", str(error), "-- position-ledger migrate sum")
 
 
 @contextmanager

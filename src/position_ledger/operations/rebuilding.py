@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from position_ledger.database import connect, translated
-from position_ledger.errors import ConfigurationError, MigrationError
+from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch
 from position_ledger.events import EVENTS
 from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
@@ -20,12 +20,13 @@ from position_ledger.operations.common import (
     NoProgress,
     Tell,
     last_applied,
+    log_size,
     migrator_of,
     owner,
     projection_named,
     projections,
 )
-from position_ledger.projection import generations, inline
+from position_ledger.projection import foreign_keys, generations, inline
 from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
@@ -76,7 +77,9 @@ def rebuild(
         return next(report for report in reports if report.table == table)
 
 
-def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -> RebuildReport:
+def roll_back(
+    settings: Settings, reached: Reached, table: str, *, tell: Tell, reason: str | None = None
+) -> RebuildReport:
     """Put the retired generation of a table back; migrations that became applied with the active one are rolled back.
 
     Tables that were swapped together go back together.
@@ -86,7 +89,7 @@ def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -
     """
     with translated():
         projection_named(settings, table)
-        migrator = migrator_of(settings, reached, tell)
+        migrator = migrator_of(settings, reached, tell, reason=reason)
         with owner(settings, reached) as connection:
             together = _swapped_together(connection, table)
         reports = _roll_back(settings, reached, migrator, together, tell)
@@ -128,11 +131,11 @@ def rebuild_for(
     """Bring a change of projected tables about: its files become applied in the one transaction of the swap."""
 
     def record(cursor: psycopg.Cursor[Any]) -> None:
-        migrator.record_applied(cursor, change.files, verify=False)
+        migrator.record_applied(cursor, change.whole, verify=False)
 
     numbers = tuple(file.number for file in change.files)
     target = Target(change.before, change.after, numbers, partial(migrator.rehearse, change.files), record)
-    chosen = [projection_named(settings, table) for table in sorted(change.tables | change.made)]
+    chosen = [projection_named(settings, table) for table in change.moved]
     with where(settings, reached, tell, progress) as at:
         done = rebuilding.rebuild(at, chosen, target, options)
     if reports is not None:
@@ -141,7 +144,68 @@ def rebuild_for(
 
 def restore_for(settings: Settings, reached: Reached, migrator: Migrator, tell: Tell, change: ProjectedChange) -> None:
     """Take a change of projected tables back: their retired generations become the live ones again, in one swap."""
-    _roll_back(settings, reached, migrator, sorted(change.tables | change.made), tell, change.files)
+    _roll_back(settings, reached, migrator, change.moved, tell, change.files)
+
+
+def abandon(settings: Settings, reached: Reached, tables: Iterable[str]) -> None:
+    """Drop what is being built of tables whose change set is undone."""
+    with owner(settings, reached) as connection:
+        rebuilding.abandon(connection, tables)
+
+
+def finish_swaps(settings: Settings, reached: Reached) -> None:
+    """What swaps of a killed process have left to do: foreign keys to validate, older generations to drop."""
+    with owner(settings, reached) as connection:
+        if connection.execute("SELECT to_regclass('projection_generations')::oid").fetchone() == (None,):
+            return
+        for projection in projections(settings):
+            foreign_keys.validate_pending(connection, projection.table)
+            rebuilding.drop_older(connection, projection.table)
+
+
+def outlook_of(settings: Settings, reached: Reached, migrator: Migrator, change: ProjectedChange) -> str:
+    """How much a change of projected tables has to do, as far as it is known.
+
+    Raises:
+        SchemaMismatch: the code does not fit the tables as they are after the change; names the migration it fits.
+    """
+    for table in change.moved:
+        _require_fit(migrator, projection_named(settings, table), change)
+    with owner(settings, reached) as connection:
+        events = log_size(connection)
+        rows = connection.execute(LAST_TOOK, (list(change.moved),)).fetchall()
+    known = "".join(f"; {table} took {seconds:.0f} s the last time" for table, seconds in rows)
+    return f"{events:,} events{known}"
+
+
+LAST_TOOK = """
+SELECT g.projection, extract(epoch FROM g.activated_at - g.created_at)::float8 FROM projection_generations AS g
+ WHERE g.state = 'active' AND g.projection = ANY(%s) AND g.activated_at - g.created_at BETWEEN '1 s' AND '1 day'
+ ORDER BY g.projection
+"""
+
+
+def _require_fit(migrator: Migrator, projection: Projection[Any], change: ProjectedChange) -> None:
+    made = change.after.tables.get(projection.table)
+    gap = generations.column_gap(projection.columns, list(made.columns)) if made is not None else ""
+    if not gap:
+        return  # a table that no migration makes is refused by its rebuild
+    first, last = change.whole[0].number, change.files[-1].number
+    fitting = next((n for n in range(last + 1, len(migrator.files) + 1) if _fits(migrator, projection, n)), None)
+    if fitting is None:
+        remedy = "add the field to the row type or the column in a migration"
+    else:
+        remedy = f"it fits migration {fitting:03}: run position-ledger migrate up {fitting:03}"
+    msg = (
+        f"table {projection.table} as migrations {first:03} to {last:03} make it and row type {projection.row.__name__} "
+        f"differ{gap}: {remedy}"
+    )
+    raise SchemaMismatch(msg)
+
+
+def _fits(migrator: Migrator, projection: Projection[Any], number: int) -> bool:
+    made = migrator.targets.catalogue_at(number).tables.get(projection.table)
+    return made is not None and not generations.column_gap(projection.columns, list(made.columns))
 
 
 def fill(

@@ -301,12 +301,19 @@ class Building:
         if self._new is not None:
             drop(self._connection, self._new)
 
-    def drop_older(self) -> None:
-        """Keep one generation to go back to; drop those before it."""
-        for generation in generations.kept(self._connection, self.projection.table):
-            is_kept = self.live is not None and generation.generation_id == self.live.generation_id
-            if generation.state == "retired" and not is_kept:
-                drop(self._connection, generation)
+
+OLDER = """
+SELECT g.generation_id FROM projection_generations AS g WHERE g.projection = %s AND g.state = 'retired'
+ ORDER BY g.retired_at DESC, g.generation_id DESC OFFSET 1
+"""
+
+
+def drop_older(connection: psycopg.Connection[Any], table: str) -> None:
+    """Keep one retired generation to go back to; drop those before it."""
+    older = {row[0] for row in connection.execute(OLDER, (table,)).fetchall()}
+    for generation in generations.kept(connection, table) if older else ():
+        if generation.generation_id in older:
+            drop(connection, generation)
 
 
 def drop(connection: psycopg.Connection[Any], generation: Generation) -> None:

@@ -159,13 +159,13 @@ class Loader:
             raise VerificationFailed(does_not_fit(self._projection.table, error)) from error
 
     def _load_once(self, chunk: Chunk) -> Loaded:
-        kept = Loaded(0, 0)
+        kept: list[Loaded] = []
         with self._writing.transaction(), self._writing.cursor() as cursor:
             loaded = self._copy(cursor, chunk)
             if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
                 raise psycopg.Rollback  # somebody else has loaded this part
-            kept = loaded
-        return kept
+            kept.append(loaded)
+        return kept[0] if kept else Loaded(0, 0)
 
     def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0

@@ -18,7 +18,7 @@ import psycopg
 from position_ledger.errors import MigrationError, SwapBlocked
 from position_ledger.migration.catalogue import Catalogue
 from position_ledger.projection import generations
-from position_ledger.projection.building import Building, Progress, RebuildReport, Where, drop
+from position_ledger.projection.building import Building, Progress, RebuildReport, Where, drop, drop_older
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
@@ -32,6 +32,7 @@ __all__ = [
     "Where",
     "abandon",
     "alone",
+    "drop_older",
     "rebuild",
     "require_worker_mode",
 ]
@@ -139,7 +140,7 @@ def rebuild(
             if options.dry_run and not build.goes_on:
                 build.drop()
             if build.report.swapped:
-                build.drop_older()
+                drop_older(where.connection, build.projection.table)
     return [build.report for build in builds]
 
 

@@ -118,7 +118,8 @@ class Counted:
     @property
     def moved(self) -> list[tuple[int, Sum]]:
         """What came (1) and what went (-1) without an execution."""
-        return [(1, self.came)] * bool(self.came) + [(-1, one) for one in self.went.values()]  # type: ignore[list-item]
+        came = [] if self.came is None else [(1, self.came)]
+        return came + [(-1, one) for one in self.went.values()]
 
     @property
     def quantity(self) -> Fraction:

@@ -40,6 +40,7 @@ from position_ledger.domain.identity import (
     require_same_fill,
 )
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.handing_on import RESTATED_MAX
 from tests.unit.domain.world import NOON, World
 
 if TYPE_CHECKING:
@@ -171,9 +172,9 @@ def bust_half_of_a_flip(world: World) -> object:
     return bust(trade=world.trade(2), quantity=1)(world)
 
 
-def bust_of_what_was_handed_on(world: World) -> object:
-    world.later(seconds=1)
-    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=4))
+def bust_of_what_too_many_have(world: World) -> object:
+    for _ in range(RESTATED_MAX + 1):
+        world.do(TransferPosition(position_id="POS-1", to_account="other", quantity="0.01"))
     return bust()(world)
 
 
@@ -343,8 +344,8 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
     ),
     (
         Reason.HANDED_ON,
-        bust_of_what_was_handed_on,
-        "effective_at 2026-03-01T12:00:00+00:00 is before 2026-03-01T12:00:01+00:00, when the position was received",
+        bust_of_what_too_many_have,
+        "501 or more positions hold what came of this one, and one command restates at most 500",
     ),
     (
         Reason.QUANTITY_EXCEEDS_HELD,

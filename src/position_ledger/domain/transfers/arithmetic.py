@@ -118,4 +118,3 @@ def split_trailing(state: TrailingState, ratio: Decimal) -> TrailingState:
     names = ("trail_amount", "activation_price", "watermark", "stop_price")
     changed = {name: divided(value, ratio) for name in names if (value := getattr(state, name)) is not None}
     return state.model_copy(update=changed)
-
