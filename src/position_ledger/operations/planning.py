@@ -172,6 +172,7 @@ class _Planner:
             self._unproven(traced, needs.proven)
             if all(one.failure is None for one in traced):
                 self._findings += still_used(tracer, self._settings, base, traced)
+            steps = self._steps(traced, around)
         return Plan(
             tuple(planned),
             needs.projections,
@@ -179,7 +180,7 @@ class _Planner:
             tuple(live.tables[name] for name in sorted(live.tables)),
             tuple(one.filename for one in self._files[len(traced) :]),
             live.events,
-            steps=self._steps(traced, around),
+            steps=steps,
         )
 
     def _steps(self, traced: Sequence[TracedFile], around: Circumstances) -> tuple[str, ...]:
