@@ -363,3 +363,35 @@ def test_down_hands_projected_files_to_the_restore(database_url: str, connection
     assert "worst" in seen[0].before.tables["positions"].columns
     assert "worst" not in seen[0].after.tables["positions"].columns
     assert read_catalogue(connection, "ledger") == migrator.targets.catalogue_at(2)
+
+
+def test_a_database_of_an_older_release_is_read_as_it_is_and_brought_up_to_date(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    # Given bookkeeping without change sets, reasons and accepted checksums
+    Migrator(database_url, FOUR, projected=PROJECTED).up(2)
+    connection.execute(
+        "ALTER TABLE ledger.schema_migrations DROP change_set, DROP CONSTRAINT schema_migrations_state_check,"
+        " ADD CONSTRAINT schema_migrations_state_check CHECK (state IN ('running', 'done', 'reverting'))"
+    )
+    connection.execute(
+        "ALTER TABLE ledger.schema_migration_history DROP reason, DROP old_checksum,"
+        " DROP CONSTRAINT schema_migration_history_action_check,"
+        " ADD CONSTRAINT schema_migration_history_action_check CHECK (action IN ('start', 'up', 'revert', 'down'))"
+    )
+    connection.execute("INSERT INTO ledger.events VALUES (1)")
+    migrator = Migrator(database_url, FOUR, projected=PROJECTED)
+    # When it is only looked at, then it is as it was
+    assert [row.state for row in migrator.status().rows] == ["applied"] * 2 + ["pending"] * 4
+    # When a change set fails and another is applied, then what they did is written down
+    with pytest.raises(MigrationError, match="ended without recording"):
+        migrator.up(rebuild=lambda _change: None)
+    migrator.up(rebuild=swap_in(database_url, lambda: migrator, [], SWAP))
+    assert [row.applied.change_set for row in migrator.status().rows if row.applied] == [None, None, 5, 5, 5, None]
+    actions = connection.execute(
+        "SELECT action FROM ledger.schema_migration_history WHERE number IN (3, 4) ORDER BY id"
+    )
+    assert [action for (action,) in actions] == [
+        *("expand", "build", "abort", "abort"),
+        *("expand", "build", "up", "up"),
+    ]
