@@ -78,7 +78,7 @@ def test_what_could_not_be_undone_is_no_part_of_a_set(team: Settings, releases: 
         MigrationError, match=rf"cannot be part of the change set .* run `position-ledger migrate up {lasting:03}`"
     ):
         up(later)
-    as_it_should_be(team)
+    assert query(team, "SELECT to_regclass('desks') IS NULL") == [(True,)]
     up(later, lasting)
     up(later)
     as_it_should_be(later)
@@ -93,7 +93,6 @@ def test_a_release_that_fits_a_later_migration_is_told_which(team: Settings, rel
         SchemaMismatch, match=rf"fits migration {first + 1:03}: run position-ledger migrate up {first + 1:03}"
     ):
         up(later, first)
-    as_it_should_be(team)
     up(later, first + 1)
     as_it_should_be(later)
 
