@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import append, known_at, lag, migrating, projecting, rebuilding, settling, six_tables
+from bench import append, checking, known_at, lag, migrating, planning, projecting, rebuilding, settling, six_tables
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
 from bench.report import Report
@@ -23,7 +23,9 @@ MEASUREMENTS = {
     "known-at": known_at.measure,
     "rebuild": rebuilding.measure,
     "settling": settling.measure,
-    "migrating": migrating.measure,
+    "migrate-up": migrating.measure,
+    "migrate-plan": planning.measure,
+    "check": checking.measure,
 }
 
 

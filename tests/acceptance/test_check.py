@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from psycopg.sql import SQL, Identifier
 
 import position_ledger
 from position_ledger import operations
-from position_ledger.checking.statements import NOT_ANALYSED
+from position_ledger.checking.statements import MADE_BY_CODE, NEVER_BY_TEXT, NOT_ANALYSED, TYPED_BY_VALUE
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
 from tests.support.command_line import CommandLine, in_this_process
@@ -24,17 +26,18 @@ if TYPE_CHECKING:
     from position_ledger.testing.databases import Template
 
 NOT_DESCRIBED_OF_OURS = {
-    # catalogue text, its names are put in by whoever reads it; every reader's own text is described
-    "migration/introspect_sql.py": 1,
-    # whatever table a migration is about
-    "migration/bookkeeping.py": 1,
-    "migration/runner.py": 1,
-    "migration/scratch.py": 1,
     # two generations side by side, or a foreign key of somebody else
     "projection/foreign_keys.py": 1,
     "projection/verification.py": 1,
+    # a sample of history, projected into tables of the plan's scratch database
+    "operations/sampling.py": 1,
+    # a table that a rebuild makes beside its shadow
+    "projection/chunk_ledger.py": 5,
 }
-"""Statements of ours that no schema can be asked about; the list may get shorter, never longer without a reason here."""
+"""Statements of ours that no schema can be asked about; the list may get shorter, never longer without a reason here.
+
+Those of the folder migration/ are left out: they are about whatever tables a migration has, or are written into one.
+"""
 
 
 @pytest.fixture
@@ -69,12 +72,9 @@ def test_our_own_code_agrees_and_every_statement_is_described(shared_database: s
     assert {one.state for one in report.projections} == {"current"}
     assert report.described > 300
     folder = Path(position_ledger.__file__).parent
-    composed = [one for one in report.undescribed if one.why != NOT_ANALYSED]
-    counted: dict[str, int] = {}
-    for one in composed:
-        name = one.place.file.relative_to(folder).as_posix()
-        counted[name] = counted.get(name, 0) + 1
-    assert counted == NOT_DESCRIBED_OF_OURS
+    names = [one.place.file.relative_to(folder).as_posix() for one in report.undescribed if one.why == NEVER_BY_TEXT]
+    counted = Counter(name for name in names if not name.startswith("migration/"))
+    assert {name: n for name, n in counted.items() if n > NOT_DESCRIBED_OF_OURS.get(name, 0)} == {}
 
 
 def test_what_was_done_by_hand_is_named_at_once(run: CommandLine, database: str) -> None:
@@ -129,6 +129,11 @@ def fine(connection, number: int, when: datetime):
     connection.execute(GOOD, ("POS-1",))
     connection.execute("SELECT p.id FROM positions AS p WHERE p.id = %s AND p.entry_time > %s", (number, when))
     connection.execute(SQL("SELECT x.id FROM {} AS x").format(Identifier(connection.name)))
+    connection.execute("CREATE TEMP TABLE mine (id bigint)")
+    connection.execute("SELECT m.id FROM mine AS m")
+    connection.execute("SELECT w.nothing FROM warehouse AS w")  # other database
+    connection.execute("SELECT to_jsonb(%s)", (number,))
+    connection.execute("SELECT to_jsonb(%s)", (connection.name,))
     return SQL("SELECT p.id FROM {positions} AS p JOIN {markets} AS m ON m.ticker = p.market_id")
 
 
@@ -170,7 +175,12 @@ def test_a_teams_broken_queries_are_named_with_file_and_line(shared_database: st
     assert sorted(found, key=lambda one: one[0]) == [
         (line, next(said for at, said in found if at == line and words in said)) for line, words in expected
     ]
-    assert [one.excerpt for one in report.undescribed if one.place.file == file] == ["SELECT x.id FROM {} AS x"]
+    assert {one.excerpt: one.why for one in report.undescribed if one.place.file == file} == {
+        "SELECT x.id FROM {} AS x": NEVER_BY_TEXT,
+        "CREATE TEMP TABLE mine (id bigint)": NOT_ANALYSED,
+        "SELECT m.id FROM mine AS m": MADE_BY_CODE,
+        "SELECT to_jsonb(%s)": TYPED_BY_VALUE,
+    }
 
 
 def test_a_table_built_by_other_code_says_why_and_which_command_helps(run: CommandLine, database: str) -> None:
@@ -201,16 +211,14 @@ def test_a_table_built_by_other_code_says_why_and_which_command_helps(run: Comma
     assert states["positions"] == "current"
 
 
-def test_a_database_that_is_behind_says_so_and_nothing_else(
-    ledger_server_url: str, run: CommandLine, database: str
-) -> None:
+def test_a_database_that_is_behind_says_so_and_nothing_else(run: CommandLine, database: str) -> None:
     """S69. Given a migration that is not applied, then the gap and the command are named instead of what follows from it."""
     by_hand(database, "DELETE FROM schema_migrations WHERE number >= 12")
 
     answer = run("check")
 
     assert answer.code == 1
-    assert "012_trades not applied" in answer.out
+    assert re.search(r"the database is behind: 012_trades.* not applied", answer.out)
     assert "position-ledger migrate up" in answer.out
     assert "note: statements and row types were not looked at" in answer.out
 

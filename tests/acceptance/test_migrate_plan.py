@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,366 +10,24 @@ import psycopg
 import pytest
 
 from position_ledger import Ledger
+from position_ledger.operations import sampling
 from position_ledger.settings import load_settings
-from tests.support import engine, fold_gives_none
+from tests.support import engine
 from tests.support.command_line import CommandLine, in_this_process
 from tests.support.migration_files import migration_text
+from tests.support.plan_cases import BAD, DESKS, DOUBTFUL, GOOD, MORE, REASONS, REFERS, ROWS, TEAM, Case
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from position_ledger.testing.databases import Template
 
-TEAM = "position_ledger.demo.team.projections"
 SHIPPED = Path("migrations")
-DESKS = """
-CREATE TABLE desks (desk_id bigint PRIMARY KEY, name text NOT NULL, code text, lots integer);
-CREATE TABLE desk_limits (limit_id bigint PRIMARY KEY, desk_id bigint, amount numeric(38,18) NOT NULL);
-CREATE TABLE ticks (tick_id bigint PRIMARY KEY, price numeric(38,18) NOT NULL, note text);
-CREATE TABLE empty_rooms (room_id bigint PRIMARY KEY);
-CREATE VIEW desk_names AS SELECT desk_id, name FROM desks;
-GRANT SELECT ON desk_names, desks TO position_ledger_reader;
-"""
-ROWS = """
-INSERT INTO ledger.desks VALUES (1, 'rates', '10', 1), (2, 'rates', '20', 2), (3, 'vol', 'x', 3);
-INSERT INTO ledger.desk_limits VALUES (1, 1, 100), (2, 99, 50);
-INSERT INTO ledger.ticks SELECT n, n, NULL FROM generate_series(1, 100001) AS n;
-ANALYZE ledger.ticks;
-CREATE TABLE ledger.by_hand (id bigint);
-"""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One migration and what its plan has to say: codes of errors and warnings (notes are free), the table to rebuild."""
-
-    name: str
-    forward: str
-    rollback: str
-    errors: set[str] = field(default_factory=set)
-    warnings: set[str] = field(default_factory=set)
-    verify: str = "SELECT true;"
-    says: str = ""
-    safe: str = ""
-    rebuilds: str = ""
-    projections: str = ""
-    rollback_says: str = "see below"
-
-
-GOOD = [
-    Case("nullable column", "ALTER TABLE desks ADD COLUMN note text;", "ALTER TABLE desks DROP COLUMN note;"),
-    Case(
-        "not null with a constant default rewrites nothing",
-        "ALTER TABLE desks ADD COLUMN open boolean NOT NULL DEFAULT true;",
-        "ALTER TABLE desks DROP COLUMN open;",
-    ),
-    Case(
-        "required column of an empty table",
-        "ALTER TABLE empty_rooms ADD COLUMN name text NOT NULL;",
-        "ALTER TABLE empty_rooms DROP COLUMN name;",
-    ),
-    Case(
-        "enum type",
-        "CREATE TYPE mood AS ENUM ('calm', 'wild'); ALTER TABLE desks ADD COLUMN mood mood;",
-        "ALTER TABLE desks DROP COLUMN mood; DROP TYPE mood;",
-    ),
-    Case(
-        "view and function",
-        "CREATE VIEW rich AS SELECT desk_id FROM desks; CREATE FUNCTION twice(n bigint) RETURNS bigint"
-        " LANGUAGE sql AS 'SELECT n * 2';",
-        "DROP VIEW rich; DROP FUNCTION twice(bigint);",
-        verify="SELECT twice(21) = 42;",
-    ),
-    Case(
-        "grants only",
-        "GRANT SELECT ON desk_limits TO position_ledger_reader;",
-        "REVOKE SELECT ON desk_limits FROM position_ledger_reader;",
-    ),
-    Case(
-        "comment on a projected table",
-        "COMMENT ON INDEX positions_pkey IS 'by number';",
-        "COMMENT ON INDEX positions_pkey IS NULL;",
-        rebuilds="nothing",
-    ),
-    Case(
-        "seed data",
-        "INSERT INTO desks VALUES (4, 'credit', '30', 4);",
-        "DELETE FROM desks WHERE desk_id = 4;",
-        verify="SELECT count(*) = 1 FROM desks WHERE desk_id = 4;",
-        rebuilds="nothing",
-    ),
-    Case(
-        "index of a projected table",
-        "CREATE INDEX by_reason ON positions (exit_reason);",
-        "DROP INDEX by_reason;",
-        rebuilds="nothing",
-    ),
-    Case(
-        "foreign key to all parents",
-        "INSERT INTO desks VALUES (99, 'lost', NULL, NULL); ALTER TABLE desk_limits ADD CONSTRAINT of_desk"
-        " FOREIGN KEY (desk_id) REFERENCES desks (desk_id);",
-        "ALTER TABLE desk_limits DROP CONSTRAINT of_desk; DELETE FROM desks WHERE desk_id = 99;",
-    ),
-    Case(
-        "column that history fills",
-        "ALTER TABLE positions ADD COLUMN worst_mark numeric(38,18) NOT NULL;",
-        "ALTER TABLE positions DROP COLUMN worst_mark;",
-        rebuilds="positions",
-        projections=TEAM,
-    ),
-]
-BAD = [
-    Case(
-        "required column on rows (S71)",
-        "ALTER TABLE desks ADD COLUMN owner text NOT NULL;",
-        "ALTER TABLE desks DROP COLUMN owner;",
-        {"not-null-violation"},
-        says='column "owner" of relation "desks" contains null values',
-        safe="ALTER TABLE desks ADD COLUMN owner text;",
-    ),
-    Case(
-        "SET NOT NULL on rows with null",
-        "ALTER TABLE ticks ALTER COLUMN note SET NOT NULL;",
-        "ALTER TABLE ticks ALTER COLUMN note DROP NOT NULL;",
-        {"not-null-violation", "adding-not-nullable-field"},
-        safe="CHECK (note IS NOT NULL) NOT VALID",
-    ),
-    Case(
-        "table that a view reads",
-        "DROP TABLE desks;",
-        "SELECT 1;",
-        {"used-by-others"},
-        {"ban-drop-table"},
-        says="cannot drop table desks because other objects depend on it (view desk_names",
-    ),
-    Case(
-        "CASCADE takes the view along",
-        "DROP TABLE desks CASCADE;",
-        "SELECT 1;",
-        {"cascade-drops", "rollback-wrong"},
-        {"ban-drop-table"},
-        says="view desk_names",
-    ),
-    Case(
-        "foreign key with a missing parent",
-        "ALTER TABLE desk_limits ADD CONSTRAINT of_desk FOREIGN KEY (desk_id) REFERENCES desks (desk_id);",
-        "ALTER TABLE desk_limits DROP CONSTRAINT of_desk;",
-        {"foreign-key-violation"},
-        says="(desk_id)=(99)",
-        safe="LEFT JOIN desks AS p ON p.desk_id = c.desk_id",
-    ),
-    Case(
-        "text to integer with a bad row (S24)",
-        "ALTER TABLE desks ALTER COLUMN code TYPE integer USING code::integer;",
-        "ALTER TABLE desks ALTER COLUMN code TYPE text;",
-        {"type-mismatch"},
-        says='invalid input syntax for type integer: "x"',
-        safe="pg_input_is_valid(code::text, 'integer')",
-    ),
-    Case(
-        "unique over duplicates",
-        "CREATE UNIQUE INDEX one_name ON desks (name);",
-        "DROP INDEX one_name;",
-        {"unique-violation"},
-        says="(name)=(rates)",
-    ),
-    Case(
-        "CHECK that rows break",
-        "ALTER TABLE desks ADD CONSTRAINT few CHECK (lots < 3);",
-        "ALTER TABLE desks DROP CONSTRAINT few;",
-        {"check-violation"},
-        safe="NOT VALID",
-    ),
-    Case(
-        "unbatched update of a large table",
-        "UPDATE ticks SET note = 'seen';",
-        "UPDATE ticks SET note = NULL;",
-        {"unbatched-write"},
-        says="100,001 of the 100,001 rows of ticks",
-        safe="LIMIT 5000",
-    ),
-    Case(
-        "large table written again",
-        "ALTER TABLE ticks ALTER COLUMN tick_id TYPE numeric;",
-        "ALTER TABLE ticks ALTER COLUMN tick_id TYPE bigint;",
-        {"table-rewrite"},
-        says="100,001 rows of ticks",
-    ),
-    Case(
-        "index of a large table",
-        "CREATE INDEX by_price ON ticks (price);",
-        "DROP INDEX by_price;",
-        {"require-concurrent-index-creation"},
-        safe="CREATE INDEX CONCURRENTLY by_price ON ticks (price);",
-    ),
-    Case(
-        "CONCURRENTLY in a transaction",
-        "CREATE INDEX CONCURRENTLY by_price ON ticks (price);",
-        "DROP INDEX by_price;",
-        {"not-in-a-transaction"},
-        safe="-- Transactional: no",
-    ),
-    Case(
-        "rollback that leaves something behind",
-        "ALTER TABLE desks ADD COLUMN note text; CREATE TABLE notes (id bigint);",
-        "ALTER TABLE desks DROP COLUMN note;",
-        {"rollback-wrong"},
-        says="table notes is new",
-    ),
-    Case(
-        "rollback that fails",
-        "ALTER TABLE desks ADD COLUMN note text;",
-        "ALTER TABLE desks DROP COLUMN notes;",
-        {"rollback-wrong"},
-        says="the rollback fails",
-    ),
-    Case(
-        "verification that does not hold",
-        "ALTER TABLE desks ADD COLUMN note text;",
-        "ALTER TABLE desks DROP COLUMN note;",
-        {"verification-failed"},
-        verify="SELECT count(*) = 0 FROM desks;",
-        says="returned (False,)",
-    ),
-    Case(
-        "syntax error",
-        "ALTER TABLE desks ADD COLUMNS note text;",
-        "SELECT 1;",
-        {"syntax-error"},
-    ),
-    Case(
-        "misspelt column",
-        "ALTER TABLE desks DROP COLUMN kode;",
-        "SELECT 1;",
-        {"unknown-column"},
-        {"ban-drop-column"},
-    ),
-    Case(
-        "rows of a projected table",
-        "UPDATE positions SET status = 'open';",
-        "SELECT 1;",
-        {"dml-on-projected"},
-        says="they come from the event log only",
-        safe="rebuild-projection positions",
-    ),
-    Case(
-        "plain and projected in one file",
-        "ALTER TABLE desks ADD COLUMN note text;\nALTER TABLE positions ADD COLUMN worst_mark numeric(38,18) NOT NULL;",
-        "ALTER TABLE positions DROP COLUMN worst_mark; ALTER TABLE desks DROP COLUMN note;",
-        {"mixed-file"},
-        says="split it",
-        safe="line 12: ALTER TABLE positions",
-        projections=TEAM,
-    ),
-    Case(
-        "projected column without a field",
-        "ALTER TABLE positions ADD COLUMN worst_mark numeric(38,18) NOT NULL;",
-        "ALTER TABLE positions DROP COLUMN worst_mark;",
-        {"column-without-field"},
-        safe="worst_mark: Decimal",
-        rebuilds="positions",
-    ),
-    Case(
-        "field without a column",
-        "COMMENT ON TABLE desks IS 'Who trades.';",
-        "COMMENT ON TABLE desks IS NULL;",
-        {"field-without-column"},
-        says="field worst_mark",
-        projections=TEAM,
-    ),
-    Case(
-        "fold that gives None for NOT NULL",
-        "ALTER TABLE positions ADD COLUMN last_mark numeric(38,18) NOT NULL;",
-        "ALTER TABLE positions DROP COLUMN last_mark;",
-        {"fold-gives-null"},
-        says="(position.opened)",
-        safe="ALTER COLUMN last_mark DROP NOT NULL",
-        rebuilds="positions",
-        projections=fold_gives_none.MODULE,
-    ),
-    Case(
-        "CHECK that history breaks",
-        "ALTER TABLE positions ADD CONSTRAINT never_flat CHECK (quantity > 0);",
-        "ALTER TABLE positions DROP CONSTRAINT never_flat;",
-        {"check-violation"},
-        says="never_flat",
-        rebuilds="positions",
-    ),
-    Case(
-        "default that changes on a projected table",
-        "ALTER TABLE positions ADD COLUMN worst_mark numeric(38,18) NOT NULL DEFAULT random();",
-        "ALTER TABLE positions DROP COLUMN worst_mark;",
-        {"changing-default"},
-        projections=TEAM,
-    ),
-    Case(
-        "type of a column that views show",
-        "ALTER TABLE positions ALTER COLUMN restatements TYPE bigint;",
-        "ALTER TABLE positions ALTER COLUMN restatements TYPE integer;",
-        {"used-by-others"},
-        safe="CREATE VIEW <view>",
-    ),
-    Case(
-        "view that the code reads",
-        "DROP VIEW open_positions;",
-        "SELECT 1;",
-        {"drop-of-used", "rollback-wrong"},
-        {"ban-drop-view"},
-        says="open_positions is still used by the code: src/position_ledger/demo/watcher.py:",
-    ),
-    Case(
-        "made by hand already",
-        "CREATE TABLE by_hand (id bigint);",
-        "DROP TABLE by_hand;",
-        {"already-there"},
-        {"drift"},
-        says="no migration made it",
-    ),
-]
-DOUBTFUL = [
-    Case(
-        "renamed column that a view reads",
-        "ALTER TABLE desks RENAME COLUMN name TO title;",
-        "ALTER TABLE desks RENAME COLUMN title TO name;",
-        set(),
-        {"renaming-column"},
-    ),
-    Case(
-        "default of chance on few rows",
-        "ALTER TABLE desks ADD COLUMN luck double precision NOT NULL DEFAULT random();",
-        "ALTER TABLE desks DROP COLUMN luck;",
-        set(),
-        {"table-rewrite"},
-    ),
-    Case(
-        "types to regret (S72)",
-        "ALTER TABLE desks ADD COLUMN at timestamp, ADD COLUMN nick varchar(10);",
-        "ALTER TABLE desks DROP COLUMN at, DROP COLUMN nick;",
-        set(),
-        {"prefer-timestamp-tz", "prefer-text-field"},
-    ),
-    Case(
-        "dropped table",
-        "DROP TABLE desk_limits;",
-        "",
-        set(),
-        {"ban-drop-table", "no-rollback"},
-        rollback_says="none, because the limits live elsewhere",
-    ),
-    Case(
-        "view made again without its grants",
-        "DROP VIEW desk_names; CREATE VIEW desk_names AS SELECT desk_id, name, lots FROM desks;",
-        "DROP VIEW desk_names; CREATE VIEW desk_names AS SELECT desk_id, name FROM desks;"
-        " GRANT SELECT ON desk_names TO position_ledger_reader;",
-        set(),
-        {"grants-lost"},
-    ),
-]
 
 
 @pytest.fixture(scope="module")
 def desk_database(ledger_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A ledger with history, plain tables with rows, one migration (013) more than the release, and a table by hand."""
+    """A ledger with history, plain tables with rows, one migration more than the release, and a table by hand."""
     folder = tmp_path_factory.mktemp("migrations")
     for source in SHIPPED.glob("*.sql"):
         (folder / source.name).write_bytes(source.read_bytes())
@@ -442,3 +100,166 @@ def test_a_plan_says_what_is_right_and_wrong(run: CommandLine, folder: Path, cas
         assert [table for table, need in needs.items() if need == "rebuild"] == [case.rebuilds][
             : case.rebuilds != "nothing"
         ]
+
+
+@pytest.mark.parametrize("case", MORE, ids=lambda case: case.name)
+def test_a_plan_says_what_else_is_wrong(run: CommandLine, folder: Path, case: Case) -> None:
+    """What nobody would look for: values, keepers of history, effects that are none."""
+    test_a_plan_says_what_is_right_and_wrong(run, folder, case)
+
+
+def test_a_foreign_key_of_a_projected_table_stands_on_a_plain_file(run: CommandLine, folder: Path) -> None:
+    """S67: the parents are made by one pending file, history is checked against them in the next."""
+    plain = Case("parents", REASONS, "DROP TABLE exit_reasons;")
+    add(folder, plain)
+    code, plan = planned(run, folder, Case("key", REFERS, "ALTER TABLE positions DROP CONSTRAINT of_reason;"))
+    assert (code, codes(plan, "error")) == (0, set()), plan["findings"]
+    assert [one["kind"] for one in plan["files"]] == ["plain", "projected"]
+    assert any("of_reason" in line for line in plan["files"][1]["foreign_keys"])
+
+    first = min(folder.glob("*_case.sql"))
+    first.write_text(re.sub(r"VALUES .*;", "VALUES ('lunch');", first.read_text()))
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert answer.code == 1
+    (found,) = [one for one in answer.document["findings"] if one["severity"] == "error"]
+    assert (found["code"], found["file"]) == ("foreign-key-violation", plan["files"][1]["filename"])
+
+
+def test_an_index_built_while_everybody_goes_on_is_good(run: CommandLine, folder: Path) -> None:
+    number = max(int(path.name[:3]) for path in folder.glob("*.sql")) + 1
+    text = migration_text(
+        number,
+        "CREATE INDEX CONCURRENTLY by_price ON ticks (price);",
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('by_price');",
+        "DROP INDEX CONCURRENTLY by_price;",
+        transactional=False,
+    )
+    (folder / f"{number:03}_index.sql").write_text(text)
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert answer.code == 0, answer.document["findings"]
+    (file,) = answer.document["files"]
+    assert file["rollback"]["state"] == "proven"
+    assert file["statements"][0]["locks"] == [{"table": "ticks", "mode": "SHARE UPDATE EXCLUSIVE"}]
+
+
+def test_the_document_says_who_sets_and_carries_a_column(run: CommandLine, folder: Path) -> None:
+    """S12, S13: the checklist of open, update, close and list comes from the events of the log."""
+    case = next(one for one in GOOD if one.projections)
+    _, plan = planned(run, folder, case)
+    (positions,) = [one for one in plan["projections"] if one["table"] == "positions"]
+    (story,) = positions["checklist"]
+    assert story["column"] == "worst_mark"
+    assert story["set_by"] == ["position.opened"]
+    assert story["changed_by"] == ["position.marked"]
+    assert positions["need"] == "rebuild"
+    assert positions["sampled_events"] > 0
+    assert positions["estimated_s"] is not None
+    (file,) = plan["files"]
+    (table,) = file["tables"]
+    assert (table["name"], table["change"], table["projected"]) == ("positions", "changed", True)
+    assert [(one["name"], one["nullable"]) for one in table["columns"]] == [("worst_mark", False)]
+    assert {line.partition(" ")[0] for line in file["views"]} >= {"current_positions", "open_positions"}
+
+    settings = {"POSITION_LEDGER_MIGRATIONS": str(folder), "POSITION_LEDGER_PROJECTIONS": TEAM}
+    page = run("migrate", "plan", "--markdown", **settings).out
+    for heading in ("# Migration plan", "### Table `positions` (changed)", "## Projected tables", "### Tests needed"):
+        assert heading in page
+    assert "- [ ] column worst_mark: set by position.opened; changed by position.marked" in page
+    text = run("migrate", "plan", **settings)
+    assert (text.code, "safe to run: position-ledger migrate up" in text.out) == (0, True)
+
+
+def test_what_is_unsafe_is_shown_with_its_safe_form(run: CommandLine, folder: Path) -> None:
+    name = add(folder, next(one for one in BAD if "S71" in one.name))
+    for form in ((), ("--markdown",)):
+        answer = run("migrate", "plan", *form, POSITION_LEDGER_MIGRATIONS=str(folder))
+        assert answer.code == 1
+        assert "1 error" in answer.out
+        assert f"{name} line 11" in answer.out
+        assert "VALIDATE CONSTRAINT desks_owner_given" in answer.out
+
+
+def test_files_behind_one_that_fails_are_named_and_not_judged(run: CommandLine, folder: Path) -> None:
+    add(folder, Case("first", "SELECT 1/0;", "SELECT 1;"))
+    second = add(folder, Case("second", "CREATE TABLE rooms (id bigint);", "DROP TABLE rooms;"))
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert (answer.code, answer.document["untraced"]) == (1, [second])
+    assert codes(answer.document, "error") == {"statement-failed"}
+    assert f"{second}  not tried" in run("migrate", "plan", POSITION_LEDGER_MIGRATIONS=str(folder)).out
+
+
+def test_what_a_migration_makes_in_the_cluster_does_not_outlive_its_plan(
+    run: CommandLine, folder: Path, desk_database: tuple[str, Path]
+) -> None:
+    role = "plan_of_a_stranger"
+    case = Case(
+        "role",
+        f"CREATE ROLE {role} NOLOGIN; GRANT SELECT ON desks TO {role};",
+        f"DROP OWNED BY {role}; DROP ROLE {role};",
+    )
+    code, plan = planned(run, folder, case)
+    assert code == 0, plan["findings"]
+    with psycopg.connect(desk_database[0]) as connection:
+        left = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = %s", [role]).fetchall()
+        scratch = connection.execute("SELECT datname FROM pg_database WHERE datname ~ 'ledger_scratch'").fetchall()
+    assert (left, scratch) == ([], [])
+
+
+def test_nothing_pending_an_applied_number_and_files_that_are_no_migrations(run: CommandLine, folder: Path) -> None:
+    settings = {"POSITION_LEDGER_MIGRATIONS": str(folder)}
+    nothing = run("migrate", "plan", **settings)
+    assert (nothing.code, nothing.out) == (0, "nothing is pending: every migration of the folder is applied\n")
+    desks = max(int(path.name[:3]) for path in folder.glob("*_desks.sql"))
+    applied = run("migrate", "plan", str(desks), **settings)
+    assert applied.code == 0
+    assert "table desks: new" in applied.out
+    assert "already applied" in applied.out
+    unknown = run("migrate", "plan", "99", **settings)
+    assert (unknown.code, "there is no migration 099" in unknown.err) == (2, True)
+    (folder / f"{desks + 1:03}_case.sql").write_text("CREATE TABLE rooms (id bigint);")
+    headless = run("migrate", "plan", **settings)
+    assert (headless.code, f"{desks + 1:03}_case.sql" in headless.err) == (2, True)
+    assert "Traceback" not in headless.err
+
+
+def test_the_sum_file_has_to_fit(run: CommandLine, folder: Path) -> None:
+    (folder / "migrations.sum").write_text("001_events.sql 00\n")
+    name = add(folder, GOOD[0])
+    answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert (answer.code, codes(answer.document, "error")) == (1, {"sum-file"})
+    assert answer.document["pending"] == [name]
+
+
+def test_a_file_without_a_way_back_is_no_part_of_a_change_set(run: CommandLine, folder: Path) -> None:
+    """As `up` would refuse it: what cannot be undone has to be applied on its own first."""
+    lasting = Case(
+        "lasting", "INSERT INTO desks VALUES (7, 'x', NULL, 1);", "", rollback_says="none, because we want it"
+    )
+    name = add(folder, lasting)
+    case = next(one for one in GOOD if one.projections)
+    code, plan = planned(run, folder, case)
+    assert (code, codes(plan, "error")) == (1, {"lasting-in-set"})
+    (found,) = [one for one in plan["findings"] if one["severity"] == "error"]
+    assert f"migrate up {name[:3]}" in found["cause"]
+
+
+def test_a_backup_that_is_wanted_and_not_there_is_an_error(run: CommandLine, folder: Path) -> None:
+    """S6: the plan says what `up` would."""
+    add(folder, GOOD[0])
+    settings = {"POSITION_LEDGER_MIGRATIONS": str(folder), "POSITION_LEDGER_BACKUP_POLICY": "refuse"}
+    answer = run("migrate", "plan", "--json", **settings)
+    assert (answer.code, codes(answer.document, "error")) == (1, {"no-backup"})
+    warned = run("migrate", "plan", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert (warned.code, "backup" in warned.out) == (0, True)
+    assert "to apply in place:" in warned.out
+
+
+def test_the_sample_of_a_long_log_takes_streams_from_all_over_it(desk_database: tuple[str, Path]) -> None:
+    """Given a log that is said to be long, then whole beginnings of streams come, each event once and in order."""
+    settings = load_settings(database_url=desk_database[0])
+    with engine.connected(settings, as_app=False) as connection:
+        topics = [row[0] for row in connection.execute("SELECT DISTINCT topic FROM events")]
+        short = sampling.sample(connection, 10, topics)
+        long = sampling.sample(connection, sampling.EVENTS_MAX + 1, topics)
+    assert long == short
+    assert [(row.stream, row.version) for row in long] == sorted({(row.stream, row.version) for row in long})

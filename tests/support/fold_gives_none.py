@@ -20,7 +20,7 @@ __all__ = ["ACCOUNT_BALANCE", "EDGES", "GAME_STATES", "MARKETS", "POSITIONS", "T
 MODULE = "tests.support.fold_gives_none"
 
 
-class PositionRow(before.PositionRow, frozen=True, gc=False):
+class PositionRow(before.PositionRow, frozen=True, gc=False):  # type: ignore[misc,call-arg]
     """The columns as they are, and one that is not known before the first mark."""
 
     last_mark: Decimal | None

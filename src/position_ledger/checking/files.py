@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from position_ledger.checking.text import Place
 from position_ledger.errors import ConfigurationError
 
 __all__ = ["Source", "Sources", "assigned"]
 
 IGNORED_FOLDERS: Final = frozenset({"__pycache__", ".venv", "venv", "node_modules", ".git", "build", "dist"})
 FILE_BYTES_MAX: Final = 2_000_000
+FOR_OTHERS: Final = b"# other database"
+"""What the first line of a statement says that is not for the ledger's database."""
 _MAY_HOLD_SQL: Final = re.compile(
     rb"\b(?:SELECT|INSERT|UPDATE|DELETE|MERGE|VALUES|COPY|LOCK)\b|\.(?:execute|executemany|stream)\("
 )
@@ -30,9 +34,18 @@ class Source:
     file: Path
     module: str
     tree: ast.Module
+    marked: Sequence[int]
+    """Lines, rising, that may have to do with SQL."""
+    for_others: frozenset[int]
+    """Lines that say that their statement is for another database."""
     constants: dict[str, ast.expr] = field(default_factory=dict)
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Local name to (module, name in it; "" for the module itself)."""
+
+    def may_hold_sql(self, node: ast.stmt) -> bool:
+        """Whether one of the lines of a statement of Python may have to do with SQL."""
+        first = bisect_left(self.marked, node.lineno)
+        return first < len(self.marked) and self.marked[first] <= (node.end_lineno or node.lineno)
 
 
 class Sources:
@@ -40,7 +53,8 @@ class Sources:
 
     def __init__(self) -> None:
         self.files: dict[str, Path] = {}
-        self._parsed: dict[str, Source | None] = {}
+        self._parsed: dict[str, Source] = {}
+        self._for_others: dict[Path, frozenset[int]] = {}
 
     def add(self, folder: Path, package: str) -> None:
         """Take in every Python file under a folder (or the one file); their dotted names begin with ``package``.
@@ -71,11 +85,16 @@ class Sources:
             return None
         return self._source(module, None)
 
+    def is_for_others(self, place: Place) -> bool:
+        """Whether the line where a statement begins says that it is for another database."""
+        return place.line in self._for_others.get(place.file, ())
+
     def _source(self, module: str, content: bytes | None) -> Source:
         found = self._parsed.get(module)
         if found is None:
             file = self.files[module]
             found = self._parsed[module] = _parsed(file, module, _content(file) if content is None else content)
+            self._for_others[file] = found.for_others
         return found
 
 
@@ -105,19 +124,31 @@ def _dotted(path: Path, package: str) -> str:
 
 def _parsed(file: Path, module: str, content: bytes) -> Source:
     try:
-        source = Source(file, module, ast.parse(content, str(file)))
+        lines = list(enumerate(content.split(b"\n"), 1))
+        others = frozenset(number for number, line in lines if FOR_OTHERS in line)
+        marked = [number for number, line in lines if _MAY_HOLD_SQL.search(line)]
+        source = Source(file, module, ast.parse(content, str(file)), marked, others)
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
         msg = f"{file}{line} cannot be read as Python: {getattr(error, 'msg', None) or error}"
         raise ConfigurationError(msg) from error
     _name_constants(source, source.tree.body, "")
-    for node in ast.walk(source.tree):
+    for node in _statements(source.tree):
         if isinstance(node, ast.ImportFrom):
             origin = _origin(source, node)
             source.imports.update({name.asname or name.name: (origin, name.name) for name in node.names})
         elif isinstance(node, ast.Import):
             source.imports.update({name.asname: (name.name, "") for name in node.names if name.asname})
     return source
+
+
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """Every statement of Python, those inside others too, without the expressions."""
+    for field_name in ("body", "orelse", "finalbody", "handlers"):
+        for child in getattr(node, field_name, ()):
+            if isinstance(child, ast.stmt):
+                yield child
+            yield from _statements(child)
 
 
 def _origin(source: Source, node: ast.ImportFrom) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Final, TypeAlias
 
 from position_ledger.checking.files import Source, Sources, assigned
@@ -33,6 +35,7 @@ from position_ledger.checking.text import (
 
 __all__ = ["statements_of"]
 
+_OURS: Final = __name__.partition(".")[0]
 EXECUTING: Final = frozenset({"execute", "executemany", "stream", "copy"})
 """Methods whose first argument is a statement and whose second its parameters."""
 DEPTH_MAX: Final = 20
@@ -55,7 +58,7 @@ def statements_of(sources: Sources) -> list[SqlText]:
     fragments: set[tuple[Place, str]] = set()
     for source in sources.with_sql():
         finder = _Finder(source, sources)
-        found += finder.found()
+        found += [text for text in finder.found() if not sources.is_for_others(text.place)]
         fragments |= finder.fragments
     whole = [text for text in _merged(found) if text.is_executed or (text.place, text.text) not in fragments]
     return sorted(whole, key=lambda text: (str(text.place.file), text.place.line, text.text))
@@ -106,6 +109,8 @@ class _Finder:
     # walking
 
     def _visit(self, node: ast.AST) -> None:
+        if isinstance(node, ast.stmt) and not self._source.may_hold_sql(node):
+            return
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return  # a docstring, or what describes a constant
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -118,7 +123,8 @@ class _Finder:
         if isinstance(node, ast.expr) and self._is_statement(node):
             return
         for child in ast.iter_child_nodes(node):
-            self._visit(child)
+            if not (isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):  # a piece is no statement
+                self._visit(child)
 
     def _in_function(self, node: Function) -> None:
         self._functions.append(node)
@@ -327,8 +333,11 @@ class _Finder:
 
 
 def _loaded(source: Source, name: str) -> str | None:
-    """A constant of a module that this process has imported anyway: what it computed; nothing is imported for it."""
+    """What a module has computed for a constant: one of ours, where importing does nothing, or one that is imported anyway."""
     module = sys.modules.get(source.module)
+    if module is None and source.module.startswith(f"{_OURS}."):
+        with suppress(ImportError):  # what an extra brings
+            module = import_module(source.module)
     if module is None or getattr(module, "__file__", None) != str(source.file):
         return None
     value = getattr(module, name, None)

@@ -6,6 +6,7 @@ holes are named after, or as a composing function has made it. What remains is c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -34,10 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Checker"]
 
-INDETERMINATE: Final = frozenset({"42P18", "42P38"})
-"""Indeterminate data type and collation: the type of a parameter is told by its value only."""
+_MADE: Final = re.compile(
+    r"\s*CREATE\s+(?:TEMP|TEMPORARY|UNLOGGED|\s)*TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?\"?(\w+)", re.IGNORECASE
+)
+_UNKNOWN_TABLE: Final = re.compile(r'"(?:\w+\.)?(\w+)"')
+UNDEFINED_TABLE: Final = "42P01"
+INDETERMINATE: Final = frozenset({"42P18", "42P38", "42725"})
+"""Indeterminate data type and collation, ambiguous function: the type of a parameter is told by its value only."""
+POLYMORPHIC: Final = "input has type unknown"
 NEVER_BY_TEXT: Final = "its text is put together where the code runs"
 NOT_ANALYSED: Final = "the server looks at such a statement only when it runs"
+MADE_BY_CODE: Final = "its table is made where the code runs"
 TYPED_BY_VALUE: Final = "the type of a parameter is told by its value only"
 
 _NUMBERS: Final = frozenset({"int2", "int4", "int8", "numeric", "float4", "float8", "oid"})
@@ -75,10 +83,12 @@ class Checker:
         self._mismatches: list[Mismatch] = []
         self._undescribed: list[Undescribed] = []
         self._described = 0
+        self._made: set[str] = set()
 
     def check(self, found: Iterable[SqlText], composed: Iterable[str], fallback: Place) -> StatementsChecked:
         """All of them. ``composed`` are statements that composing functions made; ``fallback`` is where those are."""
         texts = list(found)
+        self._made = {made[1] for text in texts if (made := _MADE.match(text.text))}
         whole = [_Sent(text, form) for text in texts for form in self._forms(text)]
         templates = [text for text in texts if not text.is_whole and not any(True for _ in self._forms(text))]
         covered: set[int] = set()
@@ -122,16 +132,24 @@ class Checker:
         text, order = numbered(asked, has_parameters=source.has_parameters)
         self._stars(sent, text, lines_before)
         answer = describe(self._connection, text)
-        if isinstance(answer, Refused) and answer.sqlstate in INDETERMINATE:
+        if _is_indeterminate(answer):
             answer = describe(self._connection, text, [self._sent_as(source.families.get(key, "")) for key in order])
-            if isinstance(answer, Refused) and answer.sqlstate in INDETERMINATE:
+            if _is_indeterminate(answer):
                 self._undescribed.append(Undescribed(source.place, source.excerpt, TYPED_BY_VALUE))
                 return
+        if isinstance(answer, Refused) and self._is_about_own_table(answer):
+            self._undescribed.append(Undescribed(source.place, source.excerpt, MADE_BY_CODE))
+            return
         if isinstance(answer, Refused):
             self._say(sent, _at(sent, text, answer.offset, lines_before), answer.sentence)
             return
         self._described += 1
         self._parameters(sent, answer, order)
+
+    def _is_about_own_table(self, answer: Refused) -> bool:
+        """Whether the table that is not there is one that the code makes, a temporary one say."""
+        match = _UNKNOWN_TABLE.search(answer.sentence) if answer.sqlstate == UNDEFINED_TABLE else None
+        return match is not None and match[1] in self._made
 
     def _stars(self, sent: _Sent, text: str, lines_before: int) -> None:
         for offset in stars(text):
@@ -165,6 +183,10 @@ class Checker:
         name = name or {"bool": "bool", "date": "date", "UUID": "uuid", "str": "text"}.get(family)
         found = self._connection.adapters.types.get(name) if name else None
         return found.oid if found else 0
+
+
+def _is_indeterminate(answer: Described | Refused) -> bool:
+    return isinstance(answer, Refused) and (answer.sqlstate in INDETERMINATE or POLYMORPHIC in answer.sentence)
 
 
 def _takes(family: str, kind: str) -> bool:

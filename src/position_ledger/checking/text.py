@@ -37,7 +37,10 @@ ABOUT_THE_SESSION: Final = _TRANSACTION | {
 }
 """First words of statements that name nothing of the schema."""
 STARRED_BEFORE: Final = frozenset({"select", "distinct", "all", "returning"})
-_COPY: Final = re.compile(r"\s*COPY\s+(?P<table>\S+)\s*\((?P<columns>[^()]*)\)\s+(?:FROM|TO)\s", re.IGNORECASE)
+_FIRST_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)\b", re.DOTALL)
+_COPY: Final = re.compile(
+    r"\s*COPY\s+(?P<table>[^\s(]+)\s*(?:\((?P<columns>[^()]*)\)\s*)?\b(?:FROM|TO)\s", re.IGNORECASE
+)
 _LOCK: Final = re.compile(r"\s*LOCK\s+(?:TABLE\s+)?(?P<tables>[^;]*?)\s+IN\s+[A-Z ]+MODE\b", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(r"%(?:(?P<percent>%)|(?:\((?P<name>[^)]+)\))?[sbt])")
 
@@ -100,7 +103,7 @@ class SqlText:
     @property
     def first_word(self) -> str:
         """The first word in lower case, behind comments and brackets; "" if there is none."""
-        match = re.match(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)\b", self.text, re.DOTALL)
+        match = _FIRST_WORD.match(self.text)
         return match[1].lower() if match else ""
 
     def place_of(self, text: str, offset: int | None) -> Place:
@@ -117,8 +120,8 @@ class SqlText:
 
 def looks_like_sql(text: SqlText) -> bool:
     """Whether a string that nobody visibly executes is a statement: it begins with an upper-case SQL verb and goes on."""
-    flat = text.text.lstrip("( \n\t")
-    verb = text.first_word
+    match = _FIRST_WORD.match(text.text)
+    flat, verb = text.text[match.start(1) :] if match else "", text.first_word
     if verb not in DESCRIBED | {"copy", "lock"} or not flat.startswith(verb.upper()) or len(flat.split()) < 2:  # noqa: PLR2004 - a verb and what it is about
         return False
     words = {word.strip("(),;").upper() for word in flat.split()[1:]}
@@ -155,6 +158,8 @@ def with_braces(text: str) -> tuple[str | Hole, ...]:
 
 def has_open_braces(text: str) -> bool:
     """Whether {name} stands outside quotes, where SQL knows no brace: the text is one for ``format``."""
+    if "{" not in text:
+        return False
     try:
         return any(token.text == "{" for token in tokenize(text))
     except MigrationError:
@@ -214,11 +219,11 @@ def describable(text: str) -> str | None:
     """
     match = _COPY.match(text)
     if match:
-        return " ".join(["SELECT", match["columns"], "FROM", match["table"]])
+        return " ".join(["SELECT", match["columns"] or "", "FROM", match["table"]])
     match = _LOCK.match(text)
     if match:
         return " ".join(["SELECT", "FROM", match["tables"].replace(" ONLY ", " ")])
-    first = re.match(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)\b", text, re.DOTALL)
+    first = _FIRST_WORD.match(text)
     return text if first and first[1].lower() in DESCRIBED else None
 
 

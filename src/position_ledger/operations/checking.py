@@ -25,6 +25,7 @@ from position_ledger.errors import ConfigurationError, MigrationError, SchemaMis
 from position_ledger.migration.bookkeeping import BOOKKEEPING
 from position_ledger.migration.catalogue import Catalogue
 from position_ledger.migration.introspect import read_catalogue
+from position_ledger.migration.runner import Migrator
 from position_ledger.operations.common import migrator_of, owner, projections
 from position_ledger.projection.definition import Projection
 from position_ledger.settings import Settings
@@ -63,18 +64,20 @@ def check(settings: Settings, reached: Reached, code: Sequence[str] = ()) -> Che
         ConfigurationError: a folder that is not there, or a file that is no Python.
     """
     with translated(), ThreadPoolExecutor(1, "check") as beside:
-        drift = beside.submit(_drift, settings, reached)  # it waits for the server, while the sources are read here
+        migrator = migrator_of(settings, reached)
+        drift = beside.submit(_drift, migrator)  # it waits for the server, while the sources are read here
         texts = statements_of(sources_of(settings, code))
-        found = list(_migrations(settings, reached))
+        found = list(_migrations(migrator))
         notes: list[str] = []
         with owner(settings, reached) as connection:
             connection.execute("SET default_transaction_read_only = on")
-            states, wrong = _definitions(connection, settings, is_behind=bool(found))
+            catalogues = _Catalogues(connection, settings.ledger_schema)
+            states, wrong = _definitions(connection, settings, None if found else catalogues)
             if found:
                 notes.append("statements and row types were not looked at: they are for the schema of the code")
                 statements = NOTHING
             else:
-                statements = _statements(connection, settings, texts)
+                statements = _statements(connection, settings, catalogues.of(settings.ledger_schema), texts)
         differences, unknown = drift.result()
         return CheckReport(
             (*found, *wrong, *statements.mismatches, *differences),
@@ -113,39 +116,51 @@ def _folders(package: str) -> list[Path]:
     return [Path(place) for place in places]
 
 
-def _migrations(settings: Settings, reached: Reached) -> Iterator[Mismatch]:
+def _migrations(migrator: Migrator) -> Iterator[Mismatch]:
     try:
-        migrator_of(settings, reached).require_current()
+        migrator.require_current()
     except (SchemaMismatch, MigrationError) as error:
         yield Mismatch("migration", str(error))
 
 
-def _drift(settings: Settings, reached: Reached) -> tuple[list[Mismatch], list[str]]:
+def _drift(migrator: Migrator) -> tuple[list[Mismatch], list[str]]:
     """How the catalogue differs from what the applied migrations make, and what kept us from knowing."""
     try:
-        lines = migrator_of(settings, reached).differences()
+        lines = migrator.differences()
     except MigrationError as error:
         return [], [f"the catalogue was not compared with that of the migrations: {error}"]
     remedy = "was done by hand or is missing: put it into a migration, or take it back"
     return [Mismatch("schema", f"{line} ({remedy})") for line in lines], []
 
 
+class _Catalogues:
+    """The schemas of the live tables and of kept generations, each read once."""
+
+    def __init__(self, connection: psycopg.Connection[Any], live: str) -> None:
+        self._connection = connection
+        self._live = live
+        self._read: dict[str, Catalogue] = {}
+
+    def of(self, schema: str) -> Catalogue:
+        """One schema."""
+        if schema not in self._read:
+            self._read[schema] = read_catalogue(self._connection, schema, beside=self._live)
+        return self._read[schema]
+
+
 def _definitions(
-    connection: psycopg.Connection[Any], settings: Settings, *, is_behind: bool
+    connection: psycopg.Connection[Any], settings: Settings, catalogues: _Catalogues | None
 ) -> tuple[tuple[State, ...], list[Mismatch]]:
-    """The state of each definition, and what is wrong with it or with its row type."""
+    """The state of each definition, and what is wrong with it or, unless None is given, with its row type."""
     known = projections(settings)
     if connection.execute("SELECT to_regclass('projection_generations') IS NULL").fetchone() == (True,):
         return tuple(State(one.table, "never set up", "there is no ledger", ()) for one in known), []
     states = tuple(state_of(connection, one) for one in known)
     found = [one for one in map(mismatch_of, states) if one]
-    if not is_behind:
-        catalogues: dict[str, Catalogue] = {}
+    if catalogues is not None:
         for projection, state in zip(known, states, strict=True):
             for schema in state.schemas or (settings.ledger_schema,):
-                if schema not in catalogues:
-                    catalogues[schema] = read_catalogue(connection, schema, beside=settings.ledger_schema)
-                found += _row_type(projection, catalogues[schema], schema)
+                found += _row_type(projection, catalogues.of(schema), schema)
     return states, list(dict.fromkeys(found))
 
 
@@ -157,9 +172,10 @@ def _row_type(projection: Projection[Any], catalogue: Catalogue, schema: str) ->
     return row_type_mismatches(projection, table)
 
 
-def _statements(connection: psycopg.Connection[Any], settings: Settings, texts: list[SqlText]) -> StatementsChecked:
+def _statements(
+    connection: psycopg.Connection[Any], settings: Settings, catalogue: Catalogue, texts: list[SqlText]
+) -> StatementsChecked:
     known = projections(settings)
-    catalogue = read_catalogue(connection, settings.ledger_schema)
     relations = {*catalogue.tables, *catalogue.views, *BOOKKEEPING}
     made = composing.composed(settings.ledger_schema, known)
     return Checker(connection, relations, known).check(texts, made, Place(Path(composing.__file__), 1))

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
+from position_ledger.checking.row_types import row_type_mismatches
 from position_ledger.errors import SchemaMismatch
 from position_ledger.migration.advice import Case, safe_form
 from position_ledger.migration.catalogue import Catalogue, Table, diff
 from position_ledger.migration.classify import Effect, EffectRefused
 from position_ledger.migration.findings import Finding, Severity
 from position_ledger.migration.trace import Failure, TracedFile, TracedStatement, Tracer
-from position_ledger.operations.plan_document import Need, PlannedProjection
-from position_ledger.operations.sampling import Folded, Problem, fold, put_in
+from position_ledger.operations.plan_document import Need, PlannedProjection, parent_of
+from position_ledger.operations.sampling import Folded, Problem, altered, fold, put_in
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.settings import Settings
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from position_ledger.operations.planning import Live
 
 SAMPLE_TELLS_EVENTS: Final = 200
-"""A sample of fewer events says nothing about how long a rebuild takes."""
+"""A sample of fewer events says nothing about how long a rebuild takes:"""
+SLOW_EVENTS_PER_S: Final = 5_000
+"""then this many a second are folded and copied, which is slow."""
 
 Judged = Sequence[tuple[TracedFile, Effect | EffectRefused]]
 
@@ -60,13 +63,16 @@ def needs(
         gaps = list(_gaps(definition, base, after, judged)) if is_whole else []
         found.findings += gaps
         need, reasons = _need(definition, base, after, live, judged)
+        if is_whole and not gaps:
+            found.findings += _of_row_type(definition, base, after)
+        found.findings += _inline(definition, need, live)
         is_touched = base.tables.get(definition.table) != after.tables.get(definition.table) or need == "rebuild"
         if is_whole and live.sampled and is_touched and not gaps:
             folded[definition.table] = _folded(live_connection, definition, live, found, judged)
         planned.append(PlannedProjection(definition.table, need, reasons, live.events))
     if folded:
         _try(tracer, settings, list(folded.values()), live, judged, found)
-    found.projections = tuple(_with_sample(one, folded.get(one.table), base, after, live) for one in planned)
+    found.projections = tuple(_with_sample(one, folded.get(one.table), live, judged) for one in planned)
     return found
 
 
@@ -96,6 +102,25 @@ def _gaps(definition: Projection[Any], base: Catalogue, after: Catalogue, judged
             form = f"ALTER TABLE {name} ADD COLUMN {column} <type> NOT NULL;"
             place = _located(judged, f"table {name}: column {column} is gone", "error", code, cause)
             yield Finding(place.severity, place.code, place.file, place.line, place.statement, cause, form)
+
+
+def _of_row_type(definition: Projection[Any], base: Catalogue, after: Catalogue) -> Iterator[Finding]:
+    """What `check` would say of the definition, where the table changes."""
+    name = definition.table
+    if base.tables.get(name) != after.tables[name]:
+        for mismatch in row_type_mismatches(definition, after.tables[name]):
+            yield Finding("warning", "row-type", "", 0, "", str(mismatch))
+
+
+def _inline(definition: Projection[Any], need: Need, live: Live) -> Iterator[Finding]:
+    name = definition.table
+    modes = [one.mode for one in live.generations if one.projection == name and one.state == "active"]
+    if need == "rebuild" and "inline" in modes:
+        cause = f"table {name} is projected inline, and only a table in worker mode can be replaced"
+        form = (
+            f"-- position-ledger mode {name} worker   before, and\n-- position-ledger mode {name} inline   afterwards"
+        )
+        yield Finding("error", "projected-inline", "", 0, "", cause, form)
 
 
 def _annotation(table: Table, column: str) -> str:
@@ -185,11 +210,23 @@ def _try(
     """Put the rows in, look at the verifications of projected files again, and take the rows out."""
     with tracer.step(keep=False):
         for one in folded:
-            for problem in put_in(tracer.connection, settings.ledger_schema, one):
-                found.findings.append(_of_problem(problem, live, judged))
+            problems = list(put_in(tracer.connection, settings.ledger_schema, one))
+            problems += altered(tracer.connection, settings.ledger_schema, one, _changed(one.projection, judged))
+            found.findings += [_of_problem(problem, live, judged) for problem in problems]
         for traced, effect in judged:
             if traced.untrue and isinstance(effect, Effect) and effect.kind == "projected":
                 found.proven[traced.file.number] = tracer.untrue(traced.file)
+
+
+def _changed(definition: Projection[Any], judged: Judged) -> list[str]:
+    """Columns of the row type that are new in the table, or of another type than before."""
+    old = judged[0][0].before.tables.get(definition.table)
+    new = judged[-1][0].after.tables.get(definition.table)
+    return [
+        name
+        for name, column in (new.columns if new else {}).items()
+        if (old is None or old.columns.get(name) != column) and name in definition.row.__struct_fields__
+    ]
 
 
 def _of_problem(problem: Problem, live: Live, judged: Judged) -> Finding:
@@ -209,25 +246,24 @@ def _of_problem(problem: Problem, live: Live, judged: Judged) -> Finding:
     at = f"event {problem.event} ({problem.topic}): " if problem.event else ""
     more = f" ({problem.rows:,} rows of the sample)" if problem.rows > 1 else ""
     cause = f"history does not fit {name}: {at}{problem.cause}{more}"
-    is_copied = all(table.is_complete for table in live.tables.values() if table.copied)
-    severity: Severity = "warning" if problem.code == "foreign-key-violation" and not is_copied else "error"
+    severity: Severity = "warning" if _is_parent_in_part(problem, live, judged) else "error"
     form = safe_form(problem.code, case)
     if traced is None or statement is None:
         return Finding(severity, problem.code, "", 0, "", cause, form)
     return Finding(severity, problem.code, traced.file.filename, statement.line, _flat(text), cause, form)
 
 
-def _with_sample(
-    planned: PlannedProjection, folded: Folded | None, base: Catalogue, after: Catalogue, live: Live
-) -> PlannedProjection:
+def _is_parent_in_part(problem: Problem, live: Live, judged: Judged) -> bool:
+    """Whether a missing parent may only be missing in the plan, which does not copy all rows of a large table."""
+    table = judged[-1][0].after.tables.get(problem.table)
+    constraint = table.constraints.get(problem.constraint) if table else None
+    parent = live.tables.get(parent_of(constraint.definition)) if constraint and constraint.kind == "f" else None
+    return parent is not None and not parent.is_complete
+
+
+def _with_sample(planned: PlannedProjection, folded: Folded | None, live: Live, judged: Judged) -> PlannedProjection:
     if folded is None:
         return planned
-    old, new = base.tables.get(planned.table), after.tables.get(planned.table)
-    columns = [
-        name
-        for name, column in (new.columns if new else {}).items()
-        if (old is None or old.columns.get(name) != column) and name in folded.projection.row.__struct_fields__
-    ]
     return PlannedProjection(
         planned.table,
         planned.need,
@@ -237,13 +273,15 @@ def _with_sample(
         folded.events,
         len(folded.versions),
         folded.unseen,
-        tuple(folded.story(column) for column in columns),
+        tuple(folded.story(column) for column in _changed(folded.projection, judged)),
     )
 
 
 def _estimate(folded: Folded, live: Live) -> float | None:
-    """Seconds that loading the table takes about, by what the sample took; None if it is too small to tell."""
-    if folded.events < SAMPLE_TELLS_EVENTS or not live.sampled:
+    """Seconds that loading the table takes about, by what the sample took; None for an empty sample."""
+    if not live.sampled:
         return None
     share = folded.events / len(live.sampled)
-    return round(live.events * share * folded.took_s / folded.events, 1)
+    tells = folded.events >= SAMPLE_TELLS_EVENTS and folded.took_s > 0
+    rate = folded.events / folded.took_s if tells else SLOW_EVENTS_PER_S
+    return round(live.events * share / rate, 1)

@@ -95,7 +95,8 @@ class Plan:
     events: int = 0
     took_s: float = 0.0
     is_applied: bool = False
-    backup: str = ""
+    steps: tuple[str, ...] = ()
+    backup: tuple[str, ...] = ()
 
     @property
     def is_safe(self) -> bool:
@@ -211,9 +212,14 @@ def _foreign_keys(traced: TracedFile, touched: set[str]) -> Iterator[str]:
         for one in table.constraints.values():
             if one.kind != "f":
                 continue
-            parent = one.definition.partition("REFERENCES ")[2].partition("(")[0].strip('" ')
+            parent = parent_of(one.definition)
             if table.name in touched or parent in touched:
                 yield f"{table.name}.{one.name}: {one.definition}"
+
+
+def parent_of(definition: str) -> str:
+    """The table that a foreign key refers to, of its definition in the server's words."""
+    return definition.partition("REFERENCES ")[2].partition("(")[0].strip('" ')
 
 
 def _functions(traced: TracedFile, touched: set[str]) -> Iterator[str]:
