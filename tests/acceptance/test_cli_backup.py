@@ -21,7 +21,7 @@ from position_ledger.setup import Reached
 from tests.support.command_line import InThisProcess, on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ELSEWHERE = timezone(timedelta(hours=-5))
 
@@ -41,7 +41,7 @@ def saying(text: str, code: int = 0) -> str:
     return shlex.join([sys.executable, "-c", f"print({text!r}); raise SystemExit({code})"])
 
 
-ANSWERS = {
+ANSWERS: dict[str, tuple[Callable[[], str], bool, str]] = {
     "time": (lambda: saying(ago(3).isoformat()), True, "the last backup is of"),
     "offset": (lambda: saying(ago(3).astimezone(ELSEWHERE).isoformat() + "\nmore"), True, "UTC, 3.0 h ago"),
     "now": (lambda: saying(f"{ago(0):%Y-%m-%dT%H:%M:%SZ}"), True, "UTC, 0.0 h ago"),
