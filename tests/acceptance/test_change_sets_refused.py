@@ -142,3 +142,13 @@ def test_an_interrupted_set_is_told_by_status_and_undone_by_abort(team: Settings
     assert "the database is as it was before" in command("migrate", "up", "--abort").out
     assert "nothing to abort" in command("migrate", "up", "--abort").out
     as_it_should_be(team)
+
+
+def test_what_cannot_move_is_named_before_anything_is_begun(team: Settings, releases: Releases) -> None:
+    execute(team, "CREATE MATERIALIZED VIEW desk.counted AS SELECT count(*) FROM ledger.holdings")
+    number = releases.add("CREATE TABLE desks (code text);", "DROP TABLE desks;")
+    releases.add("ALTER TABLE holdings DROP label;")
+    with pytest.raises(SwapBlocked, match=r"materialized view desk.counted \(drop it"):
+        up(next_of(team, releases, HOLDINGS.without("label"), VALUATIONS))
+    assert query(team, f"SELECT action FROM schema_migration_history WHERE number >= {number}") == []
+    as_it_should_be(team)

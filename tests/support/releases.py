@@ -174,4 +174,5 @@ class Releases:
         migrations.mkdir()
         for file in self._migrations.glob("*.sql"):
             (migrations / file.name).write_bytes(file.read_bytes())
-        return self._settings.model_copy(update={"projections": str(folder), "migrations": str(migrations)})
+        told = {"projections": str(folder), "migrations": str(migrations), "backup_policy": "off"}
+        return self._settings.model_copy(update=told)

@@ -58,7 +58,7 @@ def migrate_up(
         strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
         said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
-        finish_swaps(settings, reached)
+        finish_swaps(settings, reached, tell)
         outcome = migrator.up(target, rebuild=strategy, outlook=partial(outlook_of, settings, reached, migrator))
         for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
             tell(f"filling {projection.table} from the log")

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from position_ledger.database import connect, translated
-from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch
+from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch, VerificationFailed
 from position_ledger.events import EVENTS
 from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
@@ -34,6 +34,7 @@ from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport, Target, Where
 from position_ledger.projection.rolling_back import roll_back as exchange_back
+from position_ledger.projection.swap import movable
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
 from position_ledger.store.codec import Codec
@@ -154,13 +155,19 @@ def abandon(settings: Settings, reached: Reached, tables: Iterable[str]) -> None
         rebuilding.abandon(connection, tables)
 
 
-def finish_swaps(settings: Settings, reached: Reached) -> None:
-    """What swaps of a killed process have left to do: foreign keys to validate, older generations to drop."""
+def finish_swaps(settings: Settings, reached: Reached, tell: Tell) -> None:
+    """What swaps of a killed process have left to do: foreign keys to validate, older generations to drop.
+
+    A foreign key that does not hold is told each time: it keeps its table from the next rebuild, and nothing else.
+    """
     with owner(settings, reached) as connection:
         if connection.execute("SELECT to_regclass('projection_generations')::oid").fetchone() == (None,):
             return
         for projection in projections(settings):
-            foreign_keys.validate_pending(connection, projection.table)
+            try:
+                foreign_keys.validate_pending(connection, projection.table)
+            except VerificationFailed as error:
+                tell(str(error))
             rebuilding.drop_older(connection, projection.table)
 
 
@@ -169,10 +176,16 @@ def outlook_of(settings: Settings, reached: Reached, migrator: Migrator, change:
 
     Raises:
         SchemaMismatch: the code does not fit the tables as they are after the change; names the migration it fits.
+        SwapBlocked: something hangs on a table that cannot be moved, or it is projected inline.
     """
     for table in change.moved:
         _require_fit(migrator, projection_named(settings, table), change)
     with owner(settings, reached) as connection:
+        for table in sorted(change.tables):
+            live = generations.active(connection, table)
+            if live is not None:
+                rebuilding.require_worker_mode(live)
+                movable(connection, settings.ledger_schema, table, change.before)
         events = log_size(connection)
         rows = connection.execute(LAST_TOOK, (list(change.moved),)).fetchall()
     known = "".join(f"; {table} took {seconds:.0f} s the last time" for table, seconds in rows)
@@ -242,7 +255,7 @@ def _pending_change(migrator: Migrator, table: str) -> ProjectedChange | None:
     if not pending:
         return None
     sets = change_sets(migrator.targets.effects(pending))
-    return next((one for one in sets if isinstance(one, ProjectedChange) and table in one.tables), None)
+    return next((one for one in sets if isinstance(one, ProjectedChange) and table in one.moved), None)
 
 
 def _migrations_of(connection: psycopg.Connection[Any], live: Iterable[Generation]) -> dict[str, set[int]]:

@@ -10,7 +10,7 @@ import psycopg
 
 from position_ledger.errors import GenerationNotOurs
 from position_ledger.projection import foreign_keys, generations, leases
-from position_ledger.projection.building import RebuildReport, Where
+from position_ledger.projection.building import RebuildReport, Where, drop_older
 from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, tail_events
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
@@ -41,6 +41,8 @@ def roll_back(
     with ExitStack() as stack:
         for table in sorted(tables):
             stack.enter_context(alone(where.connection, table))
+        for table in tables:
+            drop_older(where.connection, table)  # a process that was killed behind its swap has left that to do
         kept = {table: generations.kept(where.connection, table) for table in tables}
         live = {table: one for table in tables for one in kept[table] if one.state == "active"}
         old = {table: one for table in tables for one in kept[table] if one.state == "retired"}

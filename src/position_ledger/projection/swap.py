@@ -191,8 +191,8 @@ def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -
     for table in plan.tables:
         if not _exists(connection, schema, table):
             continue
-        attached[table] = attached_to(connection, schema, table, plan.before.tables.get(table))
-        words = blockers(attached[table], plan.before)
+        attached[table] = movable(connection, schema, table, plan.before)
+        words = []
         if any(move.table == table and move.new is None for move in plan.moves):
             words += [
                 f"foreign key {fk.name} of {fk.schema}.{fk.table} refers to it" for fk in attached[table].foreign_keys
@@ -200,6 +200,20 @@ def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -
         if words:
             msg = f"table {schema}.{table} cannot be swapped: {'; '.join(words)}"
             raise SwapBlocked(msg)
+    return attached
+
+
+def movable(connection: psycopg.Connection[Any], schema: str, table: str, before: Catalogue) -> Attached:
+    """What hangs on one live table, all of which can be moved.
+
+    Raises:
+        SwapBlocked: names what cannot, with the remedy.
+    """
+    attached = attached_to(connection, schema, table, before.tables.get(table))
+    words = blockers(attached, before)
+    if words:
+        msg = f"table {schema}.{table} cannot be swapped: {'; '.join(words)}"
+        raise SwapBlocked(msg)
     return attached
 
 
