@@ -277,10 +277,11 @@ class Tracer:
     def untrue(self, file: MigrationFile) -> tuple[Failure, ...]:
         """The verifications of the file that do not hold now."""
         failures: list[Failure] = []
-        for statement in file.verify.statements:
+        for part in file.verify.apart():
+            statement = part.statements[0]
             try:
                 with self.connection.transaction(), self.connection.cursor() as cursor:
-                    verify_section(cursor, file, replace(file.verify, statements=(statement,)))
+                    verify_section(cursor, file, part)
             except MigrationError as error:
                 state = error.sqlstate or "" if isinstance(error, StatementFailed) else ""
                 failures.append(Failure(statement.line, statement.excerpt, state, said(error)))
