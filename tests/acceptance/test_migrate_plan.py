@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from position_ledger import Ledger
+from position_ledger.operations import sampling
 from position_ledger.settings import load_settings
 from tests.support import engine
 from tests.support.command_line import CommandLine, in_this_process
@@ -26,7 +27,7 @@ SHIPPED = Path("migrations")
 
 @pytest.fixture(scope="module")
 def desk_database(ledger_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A ledger with history, plain tables with rows, one migration (013) more than the release, and a table by hand."""
+    """A ledger with history, plain tables with rows, one migration more than the release, and a table by hand."""
     folder = tmp_path_factory.mktemp("migrations")
     for source in SHIPPED.glob("*.sql"):
         (folder / source.name).write_bytes(source.read_bytes())
@@ -208,15 +209,16 @@ def test_nothing_pending_an_applied_number_and_files_that_are_no_migrations(run:
     settings = {"POSITION_LEDGER_MIGRATIONS": str(folder)}
     nothing = run("migrate", "plan", **settings)
     assert (nothing.code, nothing.out) == (0, "nothing is pending: every migration of the folder is applied\n")
-    applied = run("migrate", "plan", "13", **settings)
+    desks = max(int(path.name[:3]) for path in folder.glob("*_desks.sql"))
+    applied = run("migrate", "plan", str(desks), **settings)
     assert applied.code == 0
     assert "table desks: new" in applied.out
     assert "already applied" in applied.out
     unknown = run("migrate", "plan", "99", **settings)
     assert (unknown.code, "there is no migration 099" in unknown.err) == (2, True)
-    (folder / "014_case.sql").write_text("CREATE TABLE rooms (id bigint);")
+    (folder / f"{desks + 1:03}_case.sql").write_text("CREATE TABLE rooms (id bigint);")
     headless = run("migrate", "plan", **settings)
-    assert (headless.code, "014_case.sql" in headless.err) == (2, True)
+    assert (headless.code, f"{desks + 1:03}_case.sql" in headless.err) == (2, True)
     assert "Traceback" not in headless.err
 
 
@@ -226,3 +228,38 @@ def test_the_sum_file_has_to_fit(run: CommandLine, folder: Path) -> None:
     answer = run("migrate", "plan", "--json", POSITION_LEDGER_MIGRATIONS=str(folder))
     assert (answer.code, codes(answer.document, "error")) == (1, {"sum-file"})
     assert answer.document["pending"] == [name]
+
+
+def test_a_file_without_a_way_back_is_no_part_of_a_change_set(run: CommandLine, folder: Path) -> None:
+    """As `up` would refuse it: what cannot be undone has to be applied on its own first."""
+    lasting = Case(
+        "lasting", "INSERT INTO desks VALUES (7, 'x', NULL, 1);", "", rollback_says="none, because we want it"
+    )
+    name = add(folder, lasting)
+    case = next(one for one in GOOD if one.projections)
+    code, plan = planned(run, folder, case)
+    assert (code, codes(plan, "error")) == (1, {"lasting-in-set"})
+    (found,) = [one for one in plan["findings"] if one["severity"] == "error"]
+    assert f"migrate up {name[:3]}" in found["cause"]
+
+
+def test_a_backup_that_is_wanted_and_not_there_is_an_error(run: CommandLine, folder: Path) -> None:
+    """S6: the plan says what `up` would."""
+    add(folder, GOOD[0])
+    settings = {"POSITION_LEDGER_MIGRATIONS": str(folder), "POSITION_LEDGER_BACKUP_POLICY": "refuse"}
+    answer = run("migrate", "plan", "--json", **settings)
+    assert (answer.code, codes(answer.document, "error")) == (1, {"no-backup"})
+    warned = run("migrate", "plan", POSITION_LEDGER_MIGRATIONS=str(folder))
+    assert (warned.code, "backup" in warned.out) == (0, True)
+    assert "to apply in place:" in warned.out
+
+
+def test_the_sample_of_a_long_log_takes_streams_from_all_over_it(desk_database: tuple[str, Path]) -> None:
+    """Given a log that is said to be long, then whole beginnings of streams come, each event once and in order."""
+    settings = load_settings(database_url=desk_database[0])
+    with engine.connected(settings, as_app=False) as connection:
+        topics = [row[0] for row in connection.execute("SELECT DISTINCT topic FROM events")]
+        short = sampling.sample(connection, 10, topics)
+        long = sampling.sample(connection, sampling.EVENTS_MAX + 1, topics)
+    assert long == short
+    assert [(row.stream, row.version) for row in long] == sorted({(row.stream, row.version) for row in long})

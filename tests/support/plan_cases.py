@@ -18,8 +18,7 @@ GRANT SELECT ON desk_names, desks TO position_ledger_reader;
 ROWS = """
 INSERT INTO ledger.desks VALUES (1, 'rates', '10', 1), (2, 'rates', '20', 2), (3, 'vol', 'x', 3);
 INSERT INTO ledger.desk_limits VALUES (1, 1, 100), (2, 99, 50);
-INSERT INTO ledger.ticks SELECT n, n, NULL FROM generate_series(1, 100001) AS n;
-ANALYZE ledger.ticks;
+INSERT INTO ledger.ticks SELECT n, n, NULL FROM generate_series(1, 130001) AS n;
 CREATE TABLE ledger.by_hand (id bigint);
 """
 
@@ -170,7 +169,7 @@ BAD = [
         "UPDATE ticks SET note = 'seen';",
         "UPDATE ticks SET note = NULL;",
         {"unbatched-write"},
-        says="100,001 of the 100,001 rows of ticks",
+        says=" rows of ticks in one transaction",
         safe="LIMIT 5000",
     ),
     Case(
@@ -178,7 +177,7 @@ BAD = [
         "ALTER TABLE ticks ALTER COLUMN tick_id TYPE numeric;",
         "ALTER TABLE ticks ALTER COLUMN tick_id TYPE bigint;",
         {"table-rewrite"},
-        says="100,001 rows of ticks",
+        says=" rows of ticks is written again",
     ),
     Case(
         "index of a large table",
@@ -267,6 +266,7 @@ BAD = [
         "ALTER TABLE positions ADD COLUMN last_mark numeric(38,18) NOT NULL;",
         "ALTER TABLE positions DROP COLUMN last_mark;",
         {"fold-gives-null"},
+        {"row-type"},
         says="(position.opened)",
         safe="ALTER COLUMN last_mark DROP NOT NULL",
         rebuilds="positions",
@@ -404,7 +404,7 @@ MORE = [
         "ALTER TABLE ticks DROP COLUMN seen;",
         set(),
         {"verification-unproven"},
-        verify="SELECT count(*) = 100001 FROM ticks WHERE NOT seen;",
+        verify="SELECT count(*) = 130001 FROM ticks WHERE NOT seen;",
     ),
     Case("nothing at all", "CREATE TABLE IF NOT EXISTS desks (id bigint);", "SELECT 1;", set(), {"does-nothing"}),
     Case("rows thrown away", "TRUNCATE desk_limits;", "SELECT 1;", set(), {"rows-lost"}),

@@ -102,12 +102,20 @@ def _type(case: Case) -> str:
         rest += (
             3 if words[rest : rest + 3] == ["set", "data", "type"] else 1 if words[rest : rest + 1] == ["type"] else 0
         )
-        end = next(
-            (at for at in range(rest, len(tokens)) if words[at] in _TYPE_ENDS or words[at] in {",", ";"}), len(tokens)
-        )
+        end = _end_of_type(words, rest)
         if end > rest:
             return case.statement[tokens[rest].start : tokens[end - 1].end]
     return "the_type"
+
+
+def _end_of_type(words: list[str], start: int) -> int:
+    """The first place outside of brackets that is no part of a type: numeric(8,2) is one."""
+    depth = 0
+    for place in range(start, len(words)):
+        if depth == 0 and (words[place] in _TYPE_ENDS or words[place] in {",", ";"}):
+            return place
+        depth += {"(": 1, ")": -1}.get(words[place], 0)
+    return len(words)
 
 
 _TYPE_ENDS: Final = frozenset(

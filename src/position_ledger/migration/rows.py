@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.session import Connection
 
-__all__ = ["ROWS_PER_TABLE_MAX", "CopiedTable", "copy_rows", "table_sizes"]
+__all__ = ["ROWS_PER_TABLE_MAX", "CopiedTable", "TableSize", "copy_rows", "table_sizes"]
 
 ROWS_PER_TABLE_MAX: Final = 10_000
 BYTES_PER_TABLE_MAX: Final = 32 * 2**20
@@ -30,7 +30,8 @@ BYTES_PER_TABLE_MAX: Final = 32 * 2**20
 WIDE_ROW_BYTES: Final = 8_192
 
 _SIZES: Final = """
-    SELECT c.relname::text, c.reltuples::bigint, pg_table_size(c.oid) FROM pg_class c
+    SELECT c.relname::text, c.reltuples::bigint, pg_relation_size(c.oid),
+           pg_table_size(c.oid) FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'm')
 """
 _COLUMNS: Final = """
@@ -85,9 +86,18 @@ class _ForeignKey:
     parent_columns: list[str]
 
 
-def table_sizes(live: psycopg.Connection[Any], schema: str) -> dict[str, tuple[int, int]]:
-    """Rows by the server's statistics (-1: never counted) and bytes, of each table."""
-    return {str(row[0]): (int(row[1]), int(row[2])) for row in _rows(live, _SIZES, [schema])}
+@dataclass(frozen=True, slots=True)
+class TableSize:
+    """Rows by the server's statistics (-1: never counted), bytes of the rows, and bytes with what is kept beside them."""
+
+    rows: int
+    row_bytes: int
+    bytes: int
+
+
+def table_sizes(connection: psycopg.Connection[Any], schema: str) -> dict[str, TableSize]:
+    """The size of each table and materialized view."""
+    return {str(name): TableSize(*sizes) for name, *sizes in _rows(connection, _SIZES, [schema])}
 
 
 def copy_rows(
@@ -110,12 +120,15 @@ def copy_rows(
     both = [table for table in _parents_first(sorted(ours), keys) if table in theirs]
     copier = _Copier(live, scratch, schema, keys, only or {}, limit)
     found: dict[str, CopiedTable] = {}
-    with _without_triggers(scratch, schema, both):
-        for table in reversed(both):
+    filled = table_sizes(scratch, schema)
+    with_rows = [table for table in both if sizes[table].row_bytes or filled[table].row_bytes]
+    with _without_triggers(scratch, schema, with_rows):
+        for table in reversed(with_rows):
             scratch.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(schema, table)))
         for table in both:
             columns = [name for name in theirs[table] if name in ours[table]]
-            found[table] = copier.copy(table, columns, *sizes[table])
+            is_empty = not sizes[table].row_bytes
+            found[table] = CopiedTable(table, 0) if is_empty else copier.copy(table, columns, sizes[table])
     for name, value in _rows(live, _SEQUENCES, [schema]):
         if value is not None:
             _set_sequence(scratch, schema, name, value)
@@ -177,16 +190,23 @@ class _Copier:
         self._live, self._scratch, self._schema = live, scratch, schema
         self._keys, self._only, self._limit = keys, only, limit
 
-    def copy(self, table: str, columns: Sequence[str], about: int, size: int) -> CopiedTable:
+    def copy(self, table: str, columns: Sequence[str], size: TableSize) -> CopiedTable:
         """Copy one table whose parents are there."""
+        limit = _limit(size, self._limit)
         try:
             with self._live.transaction(), self._scratch.transaction():
-                read, copied = self._copied(table, columns, _limit(about, size, self._limit))
+                read, copied = self._copied(table, columns, limit)
         except psycopg.Error as error:
-            return CopiedTable(table, max(about, 0), 0, f"its rows could not be copied: {_first_line(error)}")
-        rows = read if read < self._limit and table not in self._only else max(about, read)
+            return CopiedTable(table, max(size.rows, 1), 0, f"its rows could not be copied: {_first_line(error)}")
+        is_whole = read < limit and table not in self._only
+        rows = read if is_whole else max(read + 1, self._by_density(table, copied, size))
         problem = "" if copied == read else f"{read - copied} of them refer to rows that were not copied"
         return CopiedTable(table, rows, copied, problem)
+
+    def _by_density(self, table: str, copied: int, size: TableSize) -> int:
+        """Rows as densely as here on all the pages there: the server's own count may be old, or not made yet."""
+        here = table_sizes(self._scratch, self._schema)[table].row_bytes
+        return round(copied * size.row_bytes / here) if here else size.rows
 
     def _copied(self, table: str, columns: Sequence[str], limit: int) -> tuple[int, int]:
         name, held = sql.Identifier(self._schema, table), sql.Identifier(_HELD)
@@ -228,9 +248,9 @@ class _Copier:
         return sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions)) if conditions else sql.SQL("")
 
 
-def _limit(about: int, size: int, limit: int) -> int:
-    width = size // about if about > 0 else WIDE_ROW_BYTES
-    return limit if size <= BYTES_PER_TABLE_MAX else max(1, min(limit, BYTES_PER_TABLE_MAX // max(1, width)))
+def _limit(size: TableSize, limit: int) -> int:
+    width = size.bytes // size.rows if size.rows > 0 else WIDE_ROW_BYTES
+    return limit if size.bytes <= BYTES_PER_TABLE_MAX else max(1, min(limit, BYTES_PER_TABLE_MAX // max(1, width)))
 
 
 def _first_line(error: BaseException) -> str:

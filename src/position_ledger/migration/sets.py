@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from position_ledger.migration.session import Connection
     from position_ledger.migration.steps import Rebuild, Run, Steps
 
-__all__ = ["Abandon", "ChangeSets", "Outlook", "Step", "announce"]
+__all__ = ["Abandon", "ChangeSets", "Outlook", "Step", "announce", "grouped", "refuse_lasting"]
 
 Step: TypeAlias = "MigrationFile | ProjectedChange"
 Outlook: TypeAlias = "Callable[[ProjectedChange], str]"
@@ -55,10 +55,10 @@ class ChangeSets:
         parts = [[file for file in files if (file.number <= (begun or 0)) == is_begun] for is_begun in (True, False)]
         steps: list[Step] = []
         for part in filter(None, parts):
-            steps += _grouped(change_sets(self._targets.effects([file.number for file in part])))
+            steps += grouped(change_sets(self._targets.effects([file.number for file in part])))
         for step in steps:
             if isinstance(step, ProjectedChange):
-                _refuse_lasting(step)
+                refuse_lasting(step)
         return steps
 
     def take(self, connection: Connection, change: ProjectedChange, rebuild: Rebuild | None, run: Run) -> None:
@@ -142,23 +142,24 @@ def _is_lost(connection: Connection) -> bool:
     return connection.closed or connection.broken
 
 
-def _grouped(steps: Sequence[Step]) -> list[Step]:
-    grouped: list[Step] = []
+def grouped(steps: Sequence[Step]) -> list[Step]:
+    """The steps with each change set told which plain files before it belong to it."""
+    found: list[Step] = []
     plain: list[MigrationFile] = []
     for step in steps:
         if isinstance(step, ProjectedChange):
-            grouped.append(replace(step, plain=tuple(plain)))
+            found.append(replace(step, plain=(*plain, *step.plain)))
             plain = []
             continue
         plain.append(step)
         if not step.is_transactional:
-            grouped += plain
+            found += plain
             plain = []
-    return grouped + plain
+    return found + plain
 
 
-def _refuse_lasting(change: ProjectedChange) -> None:
-    """A plain file that cannot be rolled back would stay when the rebuild after it fails: that is the operator's choice."""
+def refuse_lasting(change: ProjectedChange) -> None:
+    """Raise MigrationError for a plain file that cannot be rolled back: it would stay when the rebuild after it fails."""
     lasting = [file for file in change.plain if not file.rollback.statements]
     if lasting:
         first, last = change.whole[0].number, change.files[-1].number

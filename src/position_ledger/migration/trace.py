@@ -277,11 +277,11 @@ class Tracer:
     def untrue(self, file: MigrationFile) -> tuple[Failure, ...]:
         """The verifications of the file that do not hold now."""
         failures: list[Failure] = []
-        for statement, expected in zip(file.verify.statements, file.verify.expectations, strict=True):
-            one = replace(file.verify, statements=(statement,), expectations=(expected,))
+        for part in file.verify.apart():
+            statement = part.statements[0]
             try:
                 with self.connection.transaction(), self.connection.cursor() as cursor:
-                    verify_section(cursor, file, one)
+                    verify_section(cursor, file, part)
             except MigrationError as error:
                 state = error.sqlstate or "" if isinstance(error, StatementFailed) else ""
                 failures.append(Failure(statement.line, statement.excerpt, state, said(error)))

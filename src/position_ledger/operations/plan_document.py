@@ -95,7 +95,8 @@ class Plan:
     events: int = 0
     took_s: float = 0.0
     is_applied: bool = False
-    backup: str = ""
+    steps: tuple[str, ...] = ()
+    backup: tuple[str, ...] = ()
 
     @property
     def is_safe(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import psycopg
@@ -18,7 +18,7 @@ from position_ledger.database import translated
 from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import BOOKKEEPING, read_applied
 from position_ledger.migration.catalogue import Catalogue, diff
-from position_ledger.migration.classify import Effect
+from position_ledger.migration.classify import Effect, ProjectedChange, change_sets
 from position_ledger.migration.files import SUM_FILE, MigrationFile
 from position_ledger.migration.findings import Finding, by_weight
 from position_ledger.migration.introspect import read_catalogue
@@ -26,11 +26,15 @@ from position_ledger.migration.judging import Circumstances, effect_of, judge
 from position_ledger.migration.lint import LintFailed, Remark, lint
 from position_ledger.migration.plan import check_fit, pending_files
 from position_ledger.migration.rows import CopiedTable, copy_rows, table_sizes
+from position_ledger.migration.runner import Migrator
 from position_ledger.migration.scratch import scratch_database
 from position_ledger.migration.session import Limits, open_session
+from position_ledger.migration.sets import announce, grouped, refuse_lasting
+from position_ledger.migration.steps import Run
 from position_ledger.migration.sums import check_sum
 from position_ledger.migration.trace import TracedFile, Tracer
 from position_ledger.operations import history
+from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.code_uses import still_used
 from position_ledger.operations.common import log_size, migrations_folder, migrator_of, owner, projections
 from position_ledger.operations.plan_document import Plan, PlannedFile, planned_file
@@ -72,20 +76,29 @@ def migrate_plan(settings: Settings, reached: Reached, target: int | None = None
             files = (migrator.files[target - 1],)
         if not files:
             return Plan((), (), by_weight(_sum_file(settings, migrator.files)), took_s=time.monotonic() - began)
-        planner = _Planner(settings, reached, migrator.files, files, is_applied=is_applied)
+        begun = [row.name for row in applied if row.state != "done"]
+        planner = _Planner(settings, reached, migrator.files, files, is_applied=is_applied, begun=begun)
         plan = planner.plan(connection)
-    plan_took_s = time.monotonic() - began
-    return Plan(
-        plan.files,
-        plan.projections,
-        by_weight([*plan.findings, *_sum_file(settings, migrator.files)]),
-        plan.tables,
-        plan.untraced,
-        plan.events,
-        plan_took_s,
-        is_applied,
-        plan.backup,
-    )
+    backup, refused = ((), ()) if is_applied else _backup(settings, reached, migrator, target)
+    findings = by_weight([*plan.findings, *refused, *_sum_file(settings, migrator.files)])
+    return replace(plan, findings=findings, backup=backup, took_s=time.monotonic() - began, is_applied=is_applied)
+
+
+def _backup(
+    settings: Settings, reached: Reached, migrator: Migrator, target: int | None
+) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
+    """What `up` would say of the last backup (S6), or that it would refuse."""
+    try:
+        return look_for_backup(settings, reached, migrator, target, lambda _message: None), ()
+    except MigrationError as error:
+        return (), (Finding("error", "no-backup", "", 0, "", str(error)),)
+
+
+def _lasting(change: ProjectedChange) -> Iterator[Finding]:
+    try:
+        refuse_lasting(change)
+    except MigrationError as error:
+        yield Finding("error", "lasting-in-set", change.whole[0].filename, 0, "", str(error))
 
 
 def _sum_file(settings: Settings, files: Sequence[MigrationFile]) -> Iterator[Finding]:
@@ -96,7 +109,7 @@ def _sum_file(settings: Settings, files: Sequence[MigrationFile]) -> Iterator[Fi
     try:
         check_sum(files, sums.read_text(encoding="utf-8"))
     except MigrationError as error:
-        yield Finding("error", "sum-file", SUM_FILE, 0, "", str(error))
+        yield Finding("error", "sum-file", SUM_FILE, 0, "", str(error), "-- position-ledger migrate sum")
 
 
 @contextmanager
@@ -117,13 +130,17 @@ class _Planner:
         files: Sequence[MigrationFile],
         *,
         is_applied: bool,
+        begun: Sequence[str],
     ) -> None:
+        """``begun`` names migrations that were begun and are not done: the live schema is between two states."""
         self._settings, self._reached = settings, reached
         self._schema = settings.ledger_schema
         self._everything, self._files, self._is_applied = everything, files, is_applied
         self._projections: tuple[Projection[Any], ...] = projections(settings)
         self._projected = frozenset(one.table for one in self._projections)
         self._findings: list[Finding] = []
+        self._drift: list[str] = []
+        self._begun = begun
 
     def plan(self, connection: psycopg.Connection[Any]) -> Plan:
         limits = Limits()
@@ -155,6 +172,7 @@ class _Planner:
             self._unproven(traced, needs.proven)
             if all(one.failure is None for one in traced):
                 self._findings += still_used(tracer, self._settings, base, traced)
+            steps = self._steps(traced, around)
         return Plan(
             tuple(planned),
             needs.projections,
@@ -162,7 +180,22 @@ class _Planner:
             tuple(live.tables[name] for name in sorted(live.tables)),
             tuple(one.filename for one in self._files[len(traced) :]),
             live.events,
+            steps=steps,
         )
+
+    def _steps(self, traced: Sequence[TracedFile], around: Circumstances) -> tuple[str, ...]:
+        """What `up` would announce; a finding where it would refuse the change sets that the files make."""
+        effects = [effect_of(one, around) for one in traced]
+        known = [one for one in effects if isinstance(one, Effect)]
+        if len(known) < len(self._files) or any(one.failure for one in traced):
+            return ()
+        steps = grouped(change_sets(known)) if around.has_events else list(self._files)
+        for step in steps:
+            if isinstance(step, ProjectedChange):
+                self._findings += _lasting(step)
+        run = Run(lambda _message: None)
+        announce(steps, run, None)
+        return tuple(run.messages)
 
     def _look(self, connection: psycopg.Connection[Any]) -> Live:
         """Read what there is; a database without a ledger has nothing."""
@@ -171,7 +204,7 @@ class _Planner:
             return live
         sizes = table_sizes(connection, self._schema)
         live.tables = {
-            name: CopiedTable(name, max(0, rows)) for name, (rows, _) in sizes.items() if name not in BOOKKEEPING
+            name: CopiedTable(name, max(0, size.rows)) for name, size in sizes.items() if name not in BOOKKEEPING
         }
         if sizes:
             live.catalogue = read_catalogue(connection, self._schema)
@@ -197,7 +230,11 @@ class _Planner:
         return copied
 
     def _compare(self, base: Catalogue, live: Live) -> None:
-        if live.catalogue is None:
+        if self._begun:
+            cause = f"{', '.join(self._begun)} was begun and is not done: the live schema is between two states"
+            form = "-- position-ledger migrate up   goes on; position-ledger migrate up --abort   undoes it"
+            self._findings.append(Finding("warning", "begun", "", 0, "", cause, form))
+        if live.catalogue is None or self._begun:
             return
         self._drift = diff(base, live.catalogue)
         if self._drift:
@@ -228,7 +265,7 @@ class _Planner:
     def _in_the_way(self, traced: TracedFile) -> Iterator[Finding]:
         """What the file makes and somebody has made by hand already."""
         new = {line.removesuffix(" is new") for line in diff(traced.before, traced.after) if line.endswith(" is new")}
-        there = {line.removesuffix(" is new") for line in getattr(self, "_drift", ()) if line.endswith(" is new")}
+        there = {line.removesuffix(" is new") for line in self._drift if line.endswith(" is new")}
         for what in sorted(new & there):
             line = next((one.line for one in traced.statements if f"{what} is new" in one.differences), 0)
             cause = f"{what} is there already and no migration made it: find out who did, then drop or rename it"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -35,6 +35,8 @@ STREAM_EVENTS_MAX: Final = 100
 """Of a log with more than `EVENTS_MAX` events: the first so many of each stream, which fold like the whole of it."""
 RANGES: Final = 16
 PROBLEMS_MAX: Final = 10
+FAILING_ROWS_MAX: Final = 100
+"""Rows that do not fit and are looked at; the next thousand of the same kind would say nothing new."""
 
 _COLUMNS: Final = (
     "e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at"
@@ -195,12 +197,43 @@ def put_in(connection: psycopg.Connection[Any], schema: str, folded: Folded) -> 
     ``connection`` is in a transaction; rows that fit are in the table afterwards.
     """
     began = time.perf_counter()
+    pairs = list(zip(folded.versions, folded.topics, strict=True))
+    first: dict[tuple[str, ...], Problem] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for version, topic, error in islice(_failing(connection, schema, folded.projection, pairs), FAILING_ROWS_MAX):
+        place = _place_of(error)
+        counts[place] += 1
+        if place not in first:
+            first[place] = _problem(connection, schema, folded.projection, version, topic, error)
+    folded.took_s += time.perf_counter() - began
+    for place, one in list(first.items())[:PROBLEMS_MAX]:
+        yield replace(one, rows=counts[place])
+
+
+def _failing(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    projection: Projection[Any],
+    pairs: Sequence[tuple[Version, str]],
+) -> Iterator[tuple[Version, str, Exception]]:
+    """The rows that the table does not take, found by halves; all others are in it afterwards."""
     try:
         with connection.transaction():
-            copy_versions(connection, schema, folded.projection, folded.versions)
-    except Exception:  # noqa: BLE001 - what it is, and of which row, is found out
-        yield from _problems(connection, schema, folded)
-    folded.took_s += time.perf_counter() - began
+            copy_versions(connection, schema, projection, [version for version, _ in pairs])
+    except Exception as error:  # noqa: BLE001 - a driver refuses a value with many kinds of error
+        if len(pairs) == 1:
+            yield (*pairs[0], error)
+            return
+        half = len(pairs) // 2
+        yield from _failing(connection, schema, projection, pairs[:half])
+        yield from _failing(connection, schema, projection, pairs[half:])
+
+
+def _place_of(error: Exception) -> tuple[str, ...]:
+    """What makes two refusals the same one."""
+    if not isinstance(error, psycopg.Error):
+        return (type(error).__name__,)
+    return (error.sqlstate or type(error).__name__, error.diag.column_name or "", error.diag.constraint_name or "")
 
 
 def altered(
@@ -227,24 +260,6 @@ def altered(
 def _differs(given: Any, kept: Any) -> bool:
     """Of values that are comparable as they are; what is stored as JSON is not looked at."""
     return isinstance(given, (Decimal, str, int, datetime)) and bool(given != kept)
-
-
-def _problems(connection: psycopg.Connection[Any], schema: str, folded: Folded) -> Iterator[Problem]:
-    """Row by row; the same constraint or column is reported once, with the number of its rows."""
-    projection = folded.projection
-    first: dict[tuple[str, str, str], Problem] = {}
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for version, topic in zip(folded.versions, folded.topics, strict=True):
-        try:
-            with connection.transaction():
-                copy_versions(connection, schema, projection, [version])
-        except Exception as error:  # noqa: BLE001 - a driver refuses a value with many kinds of error
-            problem = _problem(connection, schema, projection, version, topic, error)
-            place = (problem.code, problem.column, problem.constraint)
-            counts[place] += 1
-            first.setdefault(place, problem)
-    for place, one in list(first.items())[:PROBLEMS_MAX]:
-        yield Problem(one.code, one.table, one.column, one.constraint, one.event, one.topic, one.cause, counts[place])
 
 
 _CODES: Final = {

@@ -17,7 +17,7 @@ _WORDS = {"proven": "proven: forward, rollback, forward lead to the same schema"
 def text(plan: Plan) -> Iterator[str]:
     """For a terminal: each file, what the projected tables need, the findings, the verdict last."""
     if not plan.files:
-        yield from (_finding(one) for one in plan.findings for one in [one])
+        yield from (_finding(one) for one in plan.findings)
         yield "nothing is pending: every migration of the folder is applied"
         return
     for file in plan.files:
@@ -29,7 +29,7 @@ def text(plan: Plan) -> Iterator[str]:
     for finding in plan.findings:
         yield ""
         yield from _finding_lines(finding)
-    yield ""
+    yield from ["", *plan.steps, *plan.backup]
     yield verdict(plan)
 
 
@@ -155,6 +155,8 @@ def markdown(plan: Plan) -> Iterator[str]:
     yield "# Migration plan"
     yield ""
     yield f"**{verdict(plan)}**" if plan.files else "Nothing is pending."
+    if plan.steps or plan.backup:
+        yield from ["", "## What happens", "", *(f"- {line}" for line in (*plan.steps, *plan.backup))]
     for file in plan.files:
         yield from _file_page(file)
     if plan.files:
