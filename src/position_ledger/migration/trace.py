@@ -277,10 +277,12 @@ class Tracer:
     def untrue(self, file: MigrationFile) -> tuple[Failure, ...]:
         """The verifications of the file that do not hold now."""
         failures: list[Failure] = []
-        for statement in file.verify.statements:
+        section = file.verify
+        for statement, expected in zip(section.statements, section.expectations, strict=True):
+            alone = replace(section, statements=(statement,), expectations=(expected,))
             try:
                 with self.connection.transaction(), self.connection.cursor() as cursor:
-                    verify_section(cursor, file, replace(file.verify, statements=(statement,)))
+                    verify_section(cursor, file, alone)
             except MigrationError as error:
                 state = error.sqlstate or "" if isinstance(error, StatementFailed) else ""
                 failures.append(Failure(statement.line, statement.excerpt, state, said(error)))
@@ -341,7 +343,7 @@ def _compared(
         tuple(Lock(first.names[oid], _mode(mode)) for oid, mode in taken if oid in first.names),
         tuple(sorted(names[oid] for oid, node in before.files.items() if now.files.get(oid, node) != node)),
         _more(before.written, now.written, names),
-        _more(before.scans, now.scans, {oid: name for oid, name in names.items() if oid in before.names}),
+        _more(before.scans, now.scans, first.names),
         differences,
         took_ms,
     )
