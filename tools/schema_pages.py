@@ -16,7 +16,7 @@ FOLDER = Path("docs/reference/schema")
 def main() -> int:
     """Write what differs and name it; 0."""
     with TemporaryPostgres(is_durable=False) as server:
-        settings = Settings(database_url=server.database_url, migrations="migrations")
+        settings = Settings(database_url=server.database_url)
         written = write_pages(schema_pages(settings, Reached(server.database_url, "", None)), FOLDER)
     for page in (*written.changed, *written.removed):
         print(page)

@@ -126,18 +126,27 @@ def test_at_a_terminal_one_is_asked(run: InThisProcess, folder: Path, monkeypatc
 
 
 def test_a_rollback_that_fails_is_noted_too(run: InThisProcess, folder: Path, ledger_database: str) -> None:
-    """Given a view that somebody made by hand over the last table, when it is rolled back, then all is as before."""
+    """Given a view that somebody made by hand, when its table is rolled back, then it fails, and the note says how far."""
     with psycopg.connect(ledger_database, autocommit=True) as connection:
         connection.execute("CREATE VIEW ledger.of_the_desk AS SELECT t.id FROM ledger.trades AS t")
-    failed = run("migrate", "down", "012", "--reason", "test")
-    assert failed.code == 2
-    assert "other objects depend on it" in failed.err
-    [note] = folder.iterdir()
-    text = note.read_text(encoding="utf-8")
-    assert "| Status | failed: 012_trades.sql line" in text
-    assert "nothing was rolled back |" in text
-    assert "- nothing\n" in text
-    assert run("migrate", "status", "--json").document["current"] is True
+    later = sorted(path.name for path in Path("migrations").glob("*.sql") if path.stem > "012_trades")
+    notes = []
+    for _ in range(2):
+        failed = run("migrate", "down", "012", "--reason", "test")
+        assert failed.code == 2
+        assert "other objects depend on it" in failed.err
+        [note] = set(folder.iterdir()) - set(notes)
+        notes.append(note)
+    halfway, nowhere = (note.read_text(encoding="utf-8") for note in notes)
+    assert "| Status | failed: 012_trades.sql line" in halfway
+    assert f"rolled back before that: {', '.join(later[::-1])} |" in halfway
+    assert "- at most: table trades with 0 rows" in halfway
+    assert "nothing was rolled back |" in nowhere
+    assert "- nothing\n" in nowhere
+    pending = [
+        row["name"] for row in run("migrate", "status", "--json").document["migrations"] if row["state"] != "applied"
+    ]
+    assert [f"{name}.sql" for name in pending] == later
 
 
 def test_a_note_that_cannot_be_written_is_told_whole(run: InThisProcess, folder: Path) -> None:

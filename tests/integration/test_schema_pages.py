@@ -16,6 +16,7 @@ from position_ledger.migration.schema_pages import INDEX, MARK
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
 from tests.support.command_line import in_this_process
+from tools import schema_pages as schema_pages_tool
 
 if TYPE_CHECKING:
     from position_ledger.testing.databases import Template
@@ -104,6 +105,15 @@ def test_pages_are_written_compared_and_taken_away(ledger_template: Template, tm
     assert f"{gone} is of a table that no migration makes" in answer.out
     assert document == {"changed": [str(edges), str(trades)], "removed": [str(gone)]}
     assert (tmp_path / "pages" / "notes.md").exists()
+
+
+def test_make_docs_writes_them_with_a_server_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert schema_pages_tool.main() == 0
+    written = tmp_path / schema_pages_tool.FOLDER
+    assert {page.name: page.read_bytes() for page in written.iterdir()} == {
+        page.name: page.read_bytes() for page in COMMITTED.iterdir()
+    }
 
 
 def test_a_page_that_somebody_wrote_is_not_lost(tmp_path: Path) -> None:

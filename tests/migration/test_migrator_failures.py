@@ -154,6 +154,23 @@ def test_a_verification_may_not_write(database_url: str, connection: psycopg.Con
     assert connection.execute("SELECT to_regclass('ledger.a')").fetchone() == (None,)
 
 
+def test_a_rollback_that_fails_names_the_command_that_rolls_back(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    """S60: and everything is as before it."""
+    migrator = Migrator(
+        database_url, [T1, migration(2, "CREATE TABLE a (x int);", rollback="DROP TABLE a; SELECT 1/0;")]
+    )
+    migrator.up()
+    before = read_catalogue(connection, "ledger")
+    with pytest.raises(
+        MigrationError, match=r"failed: division by zero; .* then run `position-ledger migrate down 002` again"
+    ):
+        migrator.down(2)
+    assert read_catalogue(connection, "ledger") == before
+    assert migrator.status().is_current
+
+
 def test_files_before_the_failing_one_stay(database_url: str) -> None:
     migrator = Migrator(database_url, [T1, migration(2, "SELECT 1/0;")])
     with pytest.raises(MigrationError, match=r"002_step.sql"):

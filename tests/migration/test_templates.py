@@ -1,4 +1,4 @@
-"""`migrate new`: every template, filled, is applied and rolled back as it was written (S7, S15, S16)."""
+"""`migrate new`: every template, filled, is planned, applied and rolled back as it was written (S7, S15, S16)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from position_ledger.migration import Migrator, diff, load_folder, read_catalogu
 from position_ledger.migration.templates import TEMPLATES, Filling
 from position_ledger.operations import new_migration, renew_sum
 from position_ledger.settings import Settings, load_settings
-from tests.support.command_line import InThisProcess
+from tests.support.command_line import InThisProcess, on
 from tests.support.migration_files import migration_text
 
 PRODUCT = Path(__file__).parents[2] / "migrations"
+OWN = len(list(PRODUCT.glob("*.sql"))) + 1
+"""The number of the team's own migration."""
 PROJECTED = ("positions", "markets", "trades", "account_balance", "edges", "game_states")
 NOTES = Filling(table="positions", column=("notes",), type=("text",))
 FILLED: dict[str, list[tuple[str, Filling]]] = {
@@ -86,8 +88,8 @@ def team(tmp_path: Path) -> Settings:
     """A folder with our migrations and one of the team's own."""
     folder = tmp_path / "migrations"
     shutil.copytree(PRODUCT, folder)
-    text = migration_text(13, BASE, rollback="DROP TABLE notes; DROP TABLE exit_reasons;")
-    (folder / "013_reasons.sql").write_text(text, encoding="utf-8")
+    text = migration_text(OWN, BASE, rollback="DROP TABLE notes; DROP TABLE exit_reasons;")
+    (folder / f"{OWN:03}_reasons.sql").write_text(text, encoding="utf-8")
     settings = load_settings(migrations=str(folder))
     renew_sum(settings)
     return settings
@@ -123,7 +125,12 @@ def test_every_template_is_applied_and_rolled_back_as_it_is_written(
         for path in new_migration(team, name, template, filling)
     ]
     assert set(FILLED) == set(TEMPLATES) - {"empty"}
-    assert [path.name[:3] for path in written] == [f"{number:03}" for number in range(14, 14 + len(written))]
+    assert [path.name[:3] for path in written] == [f"{number:03}" for number in range(OWN + 1, OWN + 1 + len(written))]
+    line = InThisProcess({**on(database_url).settings, "POSITION_LEDGER_MIGRATIONS": team.migrations})
+    plan = line("migrate", "plan", "--json").document
+    errors = [finding["code"] for finding in plan["findings"] if finding["severity"] == "error"]
+    assert errors == ["column-without-field"], "the SQL is complete; the field of positions is the caller's to declare"
+    assert {file["rollback"]["state"] for file in plan["files"]} == {"proven"}
     migrator = Migrator(database_url, team.migrations, projected=PROJECTED)
     assert len(migrator.up().files) == len(written)
     assert migrator.differences() == []
@@ -141,7 +148,7 @@ def test_every_template_is_applied_and_rolled_back_as_it_is_written(
         assert part in changed
     assert found.tables["strategies"].columns["desk"].comment == "It's new"
     assert "NOT VALID" not in found.tables["notes"].constraints["notes_reason_fkey"].definition
-    migrator.down(14)
+    migrator.down(OWN + 1)
     assert read_catalogue(connection, "ledger") == before
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Final, TypeAlias
 
 from position_ledger.checking.files import Source, Sources, assigned
@@ -33,6 +35,7 @@ from position_ledger.checking.text import (
 
 __all__ = ["statements_of"]
 
+_OURS: Final = __name__.partition(".")[0]
 EXECUTING: Final = frozenset({"execute", "executemany", "stream", "copy"})
 """Methods whose first argument is a statement and whose second its parameters."""
 DEPTH_MAX: Final = 20
@@ -330,8 +333,11 @@ class _Finder:
 
 
 def _loaded(source: Source, name: str) -> str | None:
-    """A constant of a module that this process has imported anyway: what it computed; nothing is imported for it."""
+    """What a module has computed for a constant: one of ours, where importing does nothing, or one that is imported anyway."""
     module = sys.modules.get(source.module)
+    if module is None and source.module.startswith(f"{_OURS}."):
+        with suppress(ImportError):  # what an extra brings
+            module = import_module(source.module)
     if module is None or getattr(module, "__file__", None) != str(source.file):
         return None
     value = getattr(module, name, None)

@@ -40,8 +40,9 @@ _MADE: Final = re.compile(
 )
 _UNKNOWN_TABLE: Final = re.compile(r'"(?:\w+\.)?(\w+)"')
 UNDEFINED_TABLE: Final = "42P01"
-INDETERMINATE: Final = frozenset({"42P18", "42P38"})
-"""Indeterminate data type and collation: the type of a parameter is told by its value only."""
+INDETERMINATE: Final = frozenset({"42P18", "42P38", "42725"})
+"""Indeterminate data type and collation, ambiguous function: the type of a parameter is told by its value only."""
+POLYMORPHIC: Final = "input has type unknown"
 NEVER_BY_TEXT: Final = "its text is put together where the code runs"
 NOT_ANALYSED: Final = "the server looks at such a statement only when it runs"
 MADE_BY_CODE: Final = "its table is made where the code runs"
@@ -131,9 +132,9 @@ class Checker:
         text, order = numbered(asked, has_parameters=source.has_parameters)
         self._stars(sent, text, lines_before)
         answer = describe(self._connection, text)
-        if isinstance(answer, Refused) and answer.sqlstate in INDETERMINATE:
+        if _is_indeterminate(answer):
             answer = describe(self._connection, text, [self._sent_as(source.families.get(key, "")) for key in order])
-            if isinstance(answer, Refused) and answer.sqlstate in INDETERMINATE:
+            if _is_indeterminate(answer):
                 self._undescribed.append(Undescribed(source.place, source.excerpt, TYPED_BY_VALUE))
                 return
         if isinstance(answer, Refused) and self._is_about_own_table(answer):
@@ -182,6 +183,10 @@ class Checker:
         name = name or {"bool": "bool", "date": "date", "UUID": "uuid", "str": "text"}.get(family)
         found = self._connection.adapters.types.get(name) if name else None
         return found.oid if found else 0
+
+
+def _is_indeterminate(answer: Described | Refused) -> bool:
+    return isinstance(answer, Refused) and (answer.sqlstate in INDETERMINATE or POLYMORPHIC in answer.sentence)
 
 
 def _takes(family: str, kind: str) -> bool:

@@ -38,7 +38,9 @@ ABOUT_THE_SESSION: Final = _TRANSACTION | {
 """First words of statements that name nothing of the schema."""
 STARRED_BEFORE: Final = frozenset({"select", "distinct", "all", "returning"})
 _FIRST_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)\b", re.DOTALL)
-_COPY: Final = re.compile(r"\s*COPY\s+(?P<table>\S+)\s*\((?P<columns>[^()]*)\)\s+(?:FROM|TO)\s", re.IGNORECASE)
+_COPY: Final = re.compile(
+    r"\s*COPY\s+(?P<table>[^\s(]+)\s*(?:\((?P<columns>[^()]*)\)\s*)?\b(?:FROM|TO)\s", re.IGNORECASE
+)
 _LOCK: Final = re.compile(r"\s*LOCK\s+(?:TABLE\s+)?(?P<tables>[^;]*?)\s+IN\s+[A-Z ]+MODE\b", re.IGNORECASE)
 _PLACEHOLDER: Final = re.compile(r"%(?:(?P<percent>%)|(?:\((?P<name>[^)]+)\))?[sbt])")
 
@@ -217,7 +219,7 @@ def describable(text: str) -> str | None:
     """
     match = _COPY.match(text)
     if match:
-        return " ".join(["SELECT", match["columns"], "FROM", match["table"]])
+        return " ".join(["SELECT", match["columns"] or "", "FROM", match["table"]])
     match = _LOCK.match(text)
     if match:
         return " ".join(["SELECT", "FROM", match["tables"].replace(" ONLY ", " ")])

@@ -213,7 +213,6 @@ class _Rewriting:
         told = {"entry_time": fact.entry_time, "figures": figures}
         brought = brought_with(self.position.side, fact.cost, fact.fees)
         self._tell(fact, fact.event.model_copy(update=self.exits | told | {"brought": brought}))
-        self.out += [replace(self.out[0], event=event) for event in self.triggered]
 
     def _as_restated(self, told: Append, figures: Figures) -> TransferRestated:
         """Say that the position is open with these figures, where no event of its own says so."""
@@ -278,15 +277,12 @@ class _Rewriting:
         told = {"entry_time": fact.at, "fill": self._fill(fact), "figures": figures_of(position)}
         self.last_fact = 0, fact
         self._tell(fact, PositionOpened(**identity | self.exits | told))
-        self.out += [replace(self.out[0], event=event) for event in self.triggered]
 
     # What arrived beside them
 
     def _arrived(self, append: Append) -> None:
         event = append.event
-        if not self.out:
-            self._before_the_opening(event)
-        elif not isinstance(event, PositionMarked):
+        if not isinstance(event, PositionMarked):
             self.out.append(append)
         elif self.since is not None and append.effective_at < self.since:
             self._keep_trailing(event)

@@ -31,6 +31,7 @@ class Effect:
 
     ``made`` are those that it makes. A file that makes them and nothing else is projected too: they appear with their
     rows. One that makes other things besides runs in place, and the tables are filled right after.
+    ``is_elsewhere`` says that it does what no swap brings, ``is_here`` that it changes projected tables or views at all.
     """
 
     file: MigrationFile
@@ -41,6 +42,17 @@ class Effect:
     before: Catalogue
     after: Catalogue
     made: frozenset[str] = frozenset()
+    is_elsewhere: bool = False
+    is_here: bool = False
+
+    @property
+    def may_move(self) -> bool:
+        """Whether a plain file between two rebuilds may be brought about with them.
+
+        One that only concerns projected tables and views is in the catalogue that the swap leads to; one that concerns
+        none of them may run before.
+        """
+        return not self.is_elsewhere or (not self.is_here and self.file.is_transactional)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ class ProjectedChange:
     @property
     def whole(self) -> tuple[MigrationFile, ...]:
         """Every file of the change set, in order."""
-        return (*self.plain, *self.files)
+        return tuple(sorted((*self.plain, *self.files), key=lambda file: file.number))
 
     @property
     def moved(self) -> tuple[str, ...]:
@@ -87,6 +99,8 @@ def classify(
     views = frozenset(name for name in {*before.views, *after.views} if before.views.get(name) != after.views.get(name))
     effect = Effect(file, "plain", tables, views, tuple(diff(before, after)), before, after, touched - tables)
     others = _others(effect, names, sorted(written))
+    is_here = bool(views) or any(before.tables.get(name) != after.tables.get(name) for name in names)
+    effect = replace(effect, is_elsewhere=bool(others), is_here=is_here)
     if tables and others:
         _refuse_both(effect, others)
     _refuse_unfit(effect, touched)
@@ -149,32 +163,41 @@ def _names(names: Iterable[str]) -> str:
 
 
 def change_sets(effects: Iterable[Effect]) -> list[MigrationFile | ProjectedChange]:
-    """Steps in the order of the files: each plain file alone, each run of projected ones as one change."""
+    """Steps in the order of the files: each plain file alone, each run of projected ones as one change.
+
+    A plain file between two that are projected belongs to the run if it may move: then one rebuild does for both.
+    """
     steps: list[MigrationFile | ProjectedChange] = []
+    between: list[Effect] = []
     for effect in effects:
         last = steps[-1] if steps else None
-        if effect.kind == "plain":
+        if effect.kind == "plain" and isinstance(last, ProjectedChange):
+            between.append(effect)
+        elif effect.kind == "plain":
             steps.append(effect.file)
-        elif isinstance(last, ProjectedChange):
-            steps[-1] = _joined(last, effect)
+        elif isinstance(last, ProjectedChange) and all(one.may_move for one in between):
+            steps[-1] = _joined(last, between, effect)
+            between = []
         else:
-            steps.append(_change(effect))
-    return steps
+            steps += [*(one.file for one in between), _change(effect)]
+            between = []
+    return steps + [one.file for one in between]
 
 
 def sets_to_undo(effects: Iterable[Effect]) -> list[MigrationFile | ProjectedChange]:
-    """The same for files that are rolled back: what only concerns tables that go away with them is undone in place."""
+    """The same for files that are rolled back, from the last step to the first.
+
+    What only concerns tables that go away with them is undone in place, and so is a plain file that ran before its swap:
+    after it, as the reverse order of steps has it.
+    """
     steps: list[MigrationFile | ProjectedChange] = []
-    gone: set[str] = set()
-    for effect in effects:
-        gone |= effect.made
-        last = steps[-1] if steps else None
-        if effect.kind == "plain" or effect.tables | effect.made <= gone:
-            steps.append(effect.file)
-        elif isinstance(last, ProjectedChange):
-            steps[-1] = _joined(last, effect)
+    for step in change_sets(effects):
+        if not isinstance(step, ProjectedChange):
+            steps.append(step)
+        elif step.tables:
+            steps += [*step.plain, replace(step, plain=())]
         else:
-            steps.append(_change(effect))
+            steps += step.whole
     return steps
 
 
@@ -182,13 +205,15 @@ def _change(effect: Effect) -> ProjectedChange:
     return ProjectedChange((effect.file,), effect.tables, effect.views, effect.before, effect.after, effect.made)
 
 
-def _joined(change: ProjectedChange, effect: Effect) -> ProjectedChange:
+def _joined(change: ProjectedChange, between: Iterable[Effect], effect: Effect) -> ProjectedChange:
     made = change.made | effect.made
+    here = [one.file for one in between if not one.is_elsewhere]
     return ProjectedChange(
-        (*change.files, effect.file),
+        (*change.files, *here, effect.file),
         (change.tables | effect.tables) - made,
         change.views | effect.views,
         change.before,
         effect.after,
         made,
+        (*change.plain, *(one.file for one in between if one.is_elsewhere)),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -55,6 +55,14 @@ class Section:
     def sha256(self) -> str:
         """The checksum of this section alone."""
         return _sha256(self.text)
+
+    def apart(self) -> tuple[Section, ...]:
+        """Sections of one statement each, with what it has to return, in order."""
+        expected = self.expectations or (None,) * len(self.statements)
+        return tuple(
+            replace(self, statements=(statement,), expectations=() if one is None else (one,))
+            for statement, one in zip(self.statements, expected, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def check_fit(files: Sequence[MigrationFile], applied: Sequence[Applied]) -> Non
         edited = _edited(file, row)
         if edited:
             _refuse_edited(file, row, edited)
-    for file, row in zip(files, applied, strict=False):
+    for file, row in zip(files, (row for row in applied if not row.is_begun), strict=False):
         if file.number != row.number:
             raise MigrationError(
                 f"{file.filename} is not applied but the later {row.name} is: out of order; "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -84,8 +83,8 @@ def _in_place(schema: str, parts: Sequence[Part], cursor: Cursor[Any]) -> None:
 def _parts(files: Sequence[MigrationFile]) -> Iterator[Part]:
     """Each statement of each verification, alone."""
     for file in files:
-        for statement, expected in zip(file.verify.statements, file.verify.expectations, strict=True):
-            yield file, replace(file.verify, statements=(statement,), expectations=(expected,))
+        for part in file.verify.apart():
+            yield file, part
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,6 +14,11 @@ __all__ = ["row_statements"]
 _NO_ROWS: Final = frozenset(
     {"create", "alter", "drop", "comment", "grant", "revoke", "set", "reset", "lock", "reindex", "analyze", "security"}
 )
+_QUERIES: Final = (("select",), ("with",), ("values",))
+_BEFORE_BRACKETS: Final = frozenset(
+    {"in", "exists", "as", "any", "all", "some", "values", "where", "and", "or", "not", "select", "from", "on", "count"}
+)
+_WRITES: Final = frozenset({"insert", "update", "delete", "merge", "into"})
 
 
 def row_statements(section: Section) -> tuple[Statement, ...]:
@@ -22,7 +28,17 @@ def row_statements(section: Section) -> tuple[Statement, ...]:
 
 def _may_write(statement: Statement) -> bool:
     words = statement.words
+    if words[:1] in _QUERIES:
+        return bool(_WRITES & set(words)) or _calls(statement)
     if words[:1] and words[0] not in _NO_ROWS:
         return True
     makes_table = words[:1] == ("create",) and "table" in words[:4]
     return makes_table and bool({"select", "values", "execute"} & set(words)) and "as" in words
+
+
+def _calls(statement: Statement) -> bool:
+    """Whether something stands before a bracket, as the name of a function does: it may write whatever it likes."""
+    return any(
+        after.text == "(" and before.kind in {"word", "name"} and before.text.lower() not in _BEFORE_BRACKETS
+        for before, after in pairwise(statement.tokens)
+    )

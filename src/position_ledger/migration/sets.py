@@ -148,7 +148,7 @@ def grouped(steps: Sequence[Step]) -> list[Step]:
     plain: list[MigrationFile] = []
     for step in steps:
         if isinstance(step, ProjectedChange):
-            found.append(replace(step, plain=tuple(plain)))
+            found.append(replace(step, plain=(*plain, *step.plain)))
             plain = []
             continue
         plain.append(step)

@@ -277,12 +277,11 @@ class Tracer:
     def untrue(self, file: MigrationFile) -> tuple[Failure, ...]:
         """The verifications of the file that do not hold now."""
         failures: list[Failure] = []
-        section = file.verify
-        for statement, expected in zip(section.statements, section.expectations, strict=True):
-            alone = replace(section, statements=(statement,), expectations=(expected,))
+        for part in file.verify.apart():
+            statement = part.statements[0]
             try:
                 with self.connection.transaction(), self.connection.cursor() as cursor:
-                    verify_section(cursor, file, alone)
+                    verify_section(cursor, file, part)
             except MigrationError as error:
                 state = error.sqlstate or "" if isinstance(error, StatementFailed) else ""
                 failures.append(Failure(statement.line, statement.excerpt, state, said(error)))

@@ -108,8 +108,13 @@ def log_size(connection: psycopg.Connection[Any]) -> int:
     return int(row[0] or 0) if row else 0
 
 
-def last_applied(settings: Settings, reached: Reached) -> int:
-    """The number of the last migration that is applied; 0 for none. What a change set has begun with does not count."""
+def applied_numbers(settings: Settings, reached: Reached) -> list[int]:
+    """The numbers of the migrations that are applied, in order. What a change set has begun with does not count."""
     with owner(settings, reached) as connection:
         rows = read_applied(connection, settings.ledger_schema)
-    return max((row.number for row in rows if not row.is_begun), default=0)
+    return [row.number for row in rows if not row.is_begun]
+
+
+def last_applied(settings: Settings, reached: Reached) -> int:
+    """The number of the last migration that is applied; 0 for none."""
+    return max(applied_numbers(settings, reached), default=0)

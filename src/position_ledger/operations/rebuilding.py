@@ -19,6 +19,7 @@ from position_ledger.operations.common import (
     RELEASE,
     NoProgress,
     Tell,
+    applied_numbers,
     last_applied,
     log_size,
     migrator_of,
@@ -195,12 +196,24 @@ def _require_fit(migrator: Migrator, projection: Projection[Any], change: Projec
     if fitting is None:
         remedy = "add the field to the row type or the column in a migration"
     else:
-        remedy = f"it fits migration {fitting:03}: run position-ledger migrate up {fitting:03}"
+        remedy = _how_to_reach(migrator, last, fitting)
     msg = (
         f"table {projection.table} as migrations {first:03} to {last:03} make it and row type {projection.row.__name__} "
         f"differ{gap}: {remedy}"
     )
     raise SchemaMismatch(msg)
+
+
+def _how_to_reach(migrator: Migrator, last: int, fitting: int) -> str:
+    """What to do when the code fits a later migration only."""
+    between = migrator.targets.effects(range(last + 1, fitting))
+    fixed = next((one.file for one in between if one.kind == "plain" and not one.may_move), None)
+    if fixed is None:
+        return f"it fits migration {fitting:03}: run position-ledger migrate up {fitting:03}"
+    return (
+        f"it fits migration {fitting:03}, and {fixed.filename} in between has to be applied on its own: run position-ledger "
+        f"migrate up {fixed.number:03} with the release that fits it first"
+    )
 
 
 def _fits(migrator: Migrator, projection: Projection[Any], number: int) -> bool:
@@ -257,11 +270,12 @@ def _roll_back(
     tell: Tell,
     only: Sequence[MigrationFile] | None = None,
 ) -> list[RebuildReport]:
-    applied = last_applied(settings, reached)
+    known = applied_numbers(settings, reached)
+    applied = max(known, default=0)
 
     def target(live: Sequence[Generation], old: Sequence[Generation]) -> Target:
         with owner(settings, reached) as connection:
-            numbers = sorted(set().union(*_migrations_of(connection, live).values()))
+            numbers = sorted(set().union(*_migrations_of(connection, live).values()).intersection(known))
         _require_last(settings, migrator, tables, numbers, applied, old)
         if only is not None and sorted(file.number for file in only) != numbers:
             raise MigrationError(_not_those(tables, numbers))

@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from position_ledger.checking.files import Sources
+from position_ledger.checking.files import FILE_BYTES_MAX, Sources
 from position_ledger.checking.source import statements_of
 from position_ledger.checking.text import (
     KEY,
@@ -132,6 +132,29 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         Sources().add(tmp_path / "nowhere", "")
 
 
+def test_modules_import_each_other_relatively_and_two_folders_may_have_one_name(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "queries.py").write_text(f"Q = 'select {name} from t'\n")
+        (tmp_path / name / "inner" / "use.py").write_text("from ..queries import Q\ndef f(c):\n    c.execute(Q)\n")
+    sources = Sources()
+    sources.add(tmp_path / "one", "desk")
+    sources.add(tmp_path / "one" / "queries.py", "desk")
+    sources.add(tmp_path / "two", "desk")
+
+    assert [one.text for one in statements_of(sources)] == ["select one from t"]
+
+
+def test_what_is_no_code_is_named(tmp_path: Path) -> None:
+    (tmp_path / "big.py").write_bytes(b"#" * (FILE_BYTES_MAX + 1))
+    with pytest.raises(ConfigurationError, match=r"big\.py has 2000001 bytes, more than 2000000: is it code"):
+        found(tmp_path)
+    (tmp_path / "big.py").unlink()
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(ConfigurationError, match=r"folder\.py cannot be read: Is a directory"):
+        found(tmp_path)
+
+
 def test_folders_of_others_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "x.py").write_text("Q = 'SELECT a FROM t'")
@@ -177,6 +200,8 @@ def test_a_star_that_stands_for_columns_is_told_from_others(text: str, count: in
     ("text", "asked"),
     [
         ("COPY t (a, b) FROM STDIN (FORMAT BINARY)", "SELECT a, b FROM t"),
+        ("COPY s.t(a) TO STDOUT", "SELECT a FROM s.t"),
+        ("COPY t FROM STDIN", "SELECT  FROM t"),
         ("LOCK TABLE a, b IN SHARE MODE", "SELECT FROM a, b"),
         ("(SELECT 1) UNION (SELECT 2)", "(SELECT 1) UNION (SELECT 2)"),
         ("-- why\nSELECT 1", "-- why\nSELECT 1"),

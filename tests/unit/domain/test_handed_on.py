@@ -23,14 +23,17 @@ from position_ledger.domain.commands import (
     SettlePosition,
     SplitPair,
     SplitShares,
+    TrailingStop,
     TransferPosition,
 )
+from position_ledger.domain.effective_order import in_effective_order
 from position_ledger.domain.events import BookPositionClosed, BookPositionReopened
 from position_ledger.domain.lots import Method, lots_of
 from position_ledger.domain.parts import StreamRef
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.restatements import TradeBusted, TransferRestated
 from position_ledger.domain.vocabulary import Environment
+from tests.unit.domain.test_correction_laws import NOT_FOLDED, position_of
 from tests.unit.domain.world import NOON, D, World
 
 if TYPE_CHECKING:
@@ -332,3 +335,69 @@ def test_what_a_short_hands_on_is_its_proceeds() -> None:
     world.do(CorrectTrade(**SAID, trade=world.trade(1), correction_id="c", price=90))
 
     assert (money(world, "main"), money(world, "other")) == ((1090, 90), (90, 90))
+
+
+def told_in_order(world: World, name: str = "POS-1") -> Any:
+    """The position folded in effective order; all but what counts the recording is as it stands."""
+    stream, now = world.names[name], world.at(name)
+    told = position_of(in_effective_order([one for one in world.log if one.stream == stream]))
+    names = [field for field in now.__struct_fields__ if field not in {*NOT_FOLDED, "received_at"}]
+    assert {field: getattr(told, field) for field in names} == {field: getattr(now, field) for field in names}
+    return told
+
+
+def test_what_is_bought_after_all_was_handed_on_is_told_in_order() -> None:
+    world = World(now=at(100))
+    world.open(side="LONG", quantity=10, entry_price=100, effective_at=at(1))
+    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=5, effective_at=at(3)))
+    world.do(IncreasePosition(position_id="POS-1", quantity=5, price=120, effective_at=at(4)))
+    world.do(MarkPosition(position_id="POS-1", price=130, effective_at=at(5)))
+
+    bust(world, 1, quantity=5)  # so that the transfer took the last of it
+
+    told = told_in_order(world)
+    assert (told.status, told.quantity, told.cost, told.current_price) == ("open", 5, 600, 130)
+
+
+def test_a_mark_of_what_was_all_handed_on_is_its_value() -> None:
+    world = World(now=at(100))
+    world.open(side="LONG", quantity=10, entry_price=100, effective_at=at(1))
+    world.do(MarkPosition(position_id="POS-1", price=130, effective_at=at(8)))
+    world.do(TransferPosition(position_id="POS-1", to_account="other", effective_at=at(3)))
+    assert told_in_order(world).current_price == 130
+
+    bust(world, 1, quantity=5)
+
+    told = told_in_order(world)
+    assert (told.status, told.current_price, told.unrealized_pnl) == ("transferred", 130, None)
+
+
+def test_a_split_before_the_first_entry_that_counts_is_told_in_order() -> None:
+    world = World(now=at(100))
+    world.open(side="LONG", quantity=10, entry_price=100, stop_loss_price=80, effective_at=at(1))
+    world.do(SplitShares(position_id="POS-1", ratio=2, effective_at=at(2)))
+    world.do(IncreasePosition(position_id="POS-1", quantity=5, price=60, effective_at=at(3)))
+
+    bust(world, 1)
+
+    told = told_in_order(world)
+    assert (told.quantity, told.cost, told.stop_loss_price, told.entry_time) == (5, 300, 40, at(3))
+
+
+def test_a_mark_from_before_the_entry_keeps_only_its_trailing_stop() -> None:
+    world = World(now=at(100))
+    terms = TrailingStop(trail_amount=10)
+    world.open(side="LONG", quantity=10, entry_price=100, trailing_stop=terms, effective_at=at(1))
+    world.do(MarkPosition(position_id="POS-1", price=130, effective_at=at(2)))
+    assert world.at("POS-1").current_price == 130
+
+    world.do(CorrectTrade(**SAID, trade=world.trade(1), correction_id="c", execution_time=at(5)))
+
+    position = world.at("POS-1")
+    stream = world.names["POS-1"]
+    told = position_of(in_effective_order([one for one in world.log if one.stream == stream]))
+    assert told is not None
+    assert told.trailing_stop == position.trailing_stop
+    assert told.trailing_stop is not None
+    assert told.trailing_stop.stop_price == 120
+    assert told.current_price == position.current_price == 100

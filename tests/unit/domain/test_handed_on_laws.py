@@ -5,10 +5,11 @@ is busted, corrected or becomes known late: every position of the tree, and the 
 # mypy: disable-error-code="comparison-overlap"
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -59,6 +60,8 @@ shares = st.sampled_from([None, F(1, 2), F(1, 3), F(4, 5)])
 
 class HandedOn(RuleBasedStateMachine):
     """A tree of positions; times are minutes, so that ties are common."""
+
+    seen: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,6 +265,12 @@ class HandedOn(RuleBasedStateMachine):
             assert {name: getattr(told, name) for name in names} == {name: getattr(now, name) for name in names}
 
     def teardown(self) -> None:
+        self.seen.update(one.event.TOPIC for one in self.world.log)
+        for split in (one for one in self.world.log if one.event.TOPIC == "position.shares_split"):
+            self.seen["known after a split"] += any(
+                one.stream == split.stream and one.version > split.version and one.effective_at < split.effective_at
+                and hasattr(one.event, "restated") for one in self.world.log
+            )  # fmt: skip
         if self.nodes:
             for minute in range(END + 2):
                 self.look(minute)
@@ -318,5 +327,15 @@ def at(minute: int) -> datetime:
     return NOON + timedelta(minutes=minute)
 
 
-HandedOn.TestCase.settings = examples(100, steps=25)
-TestHandedOn = pytest.mark.timeout(0 if LONG else 240)(HandedOn.TestCase)
+HandedOn.TestCase.settings = examples(100, steps=40)
+
+
+class TestHandedOn(HandedOn.TestCase):  # type: ignore[misc, valid-type]
+    """Receivers were told again, and what was before a split became known, or the laws would say nothing about it."""
+
+    @pytest.mark.timeout(0 if LONG else 240)
+    def runTest(self) -> None:  # noqa: N802 - unittest's name
+        HandedOn.seen.clear()
+        super().runTest()
+        assert HandedOn.seen["position.transfer_restated"] > 20
+        assert HandedOn.seen["known after a split"] > 5
