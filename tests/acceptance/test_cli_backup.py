@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,9 @@ from position_ledger.setup import Reached
 from tests.support.command_line import InThisProcess, on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-NOW = datetime.now(UTC)
+ELSEWHERE = timezone(timedelta(hours=-5))
 
 
 @pytest.fixture
@@ -41,28 +41,31 @@ def saying(text: str, code: int = 0) -> str:
     return shlex.join([sys.executable, "-c", f"print({text!r}); raise SystemExit({code})"])
 
 
-@pytest.mark.parametrize(
-    ("command", "is_recent", "message"),
-    [
-        (saying((NOW - timedelta(hours=3)).isoformat()), True, "the last backup is of"),
-        (saying((NOW - timedelta(hours=3)).astimezone().isoformat() + "\nmore"), True, "3.0 h ago"),
-        (saying(f"{NOW:%Y-%m-%dT%H:%M:%SZ}"), True, "0.0 h ago"),
-        (saying((NOW - timedelta(hours=30)).isoformat()), False, "30 h ago, more than 24 h"),
-        (saying((NOW + timedelta(hours=1)).isoformat()), False, "which has not come yet"),
-        (saying(f"{NOW:%Y-%m-%dT%H:%M:%S}"), False, "which has no offset from UTC"),
-        (saying("done"), True, "the backup command says that there is one"),
-        (saying(""), True, "the backup command says that there is one"),
-        (saying("2026-01-01T00:00:00Z", 3), False, "the backup command ended with 3 (no message)"),
-        ("/nowhere/backup --last", False, "the backup command cannot be run"),
-        ("'open", False, "the backup command cannot be run (No closing quotation)"),
-    ],
-    ids=["time", "offset", "now", "old", "future", "naive", "words", "silence", "failure", "missing", "quote"],
-)
-def test_a_command_says_whether_and_of_when(
-    ledger_server_url: str, command: str, message: str, *, is_recent: bool
-) -> None:
+ANSWERS: dict[str, tuple[Callable[[], str], bool, str]] = {
+    "time": (lambda: saying(ago(3).isoformat()), True, "the last backup is of"),
+    "offset": (lambda: saying(ago(3).astimezone(ELSEWHERE).isoformat() + "\nmore"), True, "UTC, 3.0 h ago"),
+    "now": (lambda: saying(f"{ago(0):%Y-%m-%dT%H:%M:%SZ}"), True, "UTC, 0.0 h ago"),
+    "old": (lambda: saying(ago(30).isoformat()), False, "30 h ago, more than 24 h"),
+    "future": (lambda: saying(ago(-1).isoformat()), False, "which has not come yet"),
+    "naive": (lambda: saying(f"{ago(0):%Y-%m-%dT%H:%M:%S}"), False, "which has no offset from UTC"),
+    "words": (lambda: saying("done"), True, "the backup command says that there is one"),
+    "silence": (lambda: saying(""), True, "the backup command says that there is one"),
+    "failure": (lambda: saying("2026-01-01T00:00:00Z", 3), False, "the backup command ended with 3 (no message)"),
+    "missing": (lambda: "/nowhere/backup --last", False, "the backup command cannot be run"),
+    "quote": (lambda: "'open", False, "the backup command cannot be run (No closing quotation)"),
+}
+
+
+def ago(hours: float) -> datetime:
+    """That long before now, in UTC."""
+    return datetime.now(UTC) - timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_command_says_whether_and_of_when(ledger_server_url: str, name: str) -> None:
+    command, is_recent, message = ANSWERS[name]
     with psycopg.connect(ledger_server_url) as connection:
-        state = backup_state(load_settings(backup_command=command), connection)
+        state = backup_state(load_settings(backup_command=command()), connection)
     assert (state.source, state.is_recent) == ("command", is_recent)
     assert message in state.message
 

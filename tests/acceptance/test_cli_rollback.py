@@ -130,7 +130,7 @@ def test_a_rollback_that_fails_is_noted_too(run: InThisProcess, folder: Path, le
     with psycopg.connect(ledger_database, autocommit=True) as connection:
         connection.execute("CREATE VIEW ledger.of_the_desk AS SELECT t.id FROM ledger.trades AS t")
     later = sorted(path.name for path in Path("migrations").glob("*.sql") if path.stem > "012_trades")
-    notes = []
+    notes: list[Path] = []
     for _ in range(2):
         failed = run("migrate", "down", "012", "--reason", "test")
         assert failed.code == 2

@@ -29,7 +29,7 @@ from position_ledger import (
 )
 from position_ledger.migration import diff, read_catalogue
 from position_ledger.testing.databases import Template
-from tests.support.command_line import in_this_process, on
+from tests.support.command_line import CommandLine, in_this_process, on
 from tests.support.team_folder import Desk, forget_folders
 
 if TYPE_CHECKING:
@@ -280,6 +280,16 @@ def test_an_integer_becomes_a_bigint_and_keeps_what_hangs_on_it(desk: Desk, url:
     with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.CheckViolation):
         connection.execute(THIRTEEN)
     all_agree(desk)
+    refuses_what_it_does_not_know(in_this_process(url), f"{last_number(desk):03}_wide_counts")
+
+
+def refuses_what_it_does_not_know(older: CommandLine, name: str) -> None:
+    """S69: a release that lacks migrations of the database changes nothing in it; its own tables it may read and write."""
+    answer = older("migrate", "up")
+    assert answer.code == 2
+    assert name in answer.err
+    assert older("check").code == 1
+    assert older("positions", "--json").code == 0
 
 
 def exit_reasons(desk: Desk, *reasons: str) -> int:
@@ -308,7 +318,7 @@ def close_for_a_new_reason(url: str, desk: Desk, position_id: str) -> None:
     projections = desk.settings["POSITION_LEDGER_PROJECTIONS"]
     with Ledger.open(database_url=url, redis_url=NO_QUEUE, projections=projections) as ledger:
         closed = ledger.execute(ClosePosition(position_id=position_id, price="0.5", reason="fat finger"))
-        with pytest.raises(LedgerError):
+        with pytest.raises((LedgerError, psycopg.Error), match="positions_exit_reason_fkey"):
             ledger.wait_for(closed.token, timeout_s=1)
         with psycopg.connect(url, autocommit=True) as owner:
             owner.execute("INSERT INTO ledger.exit_reasons (reason_code, description) VALUES ('fat finger', 'Oops.')")
@@ -389,19 +399,6 @@ def test_a_database_behind_the_code_is_refused_with_the_command(desk: Desk, url:
         assert "notes" in told, (command, told)
         assert "position-ledger migrate up" in told or "rebuild-projection positions" in told, (command, told)
     assert versions(url) == before
-
-
-def test_a_database_ahead_of_the_code_is_refused_with_the_remedy(desk: Desk, url: str) -> None:
-    """S69: a release that lacks migrations of the database changes nothing in it."""
-    make_counts(desk, url)
-    old = in_this_process(url)
-
-    answer = old("migrate", "up")
-
-    assert answer.code == 2
-    assert f"{last_number(desk):03}_contract_counts" in answer.err
-    assert old("check").code == 1
-    assert old("positions", "--json").code == 0, "every table of the old code has its generation, so it may go on"
 
 
 MARK = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"

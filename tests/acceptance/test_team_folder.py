@@ -11,7 +11,7 @@ import pytest
 from position_ledger import Ledger, MarkPosition, OpenPosition
 from position_ledger.embedded.process import wait_until
 from tests.support.command_line import in_this_process, on
-from tests.support.team_folder import Desk
+from tests.support.team_folder import Desk, forget_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def test_workers_and_rebuilds_use_the_folder_s_definitions(
         )  # fmt: skip
         ledger.catch_up(60)
     monkeypatch.chdir(desk.folder)
-    run = on(ledger_database, ledger_redis_url)
+    run = in_this_process(ledger_database)
     assert run("migrate", "new", "notes", "--template", "add-column", "--table", "positions", "--column", "notes",
                "--type", "text").code == 0  # fmt: skip
     desk.edit("projections/positions.py", "    restated_realized: Decimal\n",
@@ -53,12 +53,13 @@ def test_workers_and_rebuilds_use_the_folder_s_definitions(
               '        position_metadata=body.metadata,\n        notes=(body.metadata or {}).get("note"),\n')  # fmt: skip
     desk.edit("workers/broker.py", "    worker = this_process()\n",
               f'    worker = this_process()\n    open("{tmp_path}/made", "w").close()\n')  # fmt: skip
+    forget_folders()
     up = run("migrate", "up")
     assert up.code == 0, up
     rebuilt = run("rebuild-projection", "positions", "--processes", "2")
     assert rebuilt.code == 0, rebuilt
 
-    process = run.start("worker", "--processes", "1")
+    process = on(ledger_database, ledger_redis_url).start("worker", "--processes", "1")
     try:
         with Ledger.open(database_url=ledger_database, redis_url=ledger_redis_url) as ledger:
             ledger.execute(MarkPosition(position_id=opened.position_id, price="0.5"))

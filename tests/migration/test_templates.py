@@ -263,6 +263,22 @@ def test_the_folder_of_an_installed_package_is_refused(tmp_path: Path) -> None:
         new_migration(load_settings(migrations=str(folder)), "mine")
 
 
+def test_files_go_again_when_the_sums_cannot_be_written(own: Settings) -> None:
+    sums = Path(own.migrations) / "migrations.sum"
+    sums.unlink()
+    sums.mkdir()
+    with pytest.raises(IsADirectoryError):
+        new_migration(own, "second")
+    assert [path.name for path in sorted(Path(own.migrations).glob("*.sql"))] == ["001_first.sql"]
+
+
+def test_without_git_the_author_is_the_user(own: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("LOGNAME", "the-desk")
+    [path] = new_migration(own, "second")
+    assert "-- Author: the-desk\n" in path.read_text(encoding="utf-8")
+
+
 def test_an_empty_folder_gets_its_first_migration(tmp_path: Path) -> None:
     [path] = new_migration(load_settings(migrations=str(tmp_path)), "first")
     assert path == tmp_path / "001_first.sql"

@@ -79,7 +79,7 @@ GOOD = [
         "seed data",
         "INSERT INTO desks VALUES (4, 'credit', '30', 4);",
         "DELETE FROM desks WHERE desk_id = 4;",
-        verify="SELECT count(*) = 1 FROM desks WHERE desk_id = 4;",
+        verify="SELECT count(*) = 1 FROM desks WHERE desk_id = 4;\n-- expect: 4 rows\nSELECT desk_id FROM desks;",
         rebuilds="nothing",
     ),
     Case(
@@ -212,8 +212,8 @@ BAD = [
         "ALTER TABLE desks ADD COLUMN note text;",
         "ALTER TABLE desks DROP COLUMN note;",
         {"verification-failed"},
-        verify="SELECT count(*) = 0 FROM desks;",
-        says="returned (False,)",
+        verify="SELECT true;\nSELECT count(*) = 0 FROM desks;\n-- expect: 'none'\nSELECT max(name) FROM desks;",
+        says="returned ('vol',)",
     ),
     Case(
         "syntax error",

@@ -96,7 +96,8 @@ def _say(report: CheckReport, *, verbose: bool) -> None:
     if report.agree:
         write_lines([f"code, projections, queries and schema agree: {counted}"])
     else:
-        write_lines([f"{len(report.mismatches)} mismatches; {counted}"])
+        many = len(report.mismatches)
+        write_lines([f"{many} mismatch{'es' if many > 1 else ''}; {counted}"])
 
 
 @command(

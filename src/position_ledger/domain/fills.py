@@ -112,6 +112,7 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     key = BookKey(environment, account, market, command.strategy)
     terms = market_of(environment, market, streams)
     nets = terms is not None and terms.netting is Netting.MARKET
+    _require_after_statement(command, key, side, streams)
     is_entry = command.action is side.entry_action
     held = positions_then(key, side, streams, command.effective_at, is_entry=is_entry)
     touches_others = nets if is_entry else command.on_excess is OnExcess.FLIP
@@ -144,6 +145,20 @@ def positions_then(
     if isinstance(ended, Position) and _was_here(ended, at) and may_still_change(ended, at):
         then.append(Located(last.stream, ended))
     return tuple(sorted(then, key=lambda located: located.position.entry_time))
+
+
+def _require_after_statement(command: RecordFill, key: BookKey, side: Side, streams: Streams) -> None:
+    """What was stated as held contains what was traded before: it would count twice. Naming the position says it does not."""
+    at, book = command.effective_at, streams.book(key)
+    if at is None:
+        return
+    last = book.last_exit(side)
+    ended = streams.state(last.stream) if last is not None and at < last.effective_at else None
+    for position in (*map(streams.position_stream, book.open_on(side)), ended):
+        if isinstance(position, Position) and position.stated_at is not None and at < position.stated_at:
+            raise CommandRejected(
+                Reason.BEFORE_STATEMENT, command, value=at.isoformat(), held=position.stated_at.isoformat()
+            )
 
 
 def _was_here(position: Position, at: datetime) -> bool:

@@ -72,6 +72,8 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     """Of the market's last verdict that the position was told."""
     received_at: datetime | None = None
     """When it came from another account; None: it was opened, or held before the ledger knew."""
+    stated_at: datetime | None = None
+    """When it was stated as held from before the ledger; the statement contains every fill of the key before it."""
     restatements: int = 0
     """Events that changed what had been recorded before."""
     restated_realized: Decimal = ZERO
@@ -132,10 +134,11 @@ _OPENED_AS_THEY_ARE: Final = tuple(PositionBegun.model_fields)
 
 def _opened(event: PositionOpened | PositionReceived, effective_at: datetime) -> Position:
     attributes = {name: getattr(event, name) for name in _OPENED_AS_THEY_ARE}
-    came = isinstance(event, PositionReceived) and event.origin is Origin.TRANSFER
+    origin = event.origin if isinstance(event, PositionReceived) else None
     return Position(
         version=1,
-        received_at=effective_at if came else None,
+        received_at=effective_at if origin is Origin.TRANSFER else None,
+        stated_at=effective_at if origin is Origin.OPENING else None,
         last_fill_at=effective_at,
         last_effective_at=effective_at,
         **attributes,

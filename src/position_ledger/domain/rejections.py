@@ -217,6 +217,11 @@ class Reason(Enum):
         _FINAL,
         "effective_at {value} is before the last fill at {held}; what ends a position comes after all its fills",
     )
+    BEFORE_STATEMENT = (
+        "before_statement",
+        _FINAL,
+        "effective_at {value} is before the position was stated as held at {held}, which contains it; else name it",
+    )
     HANDED_ON = (
         "handed_on",
         _FINAL,

@@ -342,7 +342,7 @@ def _compared(
         tuple(Lock(first.names[oid], _mode(mode)) for oid, mode in taken if oid in first.names),
         tuple(sorted(names[oid] for oid, node in before.files.items() if now.files.get(oid, node) != node)),
         _more(before.written, now.written, names),
-        _more(before.scans, now.scans, {oid: name for oid, name in names.items() if oid in before.names}),
+        _more(before.scans, now.scans, first.names),
         differences,
         took_ms,
     )

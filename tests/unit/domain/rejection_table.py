@@ -20,6 +20,7 @@ from position_ledger.domain.commands import (
     OpenPosition,
     RecordCash,
     RecordFill,
+    RecordOpeningPosition,
     ReducePosition,
     RegisterMarket,
     SetMarketStatus,
@@ -170,6 +171,12 @@ def bust(**fields: Any) -> Callable[[World], object]:
 def bust_half_of_a_flip(world: World) -> object:
     world.fill("sell", 15, "0.5", on_excess="flip")
     return bust(trade=world.trade(2), quantity=1)(world)
+
+
+def fill_before_the_statement(world: World) -> object:
+    stated = {"environment": "paper", "account": "main", "market": "OTHER", "side": "YES"}
+    world.do(RecordOpeningPosition(**stated, quantity=10, entry_price="0.4", effective_at=NOON))
+    return fill(**stated, effective_at=NOON - timedelta(seconds=1))(world)
 
 
 def bust_of_what_too_many_have(world: World) -> object:
@@ -341,6 +348,11 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         Reason.TOO_LATE,
         on_position(ClosePosition, price="0.5", reason="manual", effective_at=NOON - timedelta(seconds=1)),
         "effective_at 2026-03-01T11:59:59+00:00 is before the last fill at 2026-03-01T12:00:00+00:00",
+    ),
+    (
+        Reason.BEFORE_STATEMENT,
+        fill_before_the_statement,
+        "effective_at 2026-03-01T11:59:59+00:00 is before the position was stated as held at 2026-03-01T12:00:00+00:00",
     ),
     (
         Reason.HANDED_ON,

@@ -269,15 +269,18 @@ def test_a_bust_before_a_split_speaks_of_the_old_contracts() -> None:
     assert report.gross == 40
 
 
-def test_what_was_bought_before_an_opening_statement_and_was_not_in_it_is_added() -> None:
-    """By id or by key: the cycle is the one that was held before. Nothing was there to be sold."""
+def test_what_was_bought_before_an_opening_statement_is_added_only_if_it_names_the_position() -> None:
+    """By key it is in the statement already, and would count twice. Nothing was there to be sold."""
     world = World(now=at(100))
     world.do(RecordOpeningPosition(**MAIN, market="M", side="LONG", quantity=10, entry_price=100, effective_at=at(5)))
 
     world.do(IncreasePosition(position_id="POS-1", quantity=10, price=120, effective_at=at(3)))
-    world.fill("buy", 10, 140, side="LONG", effective_at=at(4))
+    for side in ("buy", "sell"):
+        with pytest.raises(CommandRejected) as caught:
+            world.fill(side, 10, 140, side="LONG", effective_at=at(4))
+        assert caught.value.reason is Reason.BEFORE_STATEMENT
 
-    assert held(world, "POS-1") == (30, 3600, 0, "open")
+    assert held(world, "POS-1") == (20, 2200, 0, "open")
     assert world.at("POS-1").entry_time == at(3)
     with pytest.raises(CommandRejected) as caught:
         world.do(ReducePosition(position_id="POS-1", quantity=11, price=120, effective_at=at(3)))
