@@ -180,18 +180,19 @@ class Steps:
     ) -> None:
         """Let the strategy bring a change about, and see that it has recorded every file of it."""
         self.require_strategy(change, strategy, undo=undo)
-        tables, files = ", ".join(change.moved), ", ".join(file.filename for file in change.whole)
+        order = change.files if undo else change.whole
+        tables, files = ", ".join(change.moved), ", ".join(file.filename for file in order)
         run.say(f"{'taking back' if undo else 'rebuilding'} {tables} for {files}")
         if strategy is not None:
             strategy(change)
         recorded = {row.number for row in read_applied(connection, self._schema) if not row.is_begun}
-        missing = [file.filename for file in change.whole if (file.number in recorded) == undo]
+        missing = [file.filename for file in order if (file.number in recorded) == undo]
         if missing:
             raise MigrationError(
                 f"the rebuild of {tables} ended without recording {', '.join(missing)}; "
                 "see `position-ledger migrate status`"
             )
-        run.files += change.whole
+        run.files += order
         run.say(f"{'rolled back' if undo else 'applied'} {files}")
 
     def take_back(
