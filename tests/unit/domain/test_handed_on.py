@@ -344,7 +344,7 @@ def told_in_order(world: World, name: str = "POS-1") -> Any:
     """The position folded in effective order; all but what counts the recording is as it stands."""
     stream, now = world.names[name], world.at(name)
     told = position_of(in_effective_order([one for one in world.log if one.stream == stream]))
-    names = [field for field in now.__struct_fields__ if field not in {*NOT_FOLDED, "received_at"}]
+    names = [field for field in now.__struct_fields__ if field not in NOT_FOLDED]
     assert {field: getattr(told, field) for field in names} == {field: getattr(now, field) for field in names}
     return told
 

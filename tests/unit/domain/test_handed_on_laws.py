@@ -258,7 +258,7 @@ class HandedOn(RuleBasedStateMachine):
             appends = self.appends(node)
             told, now = position_of(in_effective_order(appends)), self.position(node)
             assert told is not None
-            names = [name for name in told.__struct_fields__ if name not in {*NOT_FOLDED, "received_at"}]
+            names = [name for name in told.__struct_fields__ if name not in NOT_FOLDED]
             if not is_marked(now, read_journal(appends)):  # what a position says of marks stays what was told last
                 names = [name for name in names if not name.startswith("mark_")]
                 assert told.mark_time is None
