@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         LedgerError,
         MigrationError,
         NotYetVisible,
+        ProjectionStuck,
         ReferenceRefused,
         SchemaMismatch,
         SwapBlocked,
@@ -141,6 +142,7 @@ __all__ = [  # noqa: RUF022 - grouped, not sorted
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
+    "ProjectionStuck",
     "Reason",
     "ReferenceRefused",
     "SchemaMismatch",
@@ -164,7 +166,7 @@ _HOMES = {
     "position_ledger.domain.rejections": "CommandRejected FloatRefused Reason",
     "position_ledger.errors": (
         "ConcurrencyError ConfigurationError DatabaseUnavailable GenerationNotOurs InsufficientMarginError "
-        "KnownAtRefused LedgerError MigrationError NotYetVisible ReferenceRefused SchemaMismatch SwapBlocked "
+        "KnownAtRefused LedgerError MigrationError NotYetVisible ProjectionStuck ReferenceRefused SchemaMismatch SwapBlocked "
         "VerificationFailed"
     ),
     "position_ledger.execution.executor": "Executed",

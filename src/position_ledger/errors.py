@@ -52,6 +52,10 @@ class NotYetVisible(LedgerError):
         self.token = token
 
 
+class ProjectionStuck(LedgerError):
+    """A table refuses a row of the log, so it does not go on; what is committed stays committed, repeat no command."""
+
+
 class InsufficientMarginError(LedgerError):
     """The position would cost more than the margin that is available; nothing was written, lower the quantity."""
 

@@ -228,9 +228,9 @@ class Follower:
         if failed and all(one.failure is not None for one in self._followed.values() if one.held):
             raise failed[0][1]
         for one, error in failed:
-            words = "table %s (generation %d) is not going on: %s: %s; trying again in %.2f s"
-            table, number = one.generation.projection, one.generation.generation_id
-            log.warning(words, table, number, type(error).__name__, error, one.rest_s)
+            words = "table %s (%s generation %d) is not going on: %s: %s; trying again in %.2f s"
+            table, number, state = one.generation.projection, one.generation.generation_id, one.generation.state
+            log.warning(words, table, state, number, type(error).__name__, error, one.rest_s)
         return bool(pages)
 
     def _project_page(self, dues: Sequence[_Due]) -> list[_Failed]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import psycopg
 
-from position_ledger.database import process_name
-from position_ledger.errors import NotYetVisible
+from position_ledger.database import first_line, process_name
+from position_ledger.errors import NotYetVisible, ProjectionStuck
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import visible_up_to
@@ -39,7 +39,7 @@ def wait_for(
 
     Raises:
         NotYetVisible: not in time. The command is committed all the same and must not be repeated.
-        FoldFailed, WriteMismatch: nobody else projects one of the tables, and the caller cannot.
+        FoldFailed, WriteMismatch, ProjectionStuck: nobody else projects one of the tables, and the caller cannot.
     """
     definitions = tuple(projections)
     tables = [projection.table for projection in definitions]
@@ -57,7 +57,7 @@ def wait_until(
     """Poll until something about the tables holds, and project what nobody else does; false: not in time.
 
     Raises:
-        FoldFailed, WriteMismatch: nobody else projects one of the tables, and the caller cannot.
+        FoldFailed, WriteMismatch, ProjectionStuck: nobody else projects one of the tables, and the caller cannot.
     """
     started = time.monotonic()
     poll_s, help_due_s = POLL_FIRST_S, HELP_AFTER_S
@@ -96,5 +96,11 @@ def _help(
 
 
 def _raise_first(failures: Mapping[str, Exception]) -> None:
-    for error in failures.values():
+    for table, error in failures.items():
+        if isinstance(error, psycopg.IntegrityError | psycopg.DataError):
+            msg = (
+                f"table {table} does not take the next row that the log gives: {first_line(error)}; every command stays "
+                f"committed and is not to be repeated, the table goes on when the row fits it, see position-ledger status"
+            )
+            raise ProjectionStuck(msg) from error
         raise error

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from bench.counting import Count, counted
-from position_ledger import Ledger, MarkPosition, operations
+from position_ledger import Ledger, MarkPosition, ProjectionStuck, operations
 from position_ledger.operations import RebuildOptions
 from position_ledger.projection import generations, projector
 from position_ledger.projection.definition import load_projections
@@ -273,7 +273,10 @@ def test_when_no_table_can_go_on_the_follower_says_so(many: Settings, ledger: Le
 
 def test_who_waits_for_a_table_that_cannot_go_on_hears_why(many: Settings, ledger: Ledger) -> None:
     token = ledger.execute(opening()).token
-    with failing(many, "holdings"), pytest.raises(Exception, match="poison"):
+    with (
+        failing(many, "holdings"),
+        pytest.raises(ProjectionStuck, match=r"table holdings does not take .*poison.*committed"),
+    ):
         ledger.wait_for(token, timeout_s=10)
     assert min(checkpoints(many)["positions"]) >= token
     ledger.wait_for(token, timeout_s=10)
