@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from decimal import Decimal
-from functools import lru_cache
 from itertools import groupby
 from multiprocessing.connection import wait
 from operator import attrgetter
@@ -17,16 +15,14 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-import msgspec
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.types.json import Jsonb
-from psycopg.types.numeric import DecimalBinaryDumper
+from psycopg.types.string import ByteaBinaryLoader
 
 from position_ledger.database import connect
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.projection import statements
+from position_ledger.projection.copy_rows import RowEncoder, columns_of
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.references import Resolver
@@ -39,22 +35,15 @@ from position_ledger.store.feed import StoredRow
 CHUNKS = 64
 """Ranges of the stream id that a load is cut into: the unit that a process takes and that progress counts."""
 
-FETCH_EVENTS = 2_000
-"""Events that one round trip reads; what a process holds in memory at once."""
-
-NUMBERS_KEPT_MAX = 50_000
-"""Distinct amounts whose binary form a process remembers: some ten megabytes."""
+FETCH_EVENTS = 500
+"""Events that one round trip reads; what a process holds in memory at once. With four times as many, decoding takes half as
+long again: what is made of a page no longer fits into the cache of a core."""
 
 RANGE = """
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at
   FROM events AS e
  WHERE e.originator_id BETWEEN %(from)s AND %(to)s AND e.notification_id <= %(upto)s AND e.topic = ANY(%(topics)s)
  ORDER BY e.originator_id, e.originator_version
-"""
-
-COLUMN_TYPES = """
-SELECT a.attname, a.atttypid, t.typname FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
- WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
 """
 
 
@@ -138,19 +127,20 @@ class Loader:
         )
         for connection in (self._reading, self._writing):
             connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        self._types, self._json_places = _binary(self._writing, schema, projection)
-        self._writing.adapters.register_dumper(Decimal, RememberedDecimal)
+        table = statements.names([schema, projection.table]).as_string(self._writing).replace(", ", ".")
+        self._encoder = RowEncoder(
+            self._writing, projection.table, columns_of(self._writing, table, projection.columns)
+        )
 
     def load(self, chunk: Chunk) -> Loaded:
         """Fold one range of streams and copy its versions into the table, in one transaction."""
         events = versions = 0
+        values_of = statements.values_of
         with self._writing.transaction(), self._writing.cursor() as cursor, cursor.copy(self._copy_in) as copy:
-            copy.set_types(self._types)
             for batch in replayed(self._reading, self._projection, self._resolver, chunk):
                 events += batch.events
                 versions += len(batch.versions)
-                for version in batch.versions:
-                    copy.write_row(_encoded(statements.values_of(version), self._json_places))
+                copy.write(self._encoder.block([values_of(version) for version in batch.versions]))
         return Loaded(events, versions)
 
     def __enter__(self) -> Self:
@@ -200,7 +190,7 @@ def replayed(
     current: dict[str, Version] = {}
     stream: UUID | None = None
     with connection.transaction(), connection.cursor(name="replay") as cursor:
-        cursor.itersize = FETCH_EVENTS
+        cursor.adapters.register_loader("uuid", ByteaBinaryLoader)
         cursor.execute(
             RANGE,
             {
@@ -212,7 +202,7 @@ def replayed(
             binary=True,
         )
         while rows := cursor.fetchmany(FETCH_EVENTS):
-            events = resolver.resolve(connection, [StoredRow(*row) for row in rows])
+            events = resolver.resolve(connection, _stored(rows))
             finished: list[Version] = []
             for of_stream, some in groupby(events, key=attrgetter("stream")):
                 if of_stream != stream:
@@ -223,6 +213,23 @@ def replayed(
         yield Replayed(0, list(current.values()))
 
 
+class _Streams(dict[bytes, UUID]):
+    """Stream ids by their bytes: one object for all events of a stream, because making one costs as much as a fold."""
+
+    def __missing__(self, raw: bytes) -> UUID:
+        stream = self[raw] = UUID(bytes=raw)
+        return stream
+
+
+def _stored(rows: Iterable[Sequence[Any]]) -> list[StoredRow]:
+    """What `RANGE` answers, with stream ids as bytes."""
+    streams = _Streams()
+    return [
+        StoredRow(seq, streams[stream], version, topic, state, recorded_at, effective_at)
+        for seq, stream, version, topic, state, recorded_at, effective_at in rows
+    ]
+
+
 def _superseded(
     projection: Projection[Any], events: Iterable[Recorded[Any]], current: dict[str, Version]
 ) -> Iterator[Version]:
@@ -230,40 +237,3 @@ def _superseded(
     before = list(current.values())
     changes = fold_batch(projection, events, current)
     return (version for version in (*before, *changes.inserted) if version.expires is not None)
-
-
-class RememberedDecimal(DecimalBinaryDumper):
-    """Writes amounts in binary, each distinct one once: most columns of a version repeat those of the one before."""
-
-    def dump(self, obj: Decimal) -> Buffer | None:
-        """The binary form of an amount."""
-        return _numeric(obj)
-
-
-@lru_cache(maxsize=NUMBERS_KEPT_MAX)
-def _numeric(number: Decimal) -> bytes:
-    return bytes(DecimalBinaryDumper(Decimal).dump(number) or b"")
-
-
-def _binary(
-    connection: psycopg.Connection[Any], schema: str, projection: Projection[Any]
-) -> tuple[list[int], list[int]]:
-    """The type of each column, and the places of those that hold JSON."""
-    name = statements.names([schema, projection.table]).as_string(connection).replace(", ", ".")
-    found = {row[0]: (row[1], row[2]) for row in connection.execute(COLUMN_TYPES, (name,)).fetchall()}
-    types = [found[column][0] for column in projection.columns]
-    json_places = [place for place, column in enumerate(projection.columns) if found[column][1] in ("jsonb", "json")]
-    return types, json_places
-
-
-def _encoded(values: Sequence[Any], json_places: Sequence[int]) -> list[Any]:
-    """The values as the driver can write them in binary."""
-    encoded = list(values)
-    for place in json_places:
-        if encoded[place] is not None:
-            encoded[place] = _as_jsonb(encoded[place])
-    return encoded
-
-
-def _as_jsonb(value: Any) -> Jsonb:
-    return Jsonb(value, dumps=msgspec.json.encode)
