@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TABLE = """
-CREATE TABLE {schema}.booked (
+CREATE TABLE booked (
     id                    bigint         NOT NULL,
     position_id           text           NOT NULL,
     row_current_ind       boolean        NOT NULL,
@@ -38,17 +38,17 @@ CREATE TABLE {schema}.booked (
 """
 
 INDEXES = (
-    "CREATE UNIQUE INDEX booked_pkey ON {schema}.booked (id)",
-    "CREATE UNIQUE INDEX booked_one_row_a_version ON {schema}.booked (position_id, version)",
-    "CREATE UNIQUE INDEX booked_one_current_row ON {schema}.booked (position_id) WHERE row_current_ind",
-    "CREATE INDEX booked_known_at ON {schema}.booked (position_id, row_effective_date)",
+    "CREATE UNIQUE INDEX booked_pkey ON booked (id)",
+    "CREATE UNIQUE INDEX booked_one_row_a_version ON booked (position_id, version)",
+    "CREATE UNIQUE INDEX booked_one_current_row ON booked (position_id) WHERE row_current_ind",
+    "CREATE INDEX booked_known_at ON booked (position_id, row_effective_date)",
 )
 """Those of `positions` whatever a position does: key, versions, current row, what was known at a time."""
 
 # OFFSET 0 keeps the planner from parsing a body once for each column. The window runs over the rows as they come from
 # the primary key of the log, or from a sort, as the planner likes.
 INSERT = """
-INSERT INTO {schema}.booked
+INSERT INTO booked
 SELECT b.seq, 'POS-' || b.opened, b.next_at IS NULL, b.recorded_at, b.next_at, b.version, b.effective_at,
        b.holder->>'environment', b.holder->>'account', b.holder->>'market', b.holder->>'currency', b.holder->>'side',
        b.fill->>'action', (b.fill->>'quantity')::numeric, (b.fill->>'price')::numeric, (b.fill->>'amount')::numeric,
@@ -72,3 +72,5 @@ SELECT b.seq, 'POS-' || b.opened, b.next_at IS NULL, b.recorded_at, b.next_at, b
                 OFFSET 0) AS p
         OFFSET 0) AS b
 """
+
+DIGEST = "SELECT count(*), coalesce(bit_xor(hash_record_extended(b, 0)), 0) FROM booked AS b"

@@ -11,9 +11,14 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from decimal import Decimal
+from typing import Any
+
+import psycopg
 
 from bench.arena import Arena
 from position_ledger import Command, IncreasePosition, Ledger, OpenPosition, ReducePosition
+from position_ledger.database import only_row
+from position_ledger.store import feed
 
 LIVES = 400
 """Positions that are really traded."""
@@ -21,6 +26,7 @@ LIVES = 400
 LIFE_EVENTS = 50
 OPEN_AT_ONCE = 2_000
 SEED = 5
+HELD_MIN = 100
 TICKS = tuple(Decimal(cents) / 100 for cents in range(5, 96))
 
 KEEP_LIVES = """
@@ -56,18 +62,16 @@ def make_log(arena: Arena, events: int) -> int:
         positions, at = max(0, events - done) // LIFE_EVENTS, 0
         while at < positions:
             upto = min(at + OPEN_AT_ONCE, positions)
-            first = connection.execute("SELECT feed_mark()").fetchone()
-            assert first is not None
-            made = connection.execute(REPEAT, {"first": first[0], "from": at, "to": upto - 1, "lives": LIVES}).rowcount
-            connection.execute("SELECT setval('events_notification_id_seq', %s)", (int(str(first[0])) + made,))
+            first = feed.mark(connection)
+            made = connection.execute(REPEAT, {"first": first, "from": at, "to": upto - 1, "lives": LIVES}).rowcount
+            connection.execute("SELECT setval('events_notification_id_seq', %s)", (first + made,))
             at, done = upto, done + made
         connection.execute("VACUUM (FREEZE, ANALYZE) events")
     return done
 
 
-def _count(connection: object) -> int:
-    row = connection.execute("SELECT count(*) FROM bench_lives").fetchone()  # type: ignore[attr-defined]
-    return int(row[0])
+def _count(connection: psycopg.Connection[Any]) -> int:
+    return int(only_row(connection.execute("SELECT count(*) FROM bench_lives"))[0])
 
 
 def _trade(ledger: Ledger) -> None:
@@ -102,7 +106,7 @@ def _opening(chance: random.Random, number: int) -> OpenPosition:
 def _fill(chance: random.Random, position_id: str, held: list[int], number: int) -> Command:
     """More or less of it; never all, so that it stays open."""
     price, quantity = chance.choice(TICKS), chance.randint(1, 400)
-    is_entry = held[number] - quantity < 100 or chance.random() < 0.5
+    is_entry = held[number] - quantity < HELD_MIN or chance.randint(0, 1) == 1
     held[number] += quantity if is_entry else -quantity
     kind = IncreasePosition if is_entry else ReducePosition
     return kind(position_id=position_id, quantity=quantity, price=price, fee=_fee(quantity, price), liquidity="taker")

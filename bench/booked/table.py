@@ -37,12 +37,12 @@ class BookedRow(Row, frozen=True, gc=False):
     unrealized_pnl_pct: Decimal
 
 
-def opened(row: BookedRow | None, event: Recorded[PositionOpened]) -> BookedRow:
+def opened(_: BookedRow | None, event: Recorded[PositionOpened]) -> BookedRow:
     """The first fill: the holder is the body itself."""
     return booked(event.body, event.body)
 
 
-def traded(row: BookedRow | None, event: Recorded[PositionIncreased | PositionReduced]) -> BookedRow:
+def traded(_: BookedRow | None, event: Recorded[PositionIncreased | PositionReduced]) -> BookedRow:
     """A later fill repeats its holder."""
     return booked(event.body, event.body.holder)
 

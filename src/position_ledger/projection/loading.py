@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing.connection import wait
@@ -16,6 +18,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import psycopg
+from psycopg.sql import Identifier
 from psycopg.types.string import ByteaBinaryLoader
 
 from position_ledger.database import connect
@@ -127,7 +130,7 @@ class Loader:
         )
         for connection in (self._reading, self._writing):
             connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        table = statements.names([schema, projection.table]).as_string(self._writing).replace(", ", ".")
+        table = Identifier(schema, projection.table).as_string(self._writing)
         self._encoder = RowEncoder(
             self._writing, projection.table, columns_of(self._writing, table, projection.columns)
         )
@@ -136,7 +139,12 @@ class Loader:
         """Fold one range of streams and copy its versions into the table, in one transaction."""
         events = versions = 0
         values_of = statements.values_of
-        with self._writing.transaction(), self._writing.cursor() as cursor, cursor.copy(self._copy_in) as copy:
+        with (
+            _no_collecting(),
+            self._writing.transaction(),
+            self._writing.cursor() as cursor,
+            cursor.copy(self._copy_in) as copy,
+        ):
             for batch in replayed(self._reading, self._projection, self._resolver, chunk):
                 events += batch.events
                 versions += len(batch.versions)
@@ -153,6 +161,18 @@ class Loader:
         """Close both connections."""
         self._reading.close()
         self._writing.close()
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Without the collector of cycles: a load makes none, and to look for them costs a twentieth of it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 _loaders: list[Loader] = []
