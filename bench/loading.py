@@ -114,7 +114,7 @@ def _index(arena: Arena, schema: str) -> float:
 
 def _path(schema: str, how: str = "SET") -> Composed:
     """The schema, and the log behind it."""
-    return SQL(f"{how} search_path = {{}}, ledger, pg_catalog").format(Identifier(schema))  # type: ignore[arg-type]
+    return SQL(f"{how} search_path = {{}}, ledger, pg_catalog").format(Identifier(schema))
 
 
 def _require_equal(arena: Arena) -> None:

@@ -29,8 +29,7 @@ as much as writing it."""
 
 AS_JSON = frozenset({"json", "jsonb"})
 BY_ENCODER = frozenset(
-    ["bool", "int2", "int4", "int8", "numeric", "float4", "float8", "text", "varchar", "bpchar", "uuid"]
-    + ["date", "time", "timetz", "timestamp", "timestamptz", "interval"]
+    {"bool", "int2", "int4", "int8", "numeric", "text", "varchar", "bpchar", "uuid", "date", "timestamp", "timestamptz"}
 )
 """Types whose input takes what the JSON encoder writes; what is in neither set goes through the driver."""
 

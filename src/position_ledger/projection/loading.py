@@ -6,8 +6,9 @@ import gc
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,11 +22,11 @@ import psycopg
 from psycopg.sql import Identifier
 from psycopg.types.string import ByteaBinaryLoader
 
-from position_ledger.database import connect
+from position_ledger.database import connect, first_line
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.projection import statements
-from position_ledger.projection.copy_rows import RowEncoder, columns_of
+from position_ledger.projection.copy_rows import RowEncoder, UnfitValue, columns_of
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.references import Resolver
@@ -38,9 +39,15 @@ from position_ledger.store.feed import StoredRow
 CHUNKS = 64
 """Ranges of the stream id that a load is cut into: the unit that a process takes and that progress counts."""
 
-FETCH_EVENTS = 500
-"""Events that one round trip reads; what a process holds in memory at once. With four times as many, decoding takes half as
-long again: what is made of a page no longer fits into the cache of a core."""
+FETCH_EVENTS = 2_000
+"""Events that one round trip reads. The next ones are read while these are folded, so a process holds twice as many."""
+
+PAGE_EVENTS = 500
+"""Events that are decoded, folded and written at once. With four times as many, decoding takes half as long again: what is
+made of a page no longer fits into the cache of a core."""
+
+WAITING_BLOCKS_MAX = 4
+"""Pages of rows, some 250 KB each, that wait for the server while the next ones are folded."""
 
 RANGE = """
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at
@@ -136,19 +143,34 @@ class Loader:
         )
 
     def load(self, chunk: Chunk) -> Loaded:
-        """Fold one range of streams and copy its versions into the table, in one transaction."""
+        """Fold one range of streams and copy its versions into the table, in one transaction.
+
+        Raises:
+            FoldFailed: the definition cannot fold an event.
+            UnfitValue: a fold made a value that its column cannot hold.
+        """
+        try:
+            with _no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
+                return self._copy(cursor, chunk)
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            where = (error.diag.context or "no context").splitlines()[0]
+            msg = f"projection {self._projection.table}: {first_line(error)} ({where}); correct the fold"
+            raise UnfitValue(msg) from error
+
+    def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0
-        values_of = statements.values_of
-        with (
-            _no_collecting(),
-            self._writing.transaction(),
-            self._writing.cursor() as cursor,
-            cursor.copy(self._copy_in) as copy,
-        ):
+        encoder, values_of = self._encoder, statements.values_of
+        waiting: deque[Future[None]] = deque()
+        with cursor.copy(self._copy_in) as copy, ThreadPoolExecutor(1, "writing rows") as writing:
             for batch in replayed(self._reading, self._projection, self._resolver, chunk):
                 events += batch.events
                 versions += len(batch.versions)
-                copy.write(self._encoder.block([values_of(version) for version in batch.versions]))
+                block = encoder.block([values_of(version) for version in batch.versions])
+                if len(waiting) == WAITING_BLOCKS_MAX:
+                    waiting.popleft().result()
+                waiting.append(writing.submit(copy.write, block))
+            for sent in waiting:
+                sent.result()
         return Loaded(events, versions)
 
     def __enter__(self) -> Self:
@@ -221,7 +243,7 @@ def replayed(
             },
             binary=True,
         )
-        while rows := cursor.fetchmany(FETCH_EVENTS):
+        for rows in _pages(cursor):
             events = resolver.resolve(connection, _stored(rows))
             finished: list[Version] = []
             for of_stream, some in groupby(events, key=attrgetter("stream")):
@@ -231,6 +253,16 @@ def replayed(
                 finished.extend(_superseded(projection, some, current))
             yield Replayed(len(rows), finished)
         yield Replayed(0, list(current.values()))
+
+
+def _pages(cursor: psycopg.ServerCursor[Any]) -> Iterator[Sequence[Sequence[Any]]]:
+    """The rows of a cursor, a page at a time; the server makes the next ones ready meanwhile."""
+    with ThreadPoolExecutor(1, "reading the log") as reading:
+        coming = reading.submit(cursor.fetchmany, FETCH_EVENTS)
+        while rows := coming.result():
+            coming = reading.submit(cursor.fetchmany, FETCH_EVENTS)
+            for start in range(0, len(rows), PAGE_EVENTS):
+                yield rows[start : start + PAGE_EVENTS]
 
 
 class _Streams(dict[bytes, UUID]):
