@@ -71,6 +71,7 @@ bench: $(INSTALLED)
 
 docs: $(INSTALLED)
 	@$(BIN)/python -m tools.dependency_page
+	@$(BIN)/python -m tools.schema_pages
 
 soak: $(INSTALLED)
 	@POSITION_LEDGER_SOAK=1 $(BIN)/python -m pytest -m soak --timeout 3600 $(PYTEST_ARGS)

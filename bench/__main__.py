@@ -9,7 +9,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import append, known_at, lag, loading, projecting, rebuilding, settling, six_tables
+from bench import (
+    append,
+    checking,
+    known_at,
+    lag,
+    loading,
+    migrating,
+    planning,
+    projecting,
+    rebuilding,
+    settling,
+    six_tables,
+)
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
 from bench.report import Report
@@ -24,6 +36,9 @@ MEASUREMENTS = {
     "load": loading.measure,
     "rebuild": rebuilding.measure,
     "settling": settling.measure,
+    "migrate-up": migrating.measure,
+    "migrate-plan": planning.measure,
+    "check": checking.measure,
 }
 
 

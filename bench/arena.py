@@ -58,14 +58,19 @@ class Servers:
     @contextmanager
     def arena(self) -> Iterator[Arena]:
         """A fresh, migrated ledger in a database of its own, dropped at the end."""
+        with self.database() as url:
+            arena = Arena(url, self.valkey.redis_url)
+            migrate_up(arena.settings, arena.reached, None, lambda _message: None)
+            yield arena
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The address of an empty database, dropped at the end."""
         name = f"bench_{secrets.token_hex(4)}"
         self._execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
         try:
             parts = urlsplit(self.postgres.database_url)
-            url = f"{parts.scheme}://{parts.netloc}/{quote(name)}" + (f"?{parts.query}" if parts.query else "")
-            arena = Arena(url, self.valkey.redis_url)
-            migrate_up(arena.settings, arena.reached, None, lambda _message: None)
-            yield arena
+            yield f"{parts.scheme}://{parts.netloc}/{quote(name)}" + (f"?{parts.query}" if parts.query else "")
         finally:
             self._execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
 

@@ -27,8 +27,9 @@ from bench.plan import Plan
 from bench.report import Line, shown
 from bench.stock import stock_runner
 from position_ledger.database import only_row
+from position_ledger.projection import chunk_ledger
 from position_ledger.projection.index_building import build_side_by_side
-from position_ledger.projection.loading import load
+from position_ledger.projection.loading import CHUNKS, load
 from position_ledger.store import feed
 
 PROCESSES = 2
@@ -72,9 +73,9 @@ def _ours(arena: Arena) -> Run:
 def _load(arena: Arena) -> Run:
     settings = arena.settings.model_copy(update={"projections": PACKAGE})
     with closing(arena.connect()) as connection:
-        upto = feed.horizon(connection)
+        chunk_ledger.create(connection, "ours", feed.horizon(connection), CHUNKS)
     began = time.perf_counter()
-    loaded = load(arena.database_url, settings, BOOKED, "ours", upto, processes=PROCESSES, advance=lambda _events: None)
+    loaded = load(arena.database_url, settings, BOOKED, "ours", processes=PROCESSES, advance=lambda _events: None)
     load_s = time.perf_counter() - began
     index_s = _index(arena, "ours")
     children = resource.getrusage(resource.RUSAGE_CHILDREN)

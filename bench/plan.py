@@ -28,6 +28,8 @@ class Plan:
     """Versions of the table in which single rows of the past are looked up."""
     known_at_lookups: int
     """Look-ups of each kind in each round."""
+    planned_migrations: int
+    """Migrations that are there when the last of them is planned."""
 
 
 FULL = Plan(
@@ -42,6 +44,7 @@ FULL = Plan(
     settled_positions=10_000,
     known_at_versions=5_000_000,
     known_at_lookups=2_000,
+    planned_migrations=50,
 )
 QUICK = Plan(
     rounds=3,
@@ -55,4 +58,5 @@ QUICK = Plan(
     settled_positions=2_000,
     known_at_versions=100_000,
     known_at_lookups=500,
+    planned_migrations=50,
 )

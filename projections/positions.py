@@ -26,6 +26,7 @@ from position_ledger.events import (
     SharesSplit,
     TradeBusted,
     TradeCorrected,
+    TransferRestated,
 )
 
 
@@ -298,6 +299,7 @@ POSITIONS = Projection(
         TradeBusted: restated,
         TradeCorrected: restated,
         FeeAdjusted: restated,
+        TransferRestated: restated,
         SettlementAmended: amended,
         PositionVoided: voided,
         PositionReceived: received,

@@ -92,7 +92,7 @@ def accepted(dependency: Dependency) -> bool:
     """Tell whether the ledger may be shipped with a dependency; a licence not named here needs a decision first."""
     if dependency.licence.startswith("LGPL-3.0"):
         return dependency.name in LGPL_ACCEPTED
-    return dependency.licence in PERMISSIVE
+    return any(choice in PERMISSIVE for choice in dependency.licence.split(" OR "))
 
 
 def declared_by(name: str) -> list[str]:

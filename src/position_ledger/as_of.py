@@ -15,15 +15,16 @@ from operator import attrgetter
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Identifier, Literal, Placeholder
+from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
+from position_ledger.as_of_heads import Head, heads_of
 from position_ledger.domain.draft import Append
 from position_ledger.domain.effective_order import in_effective_order
 from position_ledger.errors import ConfigurationError
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.known_at import KnownAt
 from position_ledger.projection.references import Resolver
-from position_ledger.reading import FILTERS, ROWS_MAX, TableReader, TableRow, plain_columns
+from position_ledger.reading import FILTERS, TableReader, TableRow, plain_columns
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
@@ -33,22 +34,6 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection[Any]]]
 BIGGEST = 2**63 - 1
 POSITIONS_AT_ONCE = 200
 """Positions whose events are read and folded together; bounds the memory of a listing."""
-
-HEADS = """
-WITH known AS (
-    SELECT p.position_id, p.id, p.version, p.effective_at, p.restatements FROM {table} AS p WHERE {where}
-), heads AS (
-    SELECT k.position_id, max(k.id) AS upto, max(k.restatements) > 0 AS is_restated,
-           max(k.version) FILTER (WHERE k.effective_at <= %(as_of)s) AS head,
-           min(k.version) FILTER (WHERE k.effective_at > %(as_of)s) AS beyond
-      FROM known AS k GROUP BY k.position_id
-)
-SELECT k.id, h.upto, h.is_restated OR coalesce(h.beyond < h.head, false)
-  FROM heads AS h JOIN known AS k ON k.position_id = h.position_id
-   AND k.version = coalesce(h.head, CASE WHEN h.is_restated THEN 1 END)
- LIMIT {limit}
-"""
-"""The version to begin with, the last event that its table knows, and whether it must be folded again."""
 
 EVENTS = """
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at
@@ -74,7 +59,7 @@ class AsOfReader:
         codec: Codec,
     ) -> None:
         self._connect = connect
-        self._table = Identifier(schema, positions.table)
+        self._schema = schema
         self._readers = readers
         self._projection = positions
         self._codec = codec
@@ -113,18 +98,16 @@ class AsOfReader:
         require_zone(as_of)
         heads = self._heads(columns, as_of, known_at)
         rows = self._readers[self._projection.table].select(
-            SQL("p.id = ANY(%(ids)s)"), {"ids": [head for head, _, _ in heads]}, SQL("p.id")
+            SQL("p.id = ANY(%(ids)s)"), {"ids": [head.id for head in heads]}, SQL("p.id")
         )
         by_id = {row["id"]: row for row in rows}
-        answer = [by_id[head] for head, _, is_refolded in heads if not is_refolded]
-        again = [(by_id[head], upto) for head, upto, is_refolded in heads if is_refolded]
+        answer = [by_id[head.id] for head in heads if not head.is_refolded]
+        again = [(by_id[head.id], head.upto) for head in heads if head.is_refolded]
         for begin in range(0, len(again), POSITIONS_AT_ONCE):
             answer.extend(self._refolded(again[begin : begin + POSITIONS_AT_ONCE], as_of))
         return answer
 
-    def _heads(
-        self, columns: Mapping[str, Any], as_of: datetime, known_at: KnownAt | None
-    ) -> list[tuple[int, int, bool]]:
+    def _heads(self, columns: Mapping[str, Any], as_of: datetime, known_at: KnownAt | None) -> list[Head]:
         conditions: list[Composable] = [
             SQL("p.{} = {}").format(Identifier(name), Placeholder(f"of_{name}")) for name in columns
         ]
@@ -132,10 +115,9 @@ class AsOfReader:
             known = "p.row_effective_date <= %(at)s" if isinstance(known_at, datetime) else "p.id <= %(at)s"
             conditions.append(SQL(known))
         where = SQL(" AND ").join(conditions) if conditions else SQL("true")
-        statement = SQL(HEADS).format(table=self._table, where=where, limit=Literal(ROWS_MAX))
         parameters = {"as_of": as_of, "at": known_at, **{f"of_{name}": value for name, value in columns.items()}}
         with self._connect() as connection:
-            return connection.execute(statement, parameters).fetchall()
+            return heads_of(connection, self._schema, self._projection, where, parameters)
 
     def _refolded(self, heads: Sequence[tuple[TableRow, int]], as_of: datetime) -> Iterator[TableRow]:
         """The rows of some positions by folding their events in effective order; without those that had not begun."""

@@ -19,36 +19,20 @@ from operator import attrgetter
 from typing import Any, Self
 
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composable, Identifier, Literal, Placeholder
+from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from position_ledger.as_of import EVENTS, AsOfReader, Connect, require_zone
+from position_ledger.as_of_heads import Head, heads_of
 from position_ledger.domain.accounts.effects import holding
 from position_ledger.domain.numbers import ZERO, minus, plus
 from position_ledger.domain.vocabulary import Side
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.known_at import KnownAt
 from position_ledger.projection.references import Resolver
-from position_ledger.reading import ROWS_MAX, TableReader, TableRow, plain_columns
+from position_ledger.reading import TableReader, TableRow, plain_columns
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
-
-HEADS = """
-WITH known AS (SELECT p.{key} AS key, p.id, p.version, p.effective_at FROM {table} AS p WHERE {where}),
-heads AS (
-    SELECT k.key, min(k.id) AS opened, max(k.id) AS upto,
-           max(k.version) FILTER (WHERE k.effective_at <= %(as_of)s) AS head,
-           min(k.version) FILTER (WHERE k.effective_at > %(as_of)s) AS beyond,
-           bool_or(k.version = 1 AND k.effective_at <= %(as_of)s) AS has_begun
-      FROM known AS k GROUP BY k.key
-)
-SELECT h.opened, h.upto, k.id, coalesce(h.beyond < h.head, false) OR EXISTS (
-           SELECT FROM known AS l JOIN known AS m ON m.key = l.key AND m.version = l.version + 1
-            WHERE l.key = h.key AND m.version <= h.head AND m.effective_at < l.effective_at)
-  FROM heads AS h JOIN known AS k ON k.key = h.key AND k.version = h.head
- WHERE h.has_begun ORDER BY k.id DESC LIMIT {limit}
-"""
-"""First and last event that the table knows of a key, the version to answer with, and whether it must be folded again."""
 
 MOVED = """
 SELECT p.balance_id, sum(CASE WHEN p.cause_id IS NULL THEN p.change ELSE -p.posted_external END) AS cash
@@ -91,23 +75,16 @@ class RowsAsOf:
 
     def _folded_rows(self, projection: Projection[Any], as_of: datetime, known_at: KnownAt | None) -> list[TableRow]:
         heads = self._heads(projection, as_of, known_at)
-        by_id = {row["id"]: row for row in self._versions(projection, [head for _, _, head, _ in heads])}
-        again = [(opened, upto, by_id[head]) for opened, upto, head, is_refolded in heads if is_refolded]
+        by_id = {row["id"]: row for row in self._versions(projection, [head.id for head in heads])}
+        again = [(head.opened, head.upto, by_id[head.id]) for head in heads if head.is_refolded]
         refolded = {row[projection.key_column]: row for row in self._refolded(projection, again, as_of)}
-        answer = [by_id[head] for _, _, head, _ in heads]
+        answer = [by_id[head.id] for head in heads]
         return [refolded.get(row[projection.key_column], row) for row in answer]
 
-    def _heads(
-        self, projection: Projection[Any], as_of: datetime, known_at: KnownAt | None
-    ) -> list[tuple[int, int, int, bool]]:
-        statement = SQL(HEADS).format(
-            key=Identifier(projection.key_column),
-            table=Identifier(self._schema, projection.table),
-            where=_known(known_at),
-            limit=Literal(ROWS_MAX),
-        )
+    def _heads(self, projection: Projection[Any], as_of: datetime, known_at: KnownAt | None) -> list[Head]:
         with self._connect() as connection:
-            return connection.execute(statement, {"as_of": as_of, "at": known_at}).fetchall()
+            asked = {"as_of": as_of, "at": known_at}
+            return heads_of(connection, self._schema, projection, _known(known_at), asked)
 
     def _versions(self, projection: Projection[Any], ids: Sequence[int]) -> list[TableRow]:
         return self._readers[projection.table].select(SQL("p.id = ANY(%(ids)s)"), {"ids": list(ids)}, SQL("p.id"))
@@ -135,7 +112,7 @@ class RowsAsOf:
     def _balances(self, as_of: datetime, known_at: KnownAt | None) -> list[TableRow]:
         projection = self._projections["account_balance"]
         heads = self._heads(projection, as_of, known_at)
-        rows = self._versions(projection, [head for _, _, head, _ in heads])
+        rows = self._versions(projection, [head.id for head in heads])
         moved = self._moved(as_of, known_at, [row["balance_id"] for row in rows])
         held = self._held(as_of, known_at)
         return [_balance(row, moved, held) for row in reversed(rows)]

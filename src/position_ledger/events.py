@@ -35,7 +35,7 @@ from position_ledger.domain.markets.events import (
     MarketStatusSet,
     MarketVoided,
 )
-from position_ledger.domain.parts import Restated, TradeNow
+from position_ledger.domain.parts import HandedOn, Restated, TradeNow
 from position_ledger.domain.restatements import (
     FeeAdjusted,
     LateFillRecorded,
@@ -43,6 +43,7 @@ from position_ledger.domain.restatements import (
     SettlementAmended,
     TradeBusted,
     TradeCorrected,
+    TransferRestated,
 )
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
@@ -62,6 +63,7 @@ __all__ = [
     "Figures",
     "Fill",
     "GameStateRecorded",
+    "HandedOn",
     "Holder",
     "LateFillRecorded",
     "MarketAmended",
@@ -91,4 +93,5 @@ __all__ = [
     "TradeBusted",
     "TradeCorrected",
     "TradeNow",
+    "TransferRestated",
 ]

@@ -1,27 +1,36 @@
-"""All settings of the ledger, from keyword arguments or the environment (prefix ``POSITION_LEDGER_``)."""
+"""All settings of the ledger: keyword arguments, the environment (prefix ``POSITION_LEDGER_``), then the file ``.env``."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from position_ledger.errors import ConfigurationError
+from position_ledger.packages import absolute
+
+PREFIX = "POSITION_LEDGER_"
+SETTINGS_FILE = ".env"
+"""Read from the working directory; variables of the environment win."""
 
 Consistency = Literal["eventual", "strong"]
+BackupPolicy = Literal["warn", "refuse", "off"]
 
 
 class Settings(BaseSettings):
     """Where the ledger runs and within which limits.
 
     ``database_url`` and ``redis_url`` unset means: the embedded servers under ``home``. Times are seconds.
+    ``projections``, ``migrations`` and ``workers`` are dotted names of packages, or folders, whose paths become absolute.
     """
 
-    model_config = SettingsConfigDict(env_prefix="POSITION_LEDGER_", extra="forbid", populate_by_name=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=SETTINGS_FILE, extra="forbid", populate_by_name=True, frozen=True
+    )
 
     database_url: str | None = None
     redis_url: str | None = None
@@ -31,6 +40,16 @@ class Settings(BaseSettings):
     migrations: str = "position_ledger.reference.migrations"
     workers: str = "position_ledger.reference.workers"
     scratch_url: str | None = None
+    code: str | None = None
+    """More folders of Python whose SQL `check` describes, separated as in PATH."""
+
+    incidents: Path = Path("incidents")
+    """The folder of the notes that a rollback writes."""
+    backup_policy: BackupPolicy = "warn"
+    """What `migrate up` does without a recent backup: warn, refuse, or off for not looking."""
+    backup_max_age_h: float = Field(default=24.0, gt=0)
+    backup_command: str | None = None
+    """Exits with 0 if there is a backup; a time in ISO 8601 with an offset, if it prints one, is that of the backup."""
 
     consistency: Consistency = "eventual"
     wait_timeout_s: float = Field(default=5.0, gt=0)
@@ -54,9 +73,36 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
+    @field_validator("projections", "migrations", "workers")
+    @classmethod
+    def _folder_wherever_we_are(cls, value: str) -> str:
+        return absolute(value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours reads the same file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there are none
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keyword arguments win over the environment, and that over the file."""
+        return init_settings, env_settings, _OwnVariables(settings_cls)
+
+
+class _OwnVariables(DotEnvSettingsSource):
+    """The ledger's variables of the file: other programs may keep theirs there, a mistyped one of ours is refused."""
+
+    def __call__(self) -> dict[str, Any]:
+        fields = self.settings_cls.model_fields
+        known = {*fields, *(field.validation_alias for field in fields.values())}
+        found = super().__call__()
+        return {name: one for name, one in found.items() if name in known or name.upper().startswith(PREFIX)}
+
 
 def load_settings(**overrides: object) -> Settings:
-    """Settings from the environment, overridden by the keyword arguments that are not None.
+    """Settings from the environment and the file .env, overridden by the keyword arguments that are not None.
 
     Raises:
         ConfigurationError: a setting is unknown or out of range; names it and its value.
@@ -67,5 +113,10 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            variable = name.upper().startswith(PREFIX)
+            place = f" (in {Path(SETTINGS_FILE).absolute()})" if variable else ""
+            msg = f"{name.upper() if variable else name}{place} is no setting: there are {', '.join(Settings.model_fields)}"
+            raise ConfigurationError(msg) from error
         msg = f"setting {name} cannot be {first.get('input')!r}: {first['msg']}"
         raise ConfigurationError(msg) from error

@@ -164,7 +164,7 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             is_standby=is_standby,
             schema=settings.ledger_schema,
             schema_version=max(applied, key=lambda row: row.number).name if applied else None,
-            migrations_pending=sum(row.state in {"pending", "running"} for row in versions),
+            migrations_pending=sum(row.state in {"pending", "running", "expanded", "building"} for row in versions),
             migrations_unknown=sum(row.state == "unknown" for row in versions),
             events=events,
             events_is_estimate=is_estimate,

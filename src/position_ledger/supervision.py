@@ -16,11 +16,11 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from position_ledger.errors import ConfigurationError
+from position_ledger.packages import is_folder
+from position_ledger.worker import BROKER_OF_FOLDER, broker_maker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,20 +53,13 @@ class WorkerOptions:
 
 
 def check_workers(package: str) -> str:
-    """The dramatiq address of the broker of a workers package.
+    """The dramatiq address of the broker of a workers package, or of one that makes that of a folder.
 
     Raises:
-        ConfigurationError: the package cannot be imported, or its module broker has no make_broker.
+        ConfigurationError: as `position_ledger.worker.broker_maker`.
     """
-    try:
-        module = import_module(f"{package}.broker")
-    except ImportError as error:
-        msg = f"setting workers: cannot import {package}.broker ({error}); name a package that has one"
-        raise ConfigurationError(msg) from error
-    if not callable(getattr(module, "make_broker", None)):
-        msg = f"setting workers: {package}.broker has no function make_broker; add it or name another package"
-        raise ConfigurationError(msg)
-    return f"{package}.broker:make_broker"
+    broker_maker(package)
+    return BROKER_OF_FOLDER if is_folder(package) else f"{package}.broker:make_broker"
 
 
 def child_environment(reached: Reached) -> dict[str, str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from redis import RedisError
 
+from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
+from position_ledger.packages import import_part, import_told
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.service import FollowerService
 from position_ledger.settings import Settings, load_settings
@@ -18,6 +21,9 @@ from position_ledger.store.codec import Codec
 
 TURN_S = 20.0
 """How long one message holds the feed before it hands over to the next: bounds what one message can take."""
+
+BROKER_OF_FOLDER = f"{__name__}:make_broker"
+"""The dramatiq address for workers in a folder, which has no name that another process could import."""
 
 log = logging.getLogger(__name__)
 
@@ -64,3 +70,26 @@ def this_process() -> WorkerProcess:
     """The worker of this process, made from the environment at the first call."""
     settings = load_settings()
     return WorkerProcess(settings, reach(settings))
+
+
+def broker_maker(workers: str) -> Callable[[], Any]:
+    """The function ``make_broker`` in the module ``broker`` of a workers package or folder.
+
+    Raises:
+        ConfigurationError: it cannot be imported, or there is no such function.
+    """
+    try:
+        module = import_part(import_told(workers), "broker")
+    except ImportError as error:
+        msg = f"setting workers: cannot import the module broker of {workers} ({error}); name a package that has one"
+        raise ConfigurationError(msg) from error
+    make: Callable[[], Any] | None = getattr(module, "make_broker", None)
+    if not callable(make):
+        msg = f"setting workers: the module broker of {workers} has no function make_broker; add it or name another"
+        raise ConfigurationError(msg)
+    return make
+
+
+def make_broker() -> Any:
+    """The broker of the workers that the settings of this process name."""
+    return broker_maker(load_settings().workers)()

@@ -74,7 +74,8 @@ def test_verify_and_check_find_what_was_changed_by_hand(run: CommandLine, databa
     """Given a table that equals its log, when a row and then the schema are changed by hand, then the answers are no."""
     assert run(*importing).code == 0
     assert run("verify", "--json").document["holds"] is True
-    assert run("check", "--json").document == {"agree": True, "mismatches": []}
+    sound = run("check", "--json").document
+    assert (sound["agree"], sound["mismatches"]) == (True, [])
     assert run("migrate", "verify", "--json").document == {"holds": True, "differences": []}
 
     with psycopg.connect(database, autocommit=True) as owner:

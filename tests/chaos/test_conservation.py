@@ -44,7 +44,7 @@ SELECT p.account_id, sum(p.open_fees + CASE p.side WHEN 'SHORT' THEN 0 ELSE p.co
 """
 HANDED_OVER = """
 SELECT b.account_id, -sum(b.posted_external) FROM ledger.account_balance AS b
- WHERE b.cause IN ('transferred', 'received') GROUP BY b.account_id
+ WHERE b.cause IN ('transferred', 'received', 'transfer_restated') GROUP BY b.account_id
 """
 BOOKS = "SELECT p.currency, sum(p.amount), count(*) FROM ledger.postings AS p GROUP BY p.currency"
 # Payouts by what trades cannot explain: what was realized, less what exits brought, and what entries had cost.

@@ -86,7 +86,8 @@ class Desk:
             last = chosen | {"effective_at": at(11)}
             verdicts = [SettlePosition(**last, value=1, settlement_revision=1), VoidPosition(**last)]
             amended = AmendSettlement(position_id=chosen["position_id"], value=price)
-            return draw.choice([*verdicts, amended, TransferPosition(**chosen, to_account="other", quantity=1)])
+            transfers = [TransferPosition(**chosen, to_account="other", quantity=part) for part in (None, 1, 1)]
+            return draw.choice([*verdicts, amended, *transfers])
         return self.correction(number, minute, price, quantity, dice)
 
     def correction(self, number: int, minute: datetime, price: Decimal, quantity: int, dice: float) -> Command:
@@ -116,8 +117,8 @@ def test_the_current_row_is_the_fold_in_effective_order(ledger: Ledger, seed: in
         reader = ledger._as_of
         heads = reader._heads({"position_id": position}, at(60), None)
         assert len(heads) == 1
-        row = reader._readers["positions"].select(SQL("p.id = %(id)s"), {"id": heads[0][0]}, SQL("p.id"))[0]
-        folded = next(iter(reader._refolded([(row, heads[0][1])], at(60))), None)
+        row = reader._readers["positions"].select(SQL("p.id = %(id)s"), {"id": heads[0].id}, SQL("p.id"))[0]
+        folded = next(iter(reader._refolded([(row, heads[0].upto)], at(60))), None)
         refolds += now["restatements"] > 0
         assert plain(folded) == plain(now)
         assert ledger.position(position, as_of=at(60))["restated_realized"] == now["restated_realized"]
@@ -139,7 +140,7 @@ def test_the_short_way_answers_what_the_long_way_does(
     reader = ledger._as_of
     short = {minute: [plain(row) for row in ledger.positions(as_of=at(minute))] for minute in range(13)}
     before = reader._heads
-    monkeypatch.setattr(reader, "_heads", lambda *given: [(head, upto, True) for head, upto, _ in before(*given)])
+    monkeypatch.setattr(reader, "_heads", lambda *given: [one._replace(is_refolded=True) for one in before(*given)])
     for minute, rows in short.items():
         assert [plain(row) for row in ledger.positions(as_of=at(minute))] == rows
 

@@ -97,6 +97,52 @@ def test_a_verification_that_is_not_one_true_fails_the_migration(
     assert connection.execute("SELECT to_regclass('ledger.a')").fetchone() == (None,)
 
 
+@pytest.mark.parametrize(
+    ("verify", "returned"),
+    [
+        ("-- expect: 2 rows\nSELECT 7 FROM generate_series(1, 3);", r"3 rows, \(7,\); \(7,\) instead of 2 rows"),
+        ("-- expect: no rows\nSELECT 7;", r"\(7,\) instead of no row"),
+        ("-- expect: 'bigint'\nSELECT 'integer';", r"\('integer',\) instead of one row with the one value 'bigint'"),
+        (
+            "-- expect: '2026-01-31'\nSELECT date '2026-01-31';",
+            r".* instead of one row with the one value '2026-01-31'; nothing of this file was kept; cast the value to text",
+        ),
+    ],
+)
+def test_a_verification_that_does_not_return_what_it_declares_fails_the_migration(
+    database_url: str, connection: psycopg.Connection, verify: str, returned: str
+) -> None:
+    """S18, S19: declared by `-- expect:`."""
+    with pytest.raises(MigrationError, match=rf"001_step.sql line 15: the verification .* returned {returned}"):
+        Migrator(database_url, [migration(1, "CREATE TABLE a (x int);", verify)]).up()
+    assert connection.execute("SELECT to_regclass('ledger.a')").fetchone() == (None,)
+
+
+def test_what_the_server_returns_meets_what_is_declared(database_url: str) -> None:
+    """Types as they come from the server: bigint, numeric, a domain over varchar, and an enum as text."""
+    verify = """
+    -- expect: 3 rows
+    SELECT x FROM a;
+    -- expect: 3
+    SELECT count(*) FROM a;
+    -- expect: 6.50
+    SELECT sum(y) FROM a;
+    -- expect: 'bigint'
+    SELECT data_type FROM information_schema.columns WHERE table_name = 'a' AND column_name = 'x';
+    -- expect: 'NO'
+    SELECT is_nullable FROM information_schema.columns WHERE table_name = 'a' AND column_name = 'x';
+    -- expect: 'open'
+    SELECT 'open'::s::text;
+    -- expect: no rows
+    SELECT x FROM a WHERE y IS NULL;
+    """
+    forward = (
+        "CREATE TYPE s AS ENUM ('open'); CREATE TABLE a (x bigint NOT NULL, y numeric(9,2));"
+        "INSERT INTO a VALUES (1, 1.25), (2, 2), (3, 3.25);"
+    )
+    assert len(Migrator(database_url, [migration(1, forward, verify)]).up().files) == 1
+
+
 def test_a_verification_may_not_write(database_url: str, connection: psycopg.Connection) -> None:
     repairing = migration(
         1,
@@ -106,6 +152,23 @@ def test_a_verification_may_not_write(database_url: str, connection: psycopg.Con
     with pytest.raises(MigrationError, match=r"line 14: the verification 'WITH repair.*' writes; it may only read"):
         Migrator(database_url, [repairing]).up()
     assert connection.execute("SELECT to_regclass('ledger.a')").fetchone() == (None,)
+
+
+def test_a_rollback_that_fails_names_the_command_that_rolls_back(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    """S60: and everything is as before it."""
+    migrator = Migrator(
+        database_url, [T1, migration(2, "CREATE TABLE a (x int);", rollback="DROP TABLE a; SELECT 1/0;")]
+    )
+    migrator.up()
+    before = read_catalogue(connection, "ledger")
+    with pytest.raises(
+        MigrationError, match=r"failed: division by zero; .* then run `position-ledger migrate down 002` again"
+    ):
+        migrator.down(2)
+    assert read_catalogue(connection, "ledger") == before
+    assert migrator.status().is_current
 
 
 def test_files_before_the_failing_one_stay(database_url: str) -> None:

@@ -227,7 +227,7 @@ def swap_in(
         with psycopg.connect(database_url) as swapping, swapping.cursor() as cursor:
             for statement in ddl:
                 cursor.execute(statement.encode())
-            migrator().record_applied(cursor, change.files)
+            migrator().record_applied(cursor, change.whole)
 
     return rebuild
 
@@ -268,7 +268,7 @@ def test_with_events_projected_files_go_to_the_rebuild_as_one_change(
     assert migrator.status().is_current
 
 
-def test_without_a_rebuild_the_command_is_named_and_earlier_files_stay(
+def test_without_a_rebuild_the_command_is_named_and_nothing_is_begun(
     database_url: str, connection: psycopg.Connection
 ) -> None:
     Migrator(database_url, FOUR, projected=PROJECTED).up(2)
@@ -278,15 +278,18 @@ def test_without_a_rebuild_the_command_is_named_and_earlier_files_stay(
         MigrationError, match=r"004_step.sql, 005_step.sql changes .*run `rebuild-projection positions`"
     ):
         migrator.up()
-    assert [row.state for row in migrator.status().rows][2:] == ["applied", "pending", "pending", "pending"]
+    assert [row.state for row in migrator.status().rows][2:] == ["pending"] * 4
     assert "worst" not in read_catalogue(connection, "ledger").tables["positions"].columns
 
 
 def test_a_rebuild_that_records_nothing_is_found_out(database_url: str, connection: psycopg.Connection) -> None:
     Migrator(database_url, FOUR, projected=PROJECTED).up(2)
     connection.execute("INSERT INTO ledger.events VALUES (1)")
-    with pytest.raises(MigrationError, match=r"ended without recording 004_step.sql, 005_step.sql"):
-        Migrator(database_url, FOUR, projected=PROJECTED).up(rebuild=lambda _change: None)
+    migrator = Migrator(database_url, FOUR, projected=PROJECTED)
+    with pytest.raises(MigrationError, match=r"ended without recording 003_step.sql, 004_step.sql, 005_step.sql"):
+        migrator.up(rebuild=lambda _change: None)
+    assert [row.state for row in migrator.status().rows][2:] == ["pending"] * 4
+    assert read_catalogue(connection, "ledger") == migrator.targets.catalogue_at(2)
 
 
 def test_a_swap_whose_verification_fails_records_nothing(database_url: str, connection: psycopg.Connection) -> None:
@@ -360,3 +363,35 @@ def test_down_hands_projected_files_to_the_restore(database_url: str, connection
     assert "worst" in seen[0].before.tables["positions"].columns
     assert "worst" not in seen[0].after.tables["positions"].columns
     assert read_catalogue(connection, "ledger") == migrator.targets.catalogue_at(2)
+
+
+def test_a_database_of_an_older_release_is_read_as_it_is_and_brought_up_to_date(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    # Given bookkeeping without change sets, reasons and accepted checksums
+    Migrator(database_url, FOUR, projected=PROJECTED).up(2)
+    connection.execute(
+        "ALTER TABLE ledger.schema_migrations DROP change_set, DROP CONSTRAINT schema_migrations_state_check,"
+        " ADD CONSTRAINT schema_migrations_state_check CHECK (state IN ('running', 'done', 'reverting'))"
+    )
+    connection.execute(
+        "ALTER TABLE ledger.schema_migration_history DROP reason, DROP old_checksum,"
+        " DROP CONSTRAINT schema_migration_history_action_check,"
+        " ADD CONSTRAINT schema_migration_history_action_check CHECK (action IN ('start', 'up', 'revert', 'down'))"
+    )
+    connection.execute("INSERT INTO ledger.events VALUES (1)")
+    migrator = Migrator(database_url, FOUR, projected=PROJECTED)
+    # When it is only looked at, then it is as it was
+    assert [row.state for row in migrator.status().rows] == ["applied"] * 2 + ["pending"] * 4
+    # When a change set fails and another is applied, then what they did is written down
+    with pytest.raises(MigrationError, match="ended without recording"):
+        migrator.up(rebuild=lambda _change: None)
+    migrator.up(rebuild=swap_in(database_url, lambda: migrator, [], SWAP))
+    assert [row.applied.change_set for row in migrator.status().rows if row.applied] == [None, None, 5, 5, 5, None]
+    actions = connection.execute(
+        "SELECT action FROM ledger.schema_migration_history WHERE number IN (3, 4) ORDER BY id"
+    )
+    assert [action for (action,) in actions] == [
+        *("expand", "build", "abort", "abort"),
+        *("expand", "build", "up", "up"),
+    ]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+from position_ledger.scaffolding import make_folder
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = ("projections", "workers", "migrations")
 
@@ -147,6 +149,17 @@ def test_the_installed_commands_explain_themselves(installed_python: Path, tmp_p
     command = [str(installed_python.with_name(script)), "--help"]
     shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
     assert "Usage" in shown
+
+
+def test_the_wheel_makes_the_same_folder_for_a_team_as_the_checkout(installed_python: Path, tmp_path: Path) -> None:
+    command = [str(installed_python.with_name("position-ledger")), "init", "desk"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    make_folder(tmp_path / "expected")
+    made, expected = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "desk", tmp_path / "expected")
+    )
+    assert made == expected
 
 
 @pytest.mark.slow

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -104,7 +108,21 @@ def in_this_process(database_url: str) -> CommandLine:
 
 def on(database_url: str, redis_url: str = "unix:///nowhere/valkey.sock") -> CommandLine:
     """The command line for servers that a test has."""
-    return CommandLine({"POSITION_LEDGER_DATABASE_URL": database_url, "POSITION_LEDGER_REDIS_URL": redis_url})
+    return CommandLine(
+        {
+            "POSITION_LEDGER_DATABASE_URL": database_url,
+            "POSITION_LEDGER_REDIS_URL": redis_url,
+            "POSITION_LEDGER_INCIDENTS": incidents(),
+        }
+    )
+
+
+@cache
+def incidents() -> str:
+    """Where the incident notes of tests go, instead of into the working directory; removed at the end."""
+    folder = tempfile.mkdtemp(prefix="position-ledger-incidents-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def as_role(database_url: str, role: str) -> str:

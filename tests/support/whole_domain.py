@@ -350,8 +350,8 @@ KINDS: dict[str, tuple[int, Callable[[Trader], Command | None]]] = {
     "bust": (7, Trader.bust),
     "correct": (6, Trader.correct),
     "adjust_fee": (3, Trader.adjust_fee),
-    "transfer": (3, Trader.transfer),
-    "split_shares": (2, Trader.split_shares),
+    "transfer": (5, Trader.transfer),
+    "split_shares": (3, Trader.split_shares),
     "opening": (2, Trader.opening),
     "pair": (5, Trader.pair),
 }

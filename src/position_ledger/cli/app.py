@@ -58,6 +58,7 @@ class LazyGroup(click.Group):
 
 COMMANDS = {
     "demo": Entry("demo:demo", "Run the whole main job with real servers and say what it measured."),
+    "init": Entry("init:init", "Make a folder with migrations, projections and workers of your own."),
     "doctor": Entry("doctor:doctor", "Say what is wrong with this installation, and what to do."),
     "status": Entry("status:status", "Servers, schema, and how far behind each projection is."),
     "import": Entry("imports:group", "Turn files of other systems into events."),
@@ -78,6 +79,7 @@ COMMANDS = {
     "reference": Entry("reference:group", "Strategies, models, platforms and market events."),
     "migrate": Entry("migrating.group:group", "Bring the schema to where the code needs it, and back."),
     "check": Entry("checks:check", "Do code, projections, queries and schema agree?"),
+    "docs": Entry("docs:group", "Write or check the reference pages of the schema."),
     "verify": Entry("checks:verify", "Do the tables equal the event log, and do the laws hold?"),
     "worker": Entry("worker:worker", "Project new events as they arrive."),
     "mode": Entry("mode:mode", "Project a table inline or by workers."),

@@ -17,7 +17,8 @@ from position_ledger.operations import check as check_all
 from position_ledger.operations import verify as verify_tables
 
 if TYPE_CHECKING:
-    from position_ledger.operations import VerifyReport
+    from position_ledger.checking.text import Place
+    from position_ledger.operations import CheckReport, VerifyReport
 
 COLUMNS = (
     Column("table", "table"),
@@ -31,21 +32,72 @@ COLUMNS = (
 @command(
     """Do code, projections, queries and schema agree? Exit code 1, and a line for each, where they do not.
 
+    Every SQL statement of the program, of the projections and workers that the settings name, and of the folders given
+    with --code (or the setting POSITION_LEDGER_CODE) is described by the server: nothing is run or written. Row types
+    are compared with columns, definitions with the tables that are kept, the catalogue with what the migrations make.
+
     \b
-    Example:
+    Examples:
       position-ledger check
+      position-ledger check --code reports/ --code scripts/nightly.py --json
     """
 )
+@click.option(
+    "--code",
+    "code",
+    multiple=True,
+    type=click.Path(exists=True),
+    help="A folder or file of Python whose SQL is to be checked too; may be given several times.",
+)
+@click.option(
+    "--verbose", is_flag=True, help="Name the statements that could not be described, and the tables' states."
+)
 @as_json
-def check(*, as_json: bool) -> int:
+def check(*, code: tuple[str, ...], verbose: bool, as_json: bool) -> int:
     """Compare and say what differs."""
     with open_servers() as (settings, reached):
-        mismatches = check_all(settings, reached)
+        report = check_all(settings, reached, code)
     if as_json:
-        write_json({"agree": not mismatches, "mismatches": mismatches})
+        write_json(_checked(report))
     else:
-        write_lines(mismatches or ["code, projections, queries and schema agree"])
-    return ANSWER_IS_NO if mismatches else 0
+        _say(report, verbose=verbose)
+    return 0 if report.agree else ANSWER_IS_NO
+
+
+def _checked(report: CheckReport) -> dict[str, Any]:
+    """Everything that was found; places as file and line, null where there is none."""
+    return {
+        "agree": report.agree,
+        "mismatches": [{"kind": one.kind, "message": one.sentence, **_place(one.place)} for one in report.mismatches],
+        "described": report.described,
+        "undescribed": [{"statement": one.excerpt, "why": one.why, **_place(one.place)} for one in report.undescribed],
+        "projections": [
+            {"table": one.table, "state": one.state, "why": one.why.removeprefix("; ")} for one in report.projections
+        ],
+        "notes": list(report.notes),
+    }
+
+
+def _place(place: Place | None) -> dict[str, Any]:
+    return {"file": str(place.file) if place else None, "line": place.line if place else None}
+
+
+def _say(report: CheckReport, *, verbose: bool) -> None:
+    write_lines(str(one) for one in report.mismatches)
+    if verbose:
+        write_lines(f"{one.table}: {one.state}{f', {one.why}' if one.why else ''}" for one in report.projections)
+        write_lines(f"not described: {one}" for one in report.undescribed)
+    write_lines(f"note: {one}" for one in report.notes)
+    counted = f"{report.described} statements described"
+    if report.undescribed:
+        counted += (
+            f", {len(report.undescribed)} that only their run can tell{'' if verbose else ' (--verbose names them)'}"
+        )
+    if report.agree:
+        write_lines([f"code, projections, queries and schema agree: {counted}"])
+    else:
+        many = len(report.mismatches)
+        write_lines([f"{many} mismatch{'es' if many > 1 else ''}; {counted}"])
 
 
 @command(

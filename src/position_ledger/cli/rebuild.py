@@ -13,7 +13,7 @@ from position_ledger.cli.output import write_json, write_lines
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.cli.tables import known_table
-from position_ledger.operations import RebuildOptions, rebuild, roll_back
+from position_ledger.operations import RebuildOptions, rebuild, roll_back_table
 from position_ledger.projection.definition import load_projections
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ PROCESSES_MAX = 64
 @command(
     """Rebuild a table from the log beside the live one, verify it, and swap it in. Readers and writers go on.
 
-    Ids stay the same. The table before is kept, so that --rollback takes it back at once.
+    Ids stay the same. The table before is kept, so that --rollback takes it back at once and
+    writes an incident note.
 
     \b
     Examples:
@@ -39,6 +40,7 @@ PROCESSES_MAX = 64
 @click.argument("table", required=False)
 @click.option("--all", "every", is_flag=True, help="Every table, one after the other.")
 @click.option("--rollback", is_flag=True, help="Swap the table before the last rebuild back in.")
+@click.option("--reason", metavar="TEXT", help="Why it is rolled back; for the history and the incident note.")
 @click.option("--dry-run", is_flag=True, help="Build and verify, say what would differ, and throw it away.")
 @click.option("--processes", type=click.IntRange(1, PROCESSES_MAX), metavar="N", help="Processes that load.")
 @click.option("--no-swap", is_flag=True, help="Build, catch up and verify; the next rebuild swaps it.")
@@ -50,6 +52,7 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     table: str | None,
     every: bool,
     rollback: bool,
+    reason: str | None,
     dry_run: bool,
     processes: int | None,
     no_swap: bool,
@@ -59,6 +62,8 @@ def rebuild_projection(  # noqa: PLR0913 - the options
 ) -> int:
     """Rebuild each table and say what happened."""
     _refuse_contradictions(table, every=every, rollback=rollback, building=dry_run or no_swap or bool(changed))
+    if reason is not None and not rollback:
+        raise click.UsageError("--reason is that of a rollback; add --rollback or leave it out")
     options = RebuildOptions(
         dry_run=dry_run,
         swap=not no_swap,
@@ -71,7 +76,7 @@ def rebuild_projection(  # noqa: PLR0913 - the options
         known = [known_table(settings, table)] if table else [p.table for p in load_projections(settings.projections)]
         for name in known:
             if rollback:
-                report = roll_back(settings, reached, name, tell=note)
+                report = roll_back_table(settings, reached, name, reason=reason, tell=note)
             else:
                 report = rebuild(settings, reached, name, options=options, tell=note, progress=bar)
             reports.append(report)

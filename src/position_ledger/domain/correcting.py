@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain.draft import Decision, Draft
-from position_ledger.domain.journal import FillFact, Verdict, read_journal, read_journals
-from position_ledger.domain.legs import require_prices, require_restatable, require_same_currency
+from position_ledger.domain.journal import FillFact, Verdict, read_journal
+from position_ledger.domain.legs import require_prices, require_same_currency
 from position_ledger.domain.numbers import ZERO, amount_of, minus, plus, pro_rata
 from position_ledger.domain.parts import StreamRef, TradeNow
 from position_ledger.domain.payouts import has_verdict, payout_time, voided
@@ -23,6 +23,7 @@ from position_ledger.domain.restatements import (
     TradeCorrected,
 )
 from position_ledger.domain.restating import restate
+from position_ledger.domain.transfers.handing_on import restating
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
         VoidPosition,
     )
     from position_ledger.domain.draft import Streams
-    from position_ledger.domain.journal import Journal
 
 __all__ = ["adjust_fee", "amend_settlement", "bust_trade", "correct_trade", "correction_key", "void_position"]
 
@@ -51,12 +51,11 @@ _NAMES_OF_FEES: Final = ("fee", "adjustment_id")
 
 @dataclass(frozen=True, slots=True)
 class _Trade:
-    """One trade, where it stands, and the position and journal it belongs to."""
+    """One trade, where it stands, and the position that it belongs to."""
 
     ref: str
     stream: UUID
     position: Position
-    journal: Journal
     fact: FillFact
 
     @property
@@ -227,8 +226,8 @@ def _book(
     draft: Draft, kind: type[Any], command: Any, trade: _Trade, corrected: FillFact, says: dict[str, Any]
 ) -> None:
     """Append a correction: what it says, the trade as it is now, and the position folded again."""
-    position = trade.position
-    restated, folding = restate(position, trade.journal.with_fact(corrected))
+    before = read_journal(draft.journal(trade.stream))
+    again = restating(draft.position(trade.stream), before, before.with_fact(corrected))
     fill = corrected.fill
     event = kind(
         trade=trade.place,
@@ -242,20 +241,19 @@ def _book(
             fee=fill.fee,
             busted_quantity=corrected.busted_quantity,
             busted_amount=corrected.busted_amount,
-            realized_gross=folding.gains.get(corrected.version, ZERO),
+            realized_gross=again.folding.gains.get(corrected.version, ZERO),
             execution_time=corrected.at,
         ),
-        restated=restated,
+        restated=again.restated,
         **says,
     )
-    draft.append(trade.stream, position.version, event, at=trade.fact.at)
-    draft.note_restated(trade.stream, position, restated)
+    again.book(draft, trade.stream, event, trade.fact.at)
 
 
 def _decided(command: Command, draft: Draft, trades: Sequence[_Trade]) -> Decision:
     return Decision(
         appends=tuple(draft.appends),
-        positions=tuple(dict.fromkeys(trade.stream for trade in trades)),
+        positions=tuple(dict.fromkeys([*(trade.stream for trade in trades), *draft.receivers])),
         correction_keys=tuple(_key(command, trade.stream, trade.fact.version) for trade in trades),
     )
 
@@ -293,17 +291,8 @@ def _trade_at(command: Any, stream: UUID, version: int, streams: Streams) -> _Tr
     position = streams.state(stream)
     if not isinstance(position, Position):
         return None
-    journals = read_journals(streams.journal(stream))
-    for journal in reversed(journals):
-        fact = journal.fill(version)
-        if fact is not None:
-            times = [fact.at, getattr(command, "execution_time", None) or fact.at]
-            require_restatable(command, journals[-1], min(times))
-            if journal is journals[-1]:
-                return _Trade(command.trade, stream, position, journal, fact)
-            at, base = fact.at.isoformat(), journals[-1].base
-            raise CommandRejected(Reason.HANDED_ON, command, value=at, held=base.at.isoformat() if base else at)
-    return None
+    fact = read_journal(streams.journal(stream)).fill(version)
+    return None if fact is None else _Trade(command.trade, stream, position, fact)
 
 
 def _number_of(ref: str) -> int:

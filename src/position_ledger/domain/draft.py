@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from position_ledger.domain.book import Book, BookKey, book_stream
 from position_ledger.domain.events import (
@@ -12,6 +12,7 @@ from position_ledger.domain.events import (
     BookPositionReopened,
     PositionOpened,
 )
+from position_ledger.domain.position import evolve
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.vocabulary import Status
 
@@ -132,6 +133,8 @@ class Draft:
     streams: Streams
     effective_at: datetime
     appends: list[Append] = field(default_factory=list)
+    receivers: list[UUID] = field(default_factory=list)
+    """Positions that were told of a restatement of what they had received."""
     _versions: dict[UUID, int] = field(default_factory=dict)
 
     def append(self, stream: UUID, version_before: int, *events: Event, at: datetime | None = None) -> None:
@@ -143,6 +146,22 @@ class Draft:
             version = self._versions.get(stream, version_before) + 1
             self._versions[stream] = version
             self.appends.append(Append(stream, version, event, at or self.effective_at))
+
+    def position(self, stream: UUID) -> Position:
+        """Return a position with what this draft adds to it."""
+        position = self.streams.state(stream)
+        for append in self._added(stream):
+            position = evolve(position, append.event, append.effective_at)
+        return cast("Position", position)
+
+    def journal(self, stream: UUID) -> tuple[Append, ...]:
+        """Return the events of a position as `Streams.journal` does, with what this draft adds to them."""
+        added = self._added(stream)
+        known = () if added and added[0].version == 1 else self.streams.journal(stream)
+        return (*known, *added)
+
+    def _added(self, stream: UUID) -> list[Append]:
+        return [append for append in self.appends if append.stream == stream]
 
     def note_opened(self, stream: UUID, opened: PositionOpened | PositionReceived) -> None:
         """Tell the book that a position was opened."""

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-POSITION: Final = Family("position", "POS-", Position, 2, (*POSITION_EVENTS, *TRANSFER_EVENTS), evolve)
+POSITION: Final = Family("position", "POS-", Position, 3, (*POSITION_EVENTS, *TRANSFER_EVENTS), evolve)
 BOOK: Final = Family("book", None, Book, 1, BOOK_EVENTS, evolve_book)
 ACCOUNT: Final = Family("account", "BAL-", Account, 1, ACCOUNT_EVENTS, evolve_account)
 MARKET: Final = Family("market", "MKT-", Market, 1, MARKET_EVENTS, evolve_market)

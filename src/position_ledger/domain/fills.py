@@ -92,7 +92,7 @@ def record_fill(command: RecordFill, streams: Streams, now: datetime) -> Decisio
     pay_at_once(draft, target.market, (leg.stream for leg in legs))
     return Decision(
         appends=tuple(draft.appends),
-        positions=tuple(leg.stream for leg in legs),
+        positions=tuple(dict.fromkeys([*(leg.stream for leg in legs), *draft.receivers])),
         opened=next((leg.stream for leg in legs if leg.position is None), None),
         fill_key=fill_key_of(target.key.environment, target.key.account, command.venue, command.venue_fill_id),
     )
@@ -112,6 +112,7 @@ def _target(command: RecordFill, streams: Streams) -> _Target:
     key = BookKey(environment, account, market, command.strategy)
     terms = market_of(environment, market, streams)
     nets = terms is not None and terms.netting is Netting.MARKET
+    _require_after_statement(command, key, side, streams)
     is_entry = command.action is side.entry_action
     held = positions_then(key, side, streams, command.effective_at, is_entry=is_entry)
     touches_others = nets if is_entry else command.on_excess is OnExcess.FLIP
@@ -129,19 +130,39 @@ def positions_then(
     """Positions of a side that a fill at a time touches, the oldest entry first; None: now.
 
     Those that are open and had begun, and the last one that has ended, if that was later. An entry before all of them
-    joins the oldest that is open, unless another cycle has ended in between: then it opens one of its own.
+    joins the oldest that is open, unless another cycle has ended in between: then it opens one of its own. What came
+    from another account was not here before it came, and is joined by nothing from before.
     """
     now_open = tuple(Located(stream, streams.position_stream(stream)) for stream in streams.book(key).open_on(side))
     if at is None:
         return now_open
-    then = [located for located in now_open if located.position.entry_time <= at]
+    then = [located for located in now_open if _was_here(located.position, at)]
     last = streams.book(key).last_exit(side)
     if last is None or at >= last.effective_at:
-        return tuple(then) or (now_open if is_entry else ())
+        joined = tuple(located for located in now_open if located.position.received_at is None)
+        return tuple(then) or (joined if is_entry else ())
     ended = streams.state(last.stream)
-    if isinstance(ended, Position) and ended.entry_time <= at and may_still_change(ended, at):
+    if isinstance(ended, Position) and _was_here(ended, at) and may_still_change(ended, at):
         then.append(Located(last.stream, ended))
     return tuple(sorted(then, key=lambda located: located.position.entry_time))
+
+
+def _require_after_statement(command: RecordFill, key: BookKey, side: Side, streams: Streams) -> None:
+    """What was stated as held contains what was traded before: it would count twice. Naming the position says it does not."""
+    at, book = command.effective_at, streams.book(key)
+    if at is None:
+        return
+    last = book.last_exit(side)
+    ended = streams.state(last.stream) if last is not None and at < last.effective_at else None
+    for position in (*map(streams.position_stream, book.open_on(side)), ended):
+        if isinstance(position, Position) and position.stated_at is not None and at < position.stated_at:
+            raise CommandRejected(
+                Reason.BEFORE_STATEMENT, command, value=at.isoformat(), held=position.stated_at.isoformat()
+            )
+
+
+def _was_here(position: Position, at: datetime) -> bool:
+    return max(position.entry_time, position.received_at or position.entry_time) <= at
 
 
 def _require_position_fits(command: RecordFill, position: Position) -> None:

@@ -4,14 +4,15 @@ A fact counts at its own time, whenever it became known: facts are ordered by (e
 recorded them). A settlement or void is none of them: it comes last, whatever its time. `_READERS` is the table from
 event to fact; a kind of event that brings facts of its own adds a reader here and a step in `restating`.
 
-A position that was received, transferred in part or split begins anew there: what other accounts took over, or count
-otherwise since, is not restated. So its life is a row of journals, and only the last one can still change.
+Facts are executions, what was received from elsewhere, what went to another account, and splits of the contracts. Before
+a split everything is counted in the old contracts. What a transfer moves follows from the facts before it, so it is told
+again to the receiver when they change (`domain/transfers/handing_on.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -22,7 +23,7 @@ from position_ledger.domain.events import (
     PositionReduced,
     PositionSettled,
 )
-from position_ledger.domain.numbers import ZERO, minus
+from position_ledger.domain.numbers import CONTEXT, ZERO, minus
 from position_ledger.domain.restatements import (
     FeeAdjusted,
     LateFillRecorded,
@@ -30,6 +31,7 @@ from position_ledger.domain.restatements import (
     SettlementAmended,
     TradeBusted,
     TradeCorrected,
+    TransferRestated,
 )
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
 
@@ -40,10 +42,20 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.draft import Append
     from position_ledger.domain.event import Event
-    from position_ledger.domain.parts import Figures, Fill, TradeNow
+    from position_ledger.domain.parts import Fill, TradeNow
     from position_ledger.domain.vocabulary import Side
 
-__all__ = ["Base", "Fact", "FillFact", "Journal", "Verdict", "in_order", "read_journal", "read_journals"]
+__all__ = [
+    "Fact",
+    "FillFact",
+    "Journal",
+    "ReceivedFact",
+    "SplitFact",
+    "TransferredFact",
+    "Verdict",
+    "in_order",
+    "read_journal",
+]
 
 
 class Fact(Protocol):
@@ -73,7 +85,7 @@ class FillFact:
     """Quantity and amount with what was busted since."""
     exit_reason: str = "fill"
     left: Decimal = ZERO
-    """What was held after it when it was recorded: what ``fill.is_dust_left`` speaks of."""
+    """What was held after it when it was recorded, in contracts of its time: what ``fill.is_dust_left`` speaks of."""
     busted_quantity: Decimal = ZERO
     busted_amount: Decimal = ZERO
 
@@ -101,6 +113,53 @@ class FillFact:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceivedFact:
+    """What came from elsewhere with its cost: from another account, or held before the ledger; as it counts now."""
+
+    version: int
+    at: datetime
+    event: PositionReceived
+    quantity: Decimal
+    cost: Decimal
+    fees: Decimal
+    """Open fees that came along."""
+    entry_time: datetime
+
+    @property
+    def counts(self) -> bool:
+        """Whether anything came."""
+        return bool(self.quantity)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferredFact:
+    """Contracts that went to another account: as many as were stated, or all that was held if that is less."""
+
+    version: int
+    at: datetime
+    event: PositionTransferred
+
+    @property
+    def counts(self) -> bool:
+        """A transfer is never taken back."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFact:
+    """From here on the position is counted in other contracts."""
+
+    version: int
+    at: datetime
+    event: SharesSplit
+
+    @property
+    def counts(self) -> bool:
+        """A split is never taken back."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the market did with what was held in the end."""
 
@@ -114,32 +173,22 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """Where a journal begins, when that is not an opening fill: figures that are not restated."""
-
-    version: int
-    at: datetime
-    event: PositionReceived | PositionTransferred | SharesSplit
-
-    @property
-    def figures(self) -> Figures:
-        """Of the position there."""
-        return self.event.figures
-
-
-@dataclass(frozen=True, slots=True)
 class Journal:
-    """The facts in effective order since the opening or the base, and what the market did last."""
+    """The facts of a position in effective order, and what the market did last."""
 
-    opened: PositionOpened | None
-    """The opening with its fill; None: the journal begins with its base."""
-    base: Base | None
+    begun: PositionOpened | PositionReceived
+    """The first event: who holds what, and its fill or what came."""
     facts: tuple[Fact, ...] = ()
     verdict: Verdict | None = None
 
     def fill(self, version: int) -> FillFact | None:
         """Find the fill that the event of a version recorded."""
         return next((one for one in self.facts if one.version == version and isinstance(one, FillFact)), None)
+
+    @property
+    def received(self) -> ReceivedFact | None:
+        """What the position began with, if no execution opened it."""
+        return next((one for one in self.facts if isinstance(one, ReceivedFact)), None)
 
     def with_fact(self, fact: Fact) -> Journal:
         """Add a fact, or put it in the place of the one of its version."""
@@ -153,37 +202,66 @@ def in_order(facts: Iterable[Fact]) -> tuple[Fact, ...]:
 
 
 def read_journal(appends: Iterable[Append]) -> Journal:
-    """Read the events of one position, by version, into the journal that can still change."""
-    return read_journals(appends)[-1]
-
-
-def read_journals(appends: Iterable[Append]) -> list[Journal]:
-    """Read the whole life of a position. Events that bring no facts are passed over."""
-    journals: list[_Pages] = []
+    """Read the events of one position, by version. Events that bring no facts are passed over."""
+    pages: _Pages | None = None
     for append in appends:
         event = append.event
-        if isinstance(event, PositionOpened):
-            journals.append(_Pages(event.side, opened=event))
-            journals[-1].facts[append.version] = FillFact(append.version, append.effective_at, True, event.fill)  # noqa: FBT003
-        elif isinstance(event, PositionReceived):
-            journals.append(_Pages(event.side, base=Base(append.version, append.effective_at, event)))
-        elif isinstance(event, PositionTransferred | SharesSplit):
-            journals.append(_Pages(journals[-1].side, base=Base(append.version, append.effective_at, event)))
+        if isinstance(event, PositionOpened | PositionReceived):
+            pages = _Pages(event)
+            begin = _opened if isinstance(event, PositionOpened) else _received
+            begin(pages, append)
         elif reader := _READERS.get(type(event)):
-            reader(journals[-1], append)
-    return [pages.journal() for pages in journals]
+            reader(cast("_Pages", pages), append)
+    if pages is None:
+        raise TypeError("a position begins with no opening; the log is damaged")
+    return Journal(pages.begun, in_order(pages.facts.values()), pages.verdict)
 
 
+@dataclass(slots=True)
 class _Pages:
-    def __init__(self, side: Side, opened: PositionOpened | None = None, base: Base | None = None) -> None:
-        self.side = side
-        self.opened = opened
-        self.base = base
-        self.facts: dict[int, Fact] = {}
-        self.verdict: Verdict | None = None
+    begun: PositionOpened | PositionReceived
+    facts: dict[int, Fact] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
-    def journal(self) -> Journal:
-        return Journal(self.opened, self.base, in_order(self.facts.values()), self.verdict)
+    @property
+    def side(self) -> Side:
+        return self.begun.side
+
+
+def _opened(pages: _Pages, append: Append) -> None:
+    event = cast("PositionOpened", append.event)
+    pages.facts[append.version] = FillFact(append.version, append.effective_at, is_entry=True, fill=event.fill)
+
+
+def _received(pages: _Pages, append: Append) -> None:
+    event = cast("PositionReceived", append.event)
+    figures = event.figures
+    pages.facts[append.version] = ReceivedFact(
+        append.version,
+        append.effective_at,
+        event,
+        figures.quantity,
+        figures.cost,
+        figures.open_fees,
+        event.entry_time,
+    )
+
+
+def _received_otherwise(pages: _Pages, append: Append) -> None:
+    event = cast("TransferRestated", append.event)
+    fact = next(one for one in pages.facts.values() if isinstance(one, ReceivedFact))
+    pages.facts[fact.version] = replace(
+        fact, quantity=event.quantity, cost=event.cost, fees=event.fees, entry_time=event.entry_time
+    )
+
+
+def _transferred(pages: _Pages, append: Append) -> None:
+    event = cast("PositionTransferred", append.event)
+    pages.facts[append.version] = TransferredFact(append.version, append.effective_at, event)
+
+
+def _split(pages: _Pages, append: Append) -> None:
+    pages.facts[append.version] = SplitFact(append.version, append.effective_at, cast("SharesSplit", append.event))
 
 
 def _traded(pages: _Pages, append: Append) -> None:
@@ -193,7 +271,11 @@ def _traded(pages: _Pages, append: Append) -> None:
 
 def _late(pages: _Pages, append: Append) -> None:
     event = cast("LateFillRecorded", append.event)
-    _add(pages, append, event.fill, event.exit_reason, event.restated.figures.quantity)
+    left = event.restated.figures.quantity
+    for fact in pages.facts.values():
+        if isinstance(fact, SplitFact) and append.effective_at < fact.at:
+            left = CONTEXT.divide(left, fact.event.ratio)
+    _add(pages, append, event.fill, event.exit_reason, left)
 
 
 def _add(pages: _Pages, append: Append, fill: Fill, exit_reason: str, left: Decimal) -> None:
@@ -234,6 +316,9 @@ _READERS: Final[dict[type[Event], Callable[[Any, Append], None]]] = {
     TradeBusted: _corrected,
     TradeCorrected: _corrected,
     FeeAdjusted: _corrected,
+    TransferRestated: _received_otherwise,
+    PositionTransferred: _transferred,
+    SharesSplit: _split,
     PositionSettled: _settled,
     SettlementAmended: _settled,
     PositionVoided: _voided,

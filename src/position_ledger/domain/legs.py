@@ -21,7 +21,8 @@ from position_ledger.domain.journal import FillFact, read_journal
 from position_ledger.domain.numbers import ONE, ZERO
 from position_ledger.domain.rejections import CommandRejected, Reason
 from position_ledger.domain.restatements import LateFillRecorded
-from position_ledger.domain.restating import BUSTED, held_at, restate
+from position_ledger.domain.restating import BUSTED, held_at
+from position_ledger.domain.transfers.handing_on import restating
 from position_ledger.domain.vocabulary import PositionEffect, Status
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from position_ledger.domain.book import BookKey
     from position_ledger.domain.commands import Command
     from position_ledger.domain.draft import Draft, Streams
-    from position_ledger.domain.journal import Journal
     from position_ledger.domain.position import Position
     from position_ledger.domain.vocabulary import Side
 
@@ -49,7 +49,6 @@ __all__ = [
     "may_still_change",
     "require_in_order",
     "require_prices",
-    "require_restatable",
     "require_same_currency",
 ]
 
@@ -120,7 +119,7 @@ def book_legs(draft: Draft, legs: Sequence[Leg], description: dict[str, Any]) ->
         if leg.position is None:
             _book_opening(draft, leg, shared)
         elif is_late(leg.position, draft.effective_at):
-            _book_late(draft, leg, leg.position, shared)
+            _book_late(draft, leg, shared)
         elif leg.is_entry:
             figures = entered(leg.position, leg.booking)
             holder = holder_of(leg.position)
@@ -181,22 +180,20 @@ def _book_exit(draft: Draft, leg: Leg, position: Position, shared: dict[str, Any
     draft.note_ended(leg.stream, position)
 
 
-def _book_late(draft: Draft, leg: Leg, position: Position, shared: dict[str, Any]) -> None:
+def _book_late(draft: Draft, leg: Leg, shared: dict[str, Any]) -> None:
     """Put an execution in its place among those that are known already, and fold all of them again."""
-    fill = _fill(leg, shared)
+    fill, position = _fill(leg, shared), draft.position(leg.stream)
     fact = FillFact(position.version + 1, draft.effective_at, leg.is_entry, fill, leg.exit_reason)
-    journal = read_journal(draft.streams.journal(leg.stream))
-    require_restatable(None, journal, fact.at)
-    restated, folding = restate(position, journal.with_fact(fact))
+    journal = read_journal(draft.journal(leg.stream))
+    again = restating(position, journal, journal.with_fact(fact))
     event = LateFillRecorded(
         effect=PositionEffect.INCREASE if leg.is_entry else PositionEffect.REDUCE,
         exit_reason=leg.exit_reason,
         holder=holder_of(position),
-        fill=fill.model_copy(update={"realized_gross": folding.gains.get(fact.version, ZERO)}),
-        restated=restated,
+        fill=fill.model_copy(update={"realized_gross": again.folding.gains.get(fact.version, ZERO)}),
+        restated=again.restated,
     )
-    draft.append(leg.stream, position.version, event)
-    draft.note_restated(leg.stream, position, restated)
+    again.book(draft, leg.stream, event)
 
 
 def is_late(position: Position, at: datetime) -> bool:
@@ -226,17 +223,10 @@ def held_then(located: Located, streams: Streams, at: datetime) -> Decimal:
     if not is_late(position, at):
         return position.quantity
     journal = read_journal(streams.journal(located.stream))
-    require_restatable(None, journal, at)
     return held_at(position, journal, at)
 
 
-def require_restatable(command: object, journal: Journal, at: datetime) -> None:
-    """Refuse to change what was before the position was received, transferred or split."""
-    if journal.base is not None and at < journal.base.at:
-        raise CommandRejected(Reason.HANDED_ON, command, value=at.isoformat(), held=journal.base.at.isoformat())
-
-
-_CAN_CHANGE = (Status.CLOSED, Status.SETTLED, Status.VOIDED)
+_CAN_CHANGE = (Status.CLOSED, Status.SETTLED, Status.VOIDED, Status.TRANSFERRED)
 
 
 def require_prices(command: object, side: Side, **prices: Decimal | None) -> None:

@@ -13,9 +13,8 @@ from enum import StrEnum
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from position_ledger.domain.journal import Base, FillFact, read_journals
-from position_ledger.domain.numbers import ONE, ZERO, amount_of, minus, plus, pro_rata
-from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
+from position_ledger.domain.journal import FillFact, ReceivedFact, SplitFact, TransferredFact, read_journal
+from position_ledger.domain.numbers import ONE, ZERO, amount_of, mean_of, minus, plus, pro_rata
 from position_ledger.domain.vocabulary import Side
 
 if TYPE_CHECKING:
@@ -88,16 +87,10 @@ class Lots:
 
 def lots_of(appends: Iterable[Append], method: Method) -> Lots:
     """Work out the lots of a position from all its events, by version."""
-    journals = read_journals(appends)
-    first = journals[0].opened or journals[0].base
-    if first is None:
-        raise TypeError("a position begins with no opening; the log is damaged")
-    begun = first.event if isinstance(first, Base) else first
-    if isinstance(begun, PositionTransferred | SharesSplit):
-        raise TypeError("a position begins with what only follows an opening; the log is damaged")
+    journal = read_journal(appends)
+    begun = journal.begun
     book = _Book(method, begun.side, begun.multiplier)
-    for journal in journals:
-        book.read(journal)
+    book.read(journal)
     return Lots(
         method,
         begun.side,
@@ -119,11 +112,15 @@ class _Book:
         self.exits: list[LotExit] = []
 
     def read(self, journal: Journal) -> None:
-        if journal.base is not None:
-            self._begin_anew(journal.base)
         for fact in journal.facts:
             if isinstance(fact, FillFact) and fact.counts:
                 self._fill(fact)
+            elif isinstance(fact, ReceivedFact) and fact.counts:
+                self._receive(fact)
+            elif isinstance(fact, TransferredFact):
+                self._use(min(fact.event.quantity, self.held))
+            elif isinstance(fact, SplitFact):
+                self._split(fact.event.ratio)
         if journal.verdict is not None and self.lots:
             self._end(journal.verdict)
 
@@ -205,21 +202,18 @@ class _Book:
             amount, price = minus(amount_of(quantity, ONE, self.multiplier), amount), minus(ONE, price)
         self._leave(verdict.at, quantity, price, amount, verdict.fee)
 
-    def _begin_anew(self, base: Base) -> None:
-        event, figures = base.event, base.figures
-        if isinstance(event, PositionReceived):
-            fees = minus(figures.open_fees, figures.open_fees_released)
-            self.lots = [OpenLot(event.entry_time, figures.entry_price, figures.quantity, figures.cost, fees)]
-        elif isinstance(event, PositionTransferred):
-            self._use(min(event.quantity, self.held))
-        else:
-            self.lots = [
-                OpenLot(
-                    lot.entered_at,
-                    pro_rata(lot.price, ONE, event.ratio),
-                    amount_of(lot.quantity, event.ratio),
-                    lot.cost,
-                    lot.fees,
-                )
-                for lot in self.lots
-            ]
+    def _receive(self, fact: ReceivedFact) -> None:
+        price = mean_of(fact.cost, fact.quantity, self.multiplier) or ZERO
+        self.lots.append(OpenLot(fact.entry_time, price, fact.quantity, fact.cost, fact.fees))
+
+    def _split(self, ratio: Decimal) -> None:
+        self.lots = [
+            OpenLot(
+                lot.entered_at,
+                pro_rata(lot.price, ONE, ratio),
+                amount_of(lot.quantity, ratio),
+                lot.cost,
+                lot.fees,
+            )
+            for lot in self.lots
+        ]

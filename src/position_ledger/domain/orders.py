@@ -222,4 +222,4 @@ def opening_attributes(command: Any, market: Market | None) -> dict[str, Any]:
 
 def _decided(draft: Draft, leg: Leg, fill_key: str | None) -> Decision:
     opened = None if leg.position else leg.stream
-    return Decision(tuple(draft.appends), (leg.stream,), opened=opened, fill_key=fill_key)
+    return Decision(tuple(draft.appends), (leg.stream, *draft.receivers), opened=opened, fill_key=fill_key)

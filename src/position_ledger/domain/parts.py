@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, JsonV
 from position_ledger.domain.numbers import ZERO, Figure
 from position_ledger.domain.vocabulary import Action, Environment, Liquidity, Side, Status
 
-__all__ = ["Figures", "Fill", "Holder", "Part", "Restated", "StreamRef", "TradeNow", "UtcTime"]
+__all__ = ["Figures", "Fill", "HandedOn", "Holder", "Part", "Restated", "StreamRef", "TradeNow", "UtcTime"]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -115,6 +115,21 @@ class Figures(Part):
     """What came from other accounts less what went there, after the opening."""
 
 
+class HandedOn(Part):
+    """A part of a position that went to another account, when a restatement changed what it was."""
+
+    version: int
+    """Of the event of this stream that told of the transfer."""
+    at: UtcTime
+    """When it went: its money counts then."""
+    quantity: Figure
+    """Contracts that have gone, as it counts now; less than were stated if less was held."""
+    cost: Figure
+    fees: Figure
+    brought: Figure = ZERO
+    """What comes back to this account; below zero: what more has gone."""
+
+
 class Restated(Part):
     """A position after its facts were folded again in effective order: all that a restatement can change.
 
@@ -138,6 +153,8 @@ class Restated(Part):
     """``realized_pnl`` now less what it was before this event."""
     restated_realized_sum: Figure = ZERO
     """The same of all restatements so far."""
+    handed_on: tuple[HandedOn, ...] = ()
+    """Parts that went elsewhere and are worth, or are, something else now. Their receivers are told in the same append."""
 
 
 class TradeNow(Part):

@@ -15,7 +15,6 @@ from position_ledger.domain.figures import Booking, exited
 from position_ledger.domain.journal import Verdict, read_journal
 from position_ledger.domain.legs import require_in_order
 from position_ledger.domain.numbers import ZERO
-from position_ledger.domain.position import evolve
 from position_ledger.domain.restatements import PositionVoided
 from position_ledger.domain.restating import payout, restate
 
@@ -90,9 +89,9 @@ def pay_at_once(draft: Draft, market: Market | None, streams: Iterable[UUID]) ->
     """Pay positions that a fill has left open in a market whose verdict is there already."""
     if market is None or not market.revision or market.settled_at is None:
         return
-    for stream in dict.fromkeys(streams):
-        position = _after(draft, stream)
-        if position is not None and position.is_open:
+    for stream in dict.fromkeys((*streams, *draft.receivers)):
+        position = draft.position(stream)
+        if position.is_open:
             at = max(draft.effective_at, market.settled_at, position.last_fill_at)
             _pay(draft, market, stream, position, at)
 
@@ -102,21 +101,8 @@ def _pay(draft: Draft, market: Market, stream: UUID, position: Position, at: dat
         draft.append(stream, position.version, settled(position, market.value, market.fee, market.revision), at=at)
         draft.note_ended(stream, position, at)
         return
-    known = () if position.version == len(_drafted(draft, stream)) else draft.streams.journal(stream)
-    journal = read_journal((*known, *_drafted(draft, stream)))
+    journal = read_journal(draft.journal(stream))
     verdict = Verdict(position.version + 1, at, None, refund_fees=market.refund_fees, revision=market.revision)
     event = voided(position, journal, verdict)
     draft.append(stream, position.version, event, at=at)
     draft.note_restated(stream, position, event.restated)
-
-
-def _after(draft: Draft, stream: UUID) -> Position | None:
-    """The position with what the draft adds to it."""
-    position = draft.streams.state(stream)
-    for append in _drafted(draft, stream):
-        position = evolve(position, append.event, append.effective_at)
-    return position
-
-
-def _drafted(draft: Draft, stream: UUID) -> list[Any]:
-    return [append for append in draft.appends if append.stream == stream]

@@ -25,8 +25,9 @@ from position_ledger.domain.exits import TrailingState
 from position_ledger.domain.numbers import ONE, ZERO
 from position_ledger.domain.parts import Restated, StreamRef
 from position_ledger.domain.restatements import RESTATEMENT_EVENTS, PositionVoided, SettlementAmended
+from position_ledger.domain.transfers.arithmetic import divided
 from position_ledger.domain.transfers.events import PositionReceived, PositionTransferred, SharesSplit
-from position_ledger.domain.vocabulary import Environment, ExitKind, Side, Status
+from position_ledger.domain.vocabulary import Environment, ExitKind, Origin, Side, Status
 
 __all__ = ["Position", "evolve"]
 
@@ -69,6 +70,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] | None = None
     settlement_revision: int | None = None
     """Of the market's last verdict that the position was told."""
+    received_at: datetime | None = None
+    """When it came from another account; None: it was opened, or held before the ledger knew."""
+    stated_at: datetime | None = None
+    """When it was stated as held from before the ledger; the statement contains every fill of the key before it."""
     restatements: int = 0
     """Events that changed what had been recorded before."""
     restated_realized: Decimal = ZERO
@@ -129,8 +134,11 @@ _OPENED_AS_THEY_ARE: Final = tuple(PositionBegun.model_fields)
 
 def _opened(event: PositionOpened | PositionReceived, effective_at: datetime) -> Position:
     attributes = {name: getattr(event, name) for name in _OPENED_AS_THEY_ARE}
+    origin = event.origin if isinstance(event, PositionReceived) else None
     return Position(
         version=1,
+        received_at=effective_at if origin is Origin.TRANSFER else None,
+        stated_at=effective_at if origin is Origin.OPENING else None,
         last_fill_at=effective_at,
         last_effective_at=effective_at,
         **attributes,
@@ -183,7 +191,7 @@ def _transferred(position: Position, event: Event, effective_at: datetime) -> _C
 def _split(position: Position, event: Event, effective_at: datetime) -> _Changes:
     split = cast("SharesSplit", event)
     names = ("target_price", "stop_loss_price", "trailing_stop")
-    mark_price = None if position.mark_price is None else split.figures.current_price
+    mark_price = None if position.mark_price is None else divided(position.mark_price, split.ratio)
     return {
         **_filled(position, event, effective_at),
         "mark_price": mark_price,

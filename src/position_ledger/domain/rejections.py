@@ -217,10 +217,15 @@ class Reason(Enum):
         _FINAL,
         "effective_at {value} is before the last fill at {held}; what ends a position comes after all its fills",
     )
+    BEFORE_STATEMENT = (
+        "before_statement",
+        _FINAL,
+        "effective_at {value} is before the position was stated as held at {held}, which contains it; else name it",
+    )
     HANDED_ON = (
         "handed_on",
         _FINAL,
-        "effective_at {value} is before {held}, when the position was received, transferred or split; that is not restated",
+        "{value} or more positions hold what came of this one, and one command restates at most {held}; use AdjustCash",
     )
     QUANTITY_EXCEEDS_HELD = (
         "quantity_exceeds_held",

@@ -21,6 +21,7 @@ __all__ = [
     "SettlementAmended",
     "TradeBusted",
     "TradeCorrected",
+    "TransferRestated",
 ]
 
 
@@ -86,6 +87,25 @@ class FeeAdjusted(_Correction):
     """New total of the trade."""
 
 
+class TransferRestated(Event):
+    """What this position received is something else than was told: a fact before the transfer was restated."""
+
+    TOPIC = "position.transfer_restated"
+
+    because: StreamRef
+    """The event that restated the giver."""
+    quantity: Figure
+    """Contracts that came, as it counts now."""
+    cost: Figure
+    fees: Figure
+    """Open fees that came along, as it counts now."""
+    entry_time: UtcTime
+    """Of the giver's cycle."""
+    brought: Figure = ZERO
+    """What of cost and fees came with it beyond what was told before; below zero: what did not."""
+    restated: Restated
+
+
 class SettlementAmended(Event):
     """The market paid out at another value than was recorded before; all is as if it always had."""
 
@@ -125,6 +145,7 @@ RESTATEMENT_EVENTS: Final = (
     TradeBusted,
     TradeCorrected,
     FeeAdjusted,
+    TransferRestated,
     SettlementAmended,
     PositionVoided,
 )

@@ -1,9 +1,10 @@
-"""The tables that remember migrations: schema_migrations says what is applied, its history who did what and when."""
+"""What is remembered of migrations: schema_migrations says what is applied, its history who did what and when."""
 
 from __future__ import annotations
 
 import getpass
 import socket
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,12 +13,18 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from position_ledger.errors import MigrationError
+from position_ledger.migration.bookkeeping_tables import (
+    BOOKKEEPING,
+    HISTORY,
+    TABLE,
+    bookkeeping_exists,
+    ensure_bookkeeping,
+)
 from position_ledger.migration.files import Checksums
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
-
-    from psycopg import Cursor
 
     from position_ledger.migration.files import MigrationFile
     from position_ledger.migration.session import Connection
@@ -25,75 +32,31 @@ if TYPE_CHECKING:
 __all__ = [
     "BOOKKEEPING",
     "Applied",
+    "HistoryRow",
+    "accept",
     "add_history",
     "change_state",
     "ensure_bookkeeping",
+    "finish",
     "forget",
+    "origin",
     "read_applied",
+    "read_history",
     "remember",
 ]
 
-TABLE: Final = "schema_migrations"
-HISTORY: Final = "schema_migration_history"
-GUARD: Final = "schema_migration_history_is_append_only"
-BOOKKEEPING: Final = frozenset({TABLE, HISTORY, GUARD})
-"""Names in the schema that belong to the runner and not to any migration."""
-
-State = Literal["running", "done", "reverting"]
-Action = Literal["start", "up", "revert", "down"]
+State = Literal["running", "done", "reverting", "expanded", "building"]
+Action = Literal["start", "up", "revert", "down", "baseline", "accept", "expand", "build", "abort"]
 AnyCursor = psycopg.Cursor[tuple[object, ...]]
 
-_CREATE: Final = (
-    """
-    CREATE TABLE {table} (
-        number integer PRIMARY KEY CHECK (number > 0),
-        name text NOT NULL,
-        state text NOT NULL CHECK (state IN ('running', 'done', 'reverting')),
-        checksum text NOT NULL,
-        checksum_header text NOT NULL,
-        checksum_forward text NOT NULL,
-        checksum_verify text NOT NULL,
-        checksum_rollback text NOT NULL,
-        applied_at timestamptz NOT NULL,
-        applied_by text NOT NULL,
-        host text NOT NULL,
-        duration_ms bigint NOT NULL
-    )
-    """,
-    """
-    CREATE TABLE {history} (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        number integer NOT NULL,
-        name text NOT NULL,
-        action text NOT NULL CHECK (action IN ('start', 'up', 'revert', 'down')),
-        checksum text NOT NULL,
-        done_at timestamptz NOT NULL,
-        done_by text NOT NULL,
-        host text NOT NULL,
-        duration_ms bigint NOT NULL
-    )
-    """,
-    """
-    CREATE FUNCTION {guard}() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        RAISE EXCEPTION 'the history of migrations is append-only' USING ERRCODE = 'insufficient_privilege';
-    END
-    $$
-    """,
-    """
-    CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {history}
-    FOR EACH STATEMENT EXECUTE FUNCTION {guard}()
-    """,
-    "ALTER TABLE {history} ENABLE ALWAYS TRIGGER append_only",
-    "COMMENT ON TABLE {table} IS 'Applied migrations; written by the migration runner only'",
-    "COMMENT ON TABLE {history} IS 'Every migration and rollback ever run here; append-only'",
-)
-
-_FIND: Final = """
-    SELECT has_table_privilege(c.oid, 'INSERT') AND current_setting('transaction_read_only') = 'off'
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname = %s AND c.relname = %s
+_HISTORY_ROWS: Final = """
+    SELECT h.id, h.number, h.name, h.action, h.done_at, h.done_by, h.host, h.duration_ms, h.checksum,
+           to_jsonb(h) ->> 'old_checksum' AS old_checksum, to_jsonb(h) ->> 'reason' AS reason
+      FROM {} AS h ORDER BY h.id
 """
+"""The last two by name from the whole row: a database that an older release migrated has no such columns yet."""
+_NEWEST: Final = "change_set"
+_ROWS: Final = "SELECT {}, (to_jsonb(m) ->> 'change_set')::int AS change_set FROM {} AS m ORDER BY number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +75,12 @@ class Applied:
     applied_by: str
     host: str
     duration_ms: int
+    change_set: int | None = None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it belongs to a change set that has begun and is not applied yet."""
+        return self.state in {"expanded", "building"}
 
     @property
     def checksums(self) -> Checksums:
@@ -121,82 +90,93 @@ class Applied:
         )
 
 
-def ensure_bookkeeping(connection: Connection, schema: str) -> None:
-    """Create schema and tables where they are missing (call it under the migration lock); raise MigrationError."""
-    if _exists(connection, schema):
-        _refuse_read_only(connection, schema)
-        return
-    names = {
-        "table": sql.Identifier(schema, TABLE),
-        "history": sql.Identifier(schema, HISTORY),
-        "guard": sql.Identifier(schema, GUARD),
-    }
-    try:
-        with connection.transaction():
-            # IF NOT EXISTS asks for the right to create schemas even when there is nothing to create.
-            if connection.execute("SELECT to_regnamespace(quote_ident(%s))", [schema]).fetchone() == (None,):
-                connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-            for statement in _CREATE:
-                connection.execute(sql.SQL(statement).format(**names))
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
-        raise _may_not_write(connection, schema) from error
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """One line of the history: who did what to which migration, from where and how long it took; times in UTC."""
 
-
-def _exists(connection: Connection, schema: str) -> bool:
-    """Asked of the catalogue itself: to_regclass fails for a role that may not use the schema."""
-    return connection.execute(_FIND, [schema, TABLE]).fetchone() is not None
-
-
-def _refuse_read_only(connection: Connection, schema: str) -> None:
-    row = connection.execute(_FIND, [schema, TABLE]).fetchone()
-    if row != (True,):
-        raise _may_not_write(connection, schema)
-
-
-def _may_not_write(connection: Connection, schema: str) -> MigrationError:
-    user, database = connection.info.user, connection.info.dbname
-    return MigrationError(
-        f"role {user} may not migrate schema {schema} of database {database} (no permission, or a read-only server); "
-        "run the command on the primary server as the owner of the schema"
-    )
+    id: int
+    number: int
+    name: str
+    action: Action
+    done_at: datetime
+    done_by: str
+    host: str
+    duration_ms: int
+    checksum: str
+    old_checksum: str | None
+    reason: str | None
 
 
 def read_applied(connection: Connection, schema: str) -> tuple[Applied, ...]:
     """Rows of schema_migrations in order; empty for a database without it; MigrationError without the right to read."""
-    if not _exists(connection, schema):
+    if not bookkeeping_exists(connection, schema):
         return ()
-    names = sql.SQL(", ").join(map(sql.Identifier, Applied.__dataclass_fields__))
-    query = sql.SQL("SELECT {} FROM {} ORDER BY number").format(names, sql.Identifier(schema, TABLE))
+    names = sql.SQL(", ").join(map(sql.Identifier, [name for name in Applied.__dataclass_fields__ if name != _NEWEST]))
+    query = sql.SQL(_ROWS).format(names, sql.Identifier(schema, TABLE))
+    with _may_read(connection, schema, TABLE), connection.cursor(row_factory=class_row(Applied)) as cursor:
+        return tuple(cursor.execute(query).fetchall())
+
+
+def read_history(connection: Connection, schema: str) -> tuple[HistoryRow, ...]:
+    """Every migration and rollback ever run here, oldest first; empty for a database without it; MigrationError."""
+    if not bookkeeping_exists(connection, schema):
+        return ()
+    query = sql.SQL(_HISTORY_ROWS).format(sql.Identifier(schema, HISTORY))
+    with _may_read(connection, schema, HISTORY), connection.cursor(row_factory=class_row(HistoryRow)) as cursor:
+        return tuple(cursor.execute(query).fetchall())
+
+
+@contextmanager
+def _may_read(connection: Connection, schema: str, table: str) -> Iterator[None]:
     try:
-        with connection.cursor(row_factory=class_row(Applied)) as cursor:
-            return tuple(cursor.execute(query).fetchall())
+        yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise MigrationError(
-            f"role {connection.info.user} may not read {schema}.{TABLE}; grant it SELECT or connect as another role"
+            f"role {connection.info.user} may not read {schema}.{table}; grant it SELECT or connect as another role"
         ) from error
 
 
-def remember(cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int) -> None:
+def remember(
+    cursor: AnyCursor,
+    schema: str,
+    file: MigrationFile,
+    state: State,
+    duration_ms: int,
+    *,
+    action: Action | None = None,
+    change_set: int | None = None,
+) -> None:
     """Insert the row of a file in the caller's transaction; MigrationError when another runner has recorded it."""
     try:
-        _insert(cursor, schema, file, state, duration_ms)
+        _insert(cursor, schema, file, state, duration_ms, change_set)
     except psycopg.errors.UniqueViolation as error:
         raise MigrationError(
             f"{file.filename} was recorded as applied by another runner meanwhile; see `position-ledger migrate status`"
         ) from error
-    add_history(cursor, schema, file, "up" if state == "done" else "start", duration_ms)
+    add_history(cursor, schema, file, action or _ACTIONS[state], duration_ms)
 
 
-def _insert(cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int) -> None:
+_ACTIONS: Final[dict[State, Action]] = {
+    "running": "start",
+    "done": "up",
+    "reverting": "revert",
+    "expanded": "expand",
+    "building": "build",
+}
+
+
+def _insert(
+    cursor: AnyCursor, schema: str, file: MigrationFile, state: State, duration_ms: int, change_set: int | None
+) -> None:
     sums = file.checksums
     cursor.execute(
         sql.SQL(
-            "INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), session_user, %s, %s)"
+            "INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), session_user, %s, %s, %s)"
         ).format(sql.Identifier(schema, TABLE)),
         [
             *(file.number, file.name, state),
             *(sums.whole, sums.header, sums.forward, sums.verify, sums.rollback),
-            *(_origin(), duration_ms),
+            *(origin(), duration_ms, change_set),
         ],
     )
 
@@ -209,32 +189,79 @@ def change_state(cursor: AnyCursor, schema: str, file: MigrationFile, state: Sta
         ),
         [state, duration_ms, file.number],
     )
-    actions: dict[State, Action] = {"running": "start", "done": "up", "reverting": "revert"}
-    add_history(cursor, schema, file, actions[state], duration_ms)
+    add_history(cursor, schema, file, _ACTIONS[state], duration_ms)
 
 
-def forget(cursor: AnyCursor, schema: str, file: MigrationFile, duration_ms: int) -> None:
-    """Delete the row of a file that was rolled back; the history keeps both."""
+def finish(cursor: AnyCursor, schema: str, file: MigrationFile, duration_ms: int) -> None:
+    """Record a file as applied, whether its change set has begun with a row for it or not."""
+    cursor.execute(
+        sql.SQL(
+            "UPDATE {} SET state = 'done', duration_ms = duration_ms + %s, applied_at = clock_timestamp()"
+            " WHERE number = %s AND state IN ('expanded', 'building')"
+        ).format(sql.Identifier(schema, TABLE)),
+        [duration_ms, file.number],
+    )
+    if cursor.rowcount == 0:
+        remember(cursor, schema, file, "done", duration_ms)
+    else:
+        add_history(cursor, schema, file, "up", duration_ms)
+
+
+def accept(cursor: AnyCursor, schema: str, file: MigrationFile, old: Applied, reason: str | None) -> None:
+    """Put the checksums of an edited file in the place of those it was applied with; the history keeps both."""
+    sums = file.checksums
+    cursor.execute(
+        sql.SQL(
+            "UPDATE {} SET name = %s, checksum = %s, checksum_header = %s, checksum_forward = %s, checksum_verify = %s,"
+            " checksum_rollback = %s WHERE number = %s AND checksum = %s AND state = 'done'"
+        ).format(sql.Identifier(schema, TABLE)),
+        [
+            *(file.name, sums.whole, sums.header, sums.forward, sums.verify, sums.rollback),
+            *(file.number, old.checksum),
+        ],
+    )
+    if cursor.rowcount != 1:
+        raise MigrationError(f"the record of {old.name} changed meanwhile; see `position-ledger migrate status`")
+    add_history(cursor, schema, file, "accept", 0, old_checksum=old.checksum, reason=reason)
+
+
+def forget(
+    cursor: AnyCursor,
+    schema: str,
+    file: MigrationFile,
+    duration_ms: int,
+    *,
+    reason: str | None = None,
+    action: Action = "down",
+) -> None:
+    """Delete the row of a file that was rolled back; the history keeps both, and why."""
     cursor.execute(sql.SQL("DELETE FROM {} WHERE number = %s").format(sql.Identifier(schema, TABLE)), [file.number])
     if cursor.rowcount != 1:
         raise MigrationError(f"{file.filename} is not recorded as applied; see `position-ledger migrate status`")
-    add_history(cursor, schema, file, "down", duration_ms)
+    add_history(cursor, schema, file, action, duration_ms, reason=reason)
 
 
 def add_history(
-    cursor: Cursor[tuple[object, ...]], schema: str, file: MigrationFile, action: Action, duration_ms: int
+    cursor: AnyCursor,
+    schema: str,
+    file: MigrationFile,
+    action: Action,
+    duration_ms: int,
+    *,
+    old_checksum: str | None = None,
+    reason: str | None = None,
 ) -> None:
     """Append what was done to the history."""
     cursor.execute(
         sql.SQL(
-            "INSERT INTO {} (number, name, action, checksum, done_at, done_by, host, duration_ms)"
-            " VALUES (%s, %s, %s, %s, clock_timestamp(), session_user, %s, %s)"
+            "INSERT INTO {} (number, name, action, checksum, done_at, done_by, host, duration_ms, old_checksum, reason)"
+            " VALUES (%s, %s, %s, %s, clock_timestamp(), session_user, %s, %s, %s, %s)"
         ).format(sql.Identifier(schema, HISTORY)),
-        [file.number, file.name, action, file.checksums.whole, _origin(), duration_ms],
+        [file.number, file.name, action, file.checksums.whole, origin(), duration_ms, old_checksum, reason],
     )
 
 
-def _origin() -> str:
+def origin() -> str:
     """Who runs this on which machine: several people share one database role."""
     try:
         user = getpass.getuser()

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 
 from position_ledger.errors import MigrationError
+from position_ledger.migration.expectations import returned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from psycopg import Cursor
 
+    from position_ledger.migration.expectations import Expectation
     from position_ledger.migration.files import MigrationFile, Section
     from position_ledger.migration.sql_text import Statement
 
@@ -26,7 +28,7 @@ _LABELS: Final = {
     "23514": ("CHECK violation", "correct the rows that break it first"),
     "25001": ("not allowed in a transaction", "put the one statement in a file with '-- Transactional: no'"),
     "25006": ("the session is read-only", "connect to the primary server with a role that may write"),
-    "40P01": ("deadlock", "run the migration again"),
+    "40P01": ("deadlock", ""),
     "42501": ("no permission", "connect as the owner of the tables"),
     "42701": ("foreign object in the way", "find out who made the column, then drop or rename it"),
     "42710": ("foreign object in the way", "find out who made it, then drop or rename it"),
@@ -36,8 +38,11 @@ _LABELS: Final = {
     "42P07": ("foreign object in the way", "find out who made it, then drop or rename it"),
     "53100": ("disk full", "make room on the server's disk"),
     "55P03": ("lock not available", "find who holds the lock, or run it at a quieter time"),
-    "57014": ("cancelled", "run the migration again"),
+    "57014": ("cancelled", ""),
 }
+_DISK_FULL: Final = "53100"
+_EXTENDING: Final = frozenset({"mdextend", "mdzeroextend"})
+"""Functions of the server that make a file longer; a quota or a limit of file sizes has no SQLSTATE of its own."""
 _LOCK_TROUBLE: Final = frozenset({"55P03", "40P01"})
 
 
@@ -63,7 +68,8 @@ def run_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, stateme
     try:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except psycopg.Error as error:
-        _raise_failed(error, file.filename, line, "the deferred constraints")
+        is_back = statements is file.rollback.statements
+        _raise_failed(error, file, line, "the deferred constraints", cursor=cursor, is_back=is_back)
 
 
 def run_statement(
@@ -76,7 +82,9 @@ def run_statement(
     try:
         cursor.execute((text or statement.text).encode(), prepare=False, binary=True)
     except psycopg.Error as error:
-        _raise_failed(error, file.filename, _line_of(error, statement), repr(statement.excerpt), cursor=cursor)
+        is_back = any(statement is one for one in file.rollback.statements)
+        what = repr(statement.excerpt)
+        _raise_failed(error, file, _line_of(error, statement), what, cursor=cursor, is_back=is_back)
 
 
 def _line_of(error: psycopg.Error, statement: Statement) -> int:
@@ -88,29 +96,37 @@ def _line_of(error: psycopg.Error, statement: Statement) -> int:
 
 
 def _raise_failed(
-    error: psycopg.Error, filename: str, line: int, what: str, *, cursor: Cursor[tuple[object, ...]] | None = None
+    error: psycopg.Error,
+    file: MigrationFile,
+    line: int,
+    what: str,
+    *,
+    cursor: Cursor[tuple[object, ...]],
+    is_back: bool,
 ) -> None:
-    if cursor is not None and cursor.connection.broken:
+    if cursor.connection.broken:
         raise error
-    label, remedy = _LABELS.get(error.sqlstate or "", ("", "correct the file and run it again"))
     diag = error.diag
+    sqlstate = _DISK_FULL if diag.source_function in _EXTENDING else error.sqlstate
+    label, remedy = _LABELS.get(sqlstate or "", ("", "correct the file"))
     cause = " ".join((diag.message_primary or str(error)).split())
     detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
+    again = f"run `position-ledger migrate {f'down {file.number:03}' if is_back else 'up'}` again"
     raise StatementFailed(
-        f"{filename} line {line}: {what} failed: {label + ': ' if label else ''}{cause}{detail}; "
-        f"nothing of this file was kept; {remedy}",
-        error.sqlstate,
+        f"{file.filename} line {line}: {what} failed: {label + ': ' if label else ''}{cause}{detail}; "
+        f"nothing of this file was kept; {remedy + ', then ' if remedy else ''}{again}",
+        sqlstate,
     ) from error
 
 
 def verify_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, section: Section) -> None:
-    """Run each verification; raise MigrationError for the first that is not exactly one row holding one true.
+    """Run each verification; raise MigrationError for the first that does not return what it declares.
 
     They run in a savepoint that is read-only, so a verification cannot repair what it was to find.
     """
     with cursor.connection.transaction():
         cursor.execute("SET TRANSACTION READ ONLY")
-        for statement in section.statements:
+        for statement, expected in zip(section.statements, section.expectations, strict=True):
             try:
                 run_statement(cursor, file, statement)
             except StatementFailed as error:
@@ -118,19 +134,19 @@ def verify_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, sect
                     raise
                 raise MigrationError(
                     f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} writes; "
-                    "it may only read; nothing of this file was kept"
+                    "it may only read; nothing of this file was kept; correct it, then run `position-ledger migrate up` again"
                 ) from error
-            _refuse_untrue(cursor, file, statement)
+            _refuse_other(cursor, file, statement, expected)
 
 
-def _refuse_untrue(cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement) -> None:
-    rows = cursor.fetchmany(3)
-    if len(rows) == 1 and len(rows[0]) == 1 and rows[0][0] is True:
+def _refuse_other(
+    cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, expected: Expectation
+) -> None:
+    rows, count = cursor.fetchmany(3), cursor.rowcount
+    if expected.is_met(rows, count):
         return
-    returned = "no row" if not rows else "; ".join(repr(tuple(row)) for row in rows[:2])
-    if len(rows) > 1:
-        returned = f"{cursor.rowcount} rows, {returned}"
     raise MigrationError(
-        f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} returned {returned} instead of "
-        "one row with one true; nothing of this file was kept; correct the migration or its verification"
+        f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} returned "
+        f"{returned(rows, count)} instead of {expected}; nothing of this file was kept; "
+        f"{expected.hint(rows)}correct the migration or its verification, then run `position-ledger migrate up` again"
     )

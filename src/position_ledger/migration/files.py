@@ -2,20 +2,22 @@
 
 A file is ``NNN_descriptive_name.sql``: a header of ``-- Key: value`` lines, then three sections, each begun by a line
 of its own: ``-- forward``, ``-- verify``, ``-- rollback``. Such a line inside a string, a dollar quote or a block
-comment is text. Checksums are SHA-256 over the bytes with every line end made LF.
+comment is text. A statement of ``-- verify`` may be preceded by ``-- expect: …`` (module `expectations`). Checksums
+are SHA-256 over the bytes with every line end made LF.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration.concurrent import created_index, dropped_index
+from position_ledger.migration.expectations import Expectation, expectations_of
 from position_ledger.migration.sql_text import Statement, Token, split_statements, tokenize
 
 if TYPE_CHECKING:
@@ -39,16 +41,28 @@ _TRANSACTION_CONTROL: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section: its text, its statements with line numbers of the file, and the checksum of its text."""
+    """One section: its text, its statements with line numbers of the file, and the checksum of its text.
+
+    ``expectations`` say what each statement has to return; there is one for each statement of ``-- verify``, else none.
+    """
 
     name: str
     text: str = field(repr=False)
     statements: tuple[Statement, ...]
+    expectations: tuple[Expectation, ...] = ()
 
     @property
     def sha256(self) -> str:
         """The checksum of this section alone."""
         return _sha256(self.text)
+
+    def apart(self) -> tuple[Section, ...]:
+        """Sections of one statement each, with what it has to return, in order."""
+        expected = self.expectations or (None,) * len(self.statements)
+        return tuple(
+            replace(self, statements=(statement,), expectations=() if one is None else (one,))
+            for statement, one in zip(self.statements, expected, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +150,7 @@ def parse_file(filename: str, content: bytes) -> MigrationFile:
     try:
         return _parse(filename, number, _text_of(content))
     except MigrationError as error:
-        raise MigrationError(f"{filename}: {error}") from error
+        raise MigrationError(f"{filename}: {error}, then run `position-ledger migrate sum`") from error
 
 
 def _number_of(filename: str) -> int:
@@ -246,7 +260,8 @@ def _section(name: str, text: str, tokens: list[Token], marks: Mapping[str, Toke
     statements = split_statements(text, inside)
     for statement in statements:
         _refuse_unsendable(statement)
-    return Section(name, text[start:end], statements)
+    expectations = expectations_of(text, inside, statements, is_verification=name == "verify")
+    return Section(name, text[start:end], statements, expectations)
 
 
 def _refuse_unsendable(statement: Statement) -> None:

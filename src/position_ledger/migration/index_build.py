@@ -86,12 +86,13 @@ def _give_up(connection: Connection, schema: str, file: MigrationFile) -> None:
     _in_transaction(connection, forget, schema, file, 0)
 
 
-def drop_index(connection: Connection, schema: str, file: MigrationFile) -> None:
+def drop_index(connection: Connection, schema: str, file: MigrationFile, *, reason: str | None = None) -> None:
     """Roll a file back: drop its index CONCURRENTLY, whether it is whole, half built or already gone."""
     started = time.monotonic()
     _in_transaction(connection, change_state, schema, file, "reverting")
     _drop(connection, schema, _index_of(file).name)
-    _in_transaction(connection, forget, schema, file, round((time.monotonic() - started) * 1000))
+    with connection.transaction(), connection.cursor() as cursor:
+        forget(cursor, schema, file, round((time.monotonic() - started) * 1000), reason=reason)
 
 
 def _drop(connection: Connection, schema: str, name: str) -> None:

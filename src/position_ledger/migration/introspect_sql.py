@@ -1,7 +1,9 @@
 """The queries of introspect.py.
 
 Each takes ``%(schema)s`` and returns rows with a ``name`` and, where it belongs to a table or view, its ``relation``.
-Column names are the field names of catalogue.py.
+Column names are the field names of catalogue.py. Definitions are asked for in the pretty form: the plain one keeps the
+parentheses of the nesting as it was parsed, and a restored dump is parsed another time (x BETWEEN 0 AND 1 AND y is another
+tree then), so that the same table would not compare equal.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ RELATIONS: Final = f"""
            c.reloptions || (SELECT array_agg('toast.' || o) FROM pg_class t, unnest(t.reloptions) o
                             WHERE t.oid = c.reltoastrelid) AS options,
            c.relowner::regrole::text AS owner, {_grants("c.relacl", "r", "c.relowner")} AS grants,
-           CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END AS definition,
+           CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid, true) END AS definition,
            CASE WHEN c.relkind IN ('v', 'm') THEN
                (SELECT array_agg(DISTINCT u.relname::text ORDER BY u.relname::text)
                   FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
@@ -61,7 +63,7 @@ COLUMNS: Final = f"""
            a.attnotnull AND NOT EXISTS (
                SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'n' AND NOT k.convalidated
                   AND k.conkey = ARRAY[a.attnum]) AS not_null,
-           pg_get_expr(d.adbin, d.adrelid) AS default,
+           pg_get_expr(d.adbin, d.adrelid, true) AS default,
            CASE WHEN d.adbin IS NULL THEN ''
                 ELSE coalesce((SELECT max(v) FROM (
                     SELECT p.provolatile::text FROM regexp_matches(d.adbin::text, ':(?:op)?funcid (\\d+)', 'g') m
@@ -84,7 +86,7 @@ COLUMNS: Final = f"""
 # PostgreSQL 18 keeps NOT NULL in pg_constraint, 15 does not: it is told by the column, unless it is NOT VALID.
 CONSTRAINTS: Final = """
     SELECT c.relname::text AS relation, k.conname::text AS name, k.contype::text AS kind,
-           pg_get_constraintdef(k.oid) AS definition, obj_description(k.oid, 'pg_constraint') AS comment
+           pg_get_constraintdef(k.oid, true) AS definition, obj_description(k.oid, 'pg_constraint') AS comment
       FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = %(schema)s AND (k.contype IN ('c', 'f', 'p', 'u', 'x')
         OR k.contype = 'n' AND NOT k.convalidated)
@@ -166,7 +168,7 @@ TYPES: Final = f"""
                WHEN 'd' THEN concat_ws(' ', 'domain', format_type(t.typbasetype, t.typtypmod),
                                        CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || t.typdefault,
                                        'collate ' || nullif(t.typcollation, 0)::regcollation::text,
-                                       (SELECT string_agg(k.conname || ' ' || pg_get_constraintdef(k.oid), ' '
+                                       (SELECT string_agg(k.conname || ' ' || pg_get_constraintdef(k.oid, true), ' '
                                                           ORDER BY k.conname)
                                           FROM pg_constraint k WHERE k.contypid = t.oid AND k.contype = 'c'))
                WHEN 'c' THEN 'composite ' || coalesce((

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from position_ledger.migration.catalogue import Catalogue
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["Targets", "scratch_database"]
+__all__ = ["Targets", "defer_again", "replay_file", "scratch_database"]
 
 _PREFIX: Final = "position_ledger_scratch_"
 _NAME: Final = re.compile(rf"{_PREFIX}(?P<made_at>\d+)_[0-9a-f]+")
@@ -124,7 +124,7 @@ class Targets:
                     self._written[file.number] = self._run_guarded(connection, file)
                 else:
                     self._run(connection, file)
-                _defer_again(connection)
+                defer_again(connection)
                 self._keep(connection, file.number, wanted)
 
     def _keep(self, connection: Connection, number: int, wanted: Collection[int]) -> None:
@@ -132,12 +132,7 @@ class Targets:
             self._catalogues[number] = read_catalogue(connection, self._schema)
 
     def _run(self, connection: Connection, file: MigrationFile) -> None:
-        with connection.cursor() as cursor:
-            if file.is_transactional:
-                run_section(cursor, file, file.forward.statements)
-            else:
-                statement = file.forward.statements[0]
-                run_statement(cursor, file, statement, without_concurrently(statement))
+        replay_file(connection, file)
 
     def _run_guarded(self, connection: Connection, file: MigrationFile) -> frozenset[str]:
         """Run a file with a trigger on every table: one refuses rows of projected tables, the other takes note.
@@ -189,7 +184,28 @@ class Targets:
                 )
 
 
-def _defer_again(connection: Connection) -> None:
+def replay_file(connection: Connection, file: MigrationFile) -> None:
+    """Run the forward part in the caller's transaction, in one round trip: it ran before, and only its effect matters.
+
+    Raises StatementFailed with the line and statement, for which it runs once more, one by one.
+    """
+    texts = [without_concurrently(one) if not file.is_transactional else one.text for one in file.forward.statements]
+    script = "\n;\n".join([*texts, "SET CONSTRAINTS ALL IMMEDIATE"])
+    try:
+        with connection.transaction():
+            connection.execute(script.encode(), prepare=False)
+    except psycopg.Error:
+        if connection.broken:
+            raise
+    else:
+        return
+    with connection.cursor() as cursor:
+        for statement, text in zip(file.forward.statements, texts, strict=True):
+            run_statement(cursor, file, statement, text)
+        run_section(cursor, file, [])
+
+
+def defer_again(connection: Connection) -> None:
     """Each file begins with constraints as declared, though the files before it share its transaction here."""
     row = connection.execute(
         "SELECT string_agg(DISTINCT format('%I.%I', n.nspname, k.conname), ', ') FROM pg_constraint k"

@@ -39,6 +39,13 @@ __all__ = [
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
+# In one round trip, as it is done before every file. A role's own time-outs are for its everyday work.
+_FRESH = sql.SQL("""
+    RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET search_path = {}, pg_catalog; SET TimeZone = 'UTC';
+    SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -137,13 +144,7 @@ def migration_session(conninfo: str, schema: str, limits: Limits) -> Iterator[Co
 
 def use_schema(connection: Connection, schema: str) -> None:
     """Put the session back to what every migration file starts from: nothing set but our own path and time-outs."""
-    connection.execute("RESET SESSION AUTHORIZATION")
-    connection.execute("RESET ROLE")
-    connection.execute("RESET ALL")
-    connection.execute(sql.SQL("SET search_path = {}, pg_catalog").format(sql.Identifier(schema)))
-    connection.execute("SET TimeZone = 'UTC'")
-    for timeout in ("statement_timeout", "lock_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout"):
-        connection.execute(f"SET {timeout} = 0".encode())  # a role's own limits are for its everyday work
+    connection.execute(_FRESH.format(sql.Identifier(schema)), prepare=False)
     if connection.info.transaction_status == TransactionStatus.IDLE:
         with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # a server on a platform without the check
             connection.execute("SET client_connection_check_interval = '1s'")

@@ -15,17 +15,26 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["chain_of", "check_sum", "sum_text", "write_sum"]
+__all__ = ["chain_of", "changed_files", "check_sum", "sum_text", "write_sum"]
 
+LINE_WORDS = 2
 _COMMENT = "# One chained line per migration. A conflict here: two branches took one number; renumber one of them."
 
 
 def _lines(files: Iterable[MigrationFile]) -> list[str]:
     lines, link = [], ""
     for file in files:
-        link = hashlib.sha256(f"{link}\n{file.filename}\n{file.checksums.whole}".encode()).hexdigest()
+        link = _link(link, file)
         lines.append(f"{file.filename} {link}")
     return lines
+
+
+def _link(before: str, file: MigrationFile) -> str:
+    return hashlib.sha256(f"{before}\n{file.filename}\n{file.checksums.whole}".encode()).hexdigest()
+
+
+def _written(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
 def chain_of(files: Iterable[MigrationFile]) -> str:
@@ -41,13 +50,29 @@ def sum_text(files: Iterable[MigrationFile]) -> str:
 
 def check_sum(files: Iterable[MigrationFile], text: str) -> None:
     """Raise MigrationError naming the first file in which the sum file and the folder differ."""
-    written = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    for found, expected in zip_longest(written, _lines(files), fillvalue=""):
+    for found, expected in zip_longest(_written(text), _lines(files), fillvalue=""):
         if found != expected:
             raise MigrationError(
                 f"{SUM_FILE} does not fit {(expected or found).partition(' ')[0]}: the file was added, removed, "
-                "renamed or edited since the sums were written; look at the difference, then write them again"
+                "renamed or edited since the sums were written; look at the difference, then run "
+                "`position-ledger migrate sum`"
             )
+
+
+def changed_files(files: Iterable[MigrationFile], text: str) -> tuple[str, ...]:
+    """Names of the files that were added, removed, renamed or edited since the sum file was written.
+
+    The chain is followed from what the sum file says of the file before, so one edit does not taint all later files.
+    """
+    written = dict(line.split() for line in _written(text) if len(line.split()) == LINE_WORDS)
+    names, before, changed = [], "", []
+    for file in files:
+        names.append(file.filename)
+        link = written.get(file.filename, "")
+        if link != _link(before, file):
+            changed.append(file.filename)
+        before = link or _link(before, file)
+    return tuple(changed + [name for name in written if name not in names])
 
 
 def write_sum(folder: Path) -> Path:

@@ -77,14 +77,17 @@ def migrations_folder(settings: Settings) -> Traversable:
         raise ConfigurationError(msg) from error
 
 
-def migrator_of(settings: Settings, reached: Reached, tell: Tell = lambda _message: None) -> Migrator:
-    """The migrations of the settings against the database that was reached."""
+def migrator_of(
+    settings: Settings, reached: Reached, tell: Tell = lambda _message: None, *, reason: str | None = None
+) -> Migrator:
+    """The migrations of the settings against the database that was reached; ``reason`` goes into its history."""
     return Migrator(
         reached.database_url,
         migrations_folder(settings),
         settings.ledger_schema,
         projected=[projection.table for projection in projections(settings)],
         scratch_url=settings.scratch_url,
+        reason=reason,
         tell=tell,
     )
 
@@ -105,7 +108,13 @@ def log_size(connection: psycopg.Connection[Any]) -> int:
     return int(row[0] or 0) if row else 0
 
 
-def last_applied(settings: Settings, reached: Reached) -> int:
-    """The number of the last migration that is recorded; 0 for none."""
+def applied_numbers(settings: Settings, reached: Reached) -> list[int]:
+    """The numbers of the migrations that are applied, in order. What a change set has begun with does not count."""
     with owner(settings, reached) as connection:
-        return max((row.number for row in read_applied(connection, settings.ledger_schema)), default=0)
+        rows = read_applied(connection, settings.ledger_schema)
+    return [row.number for row in rows if not row.is_begun]
+
+
+def last_applied(settings: Settings, reached: Reached) -> int:
+    """The number of the last migration that is applied; 0 for none."""
+    return max(applied_numbers(settings, reached), default=0)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from position_ledger.database import translated
 from position_ledger.errors import SchemaMismatch
+from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Outcome
+from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
-from position_ledger.operations.rebuilding import rebuild_for, restore_for
+from position_ledger.operations.rebuilding import abandon, fill, finish_swaps, outlook_of, rebuild_for, restore_for
 from position_ledger.projection import generations, inline
+from position_ledger.projection.definition import Projection
 from position_ledger.projection.rebuild import Progress, RebuildOptions
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached, masked
@@ -43,19 +49,41 @@ def migrate_up(
     """Apply pending migrations; one that changes a projected table with history is brought about by a rebuild.
 
     Raises:
-        MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind.
+        MigrationError, SchemaMismatch, VerificationFailed, SwapBlocked: the file that failed has left nothing behind; or
+            there is no recent backup, and the settings want one before anything is done.
+    """
+    migrator = migrator_of(settings, reached, tell)
+    chosen = options or RebuildOptions()
+    with translated():
+        strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
+        said = look_for_backup(settings, reached, migrator, target, tell)
+        _drop_without_table(settings, reached)
+        finish_swaps(settings, reached, tell)
+        outcome = migrator.up(target, rebuild=strategy, outlook=partial(outlook_of, settings, reached, migrator))
+        for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
+            tell(f"filling {projection.table} from the log")
+            fill(settings, reached, migrator, projection, chosen, progress, tell)
+        return replace(outcome, messages=(*said, *outcome.messages))
+
+
+def migrate_abort(settings: Settings, reached: Reached, tell: Tell) -> Outcome:
+    """Undo a change set that has begun and is not applied: the database is as it was before its first file.
+
+    Raises:
+        MigrationError, SchemaMismatch: what is in the way; run it again to go on.
     """
     migrator = migrator_of(settings, reached, tell)
     with translated():
-        strategy = partial(rebuild_for, settings, reached, migrator, options or RebuildOptions(), progress, tell)
-        _drop_without_table(settings, reached)
-        outcome = migrator.up(target, rebuild=strategy)
-        _set_up_tables(settings, reached, tell, is_complete=not migrator.status().pending)
-        return outcome
+        return migrator.abort(partial(abandon, settings, reached))
 
 
-def _set_up_tables(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> None:
-    """Give every new table its first generation; as long as migrations are pending, those that fit the code already."""
+def _not_set_up(settings: Settings, reached: Reached, tell: Tell, *, is_complete: bool) -> list[Projection[Any]]:
+    """The tables that are there, were never projected, and have a history to be filled from.
+
+    Without a history they get their first generation here. As long as migrations are pending, a table that does not fit
+    the code yet waits for them.
+    """
+    waiting: list[Projection[Any]] = []
     with owner(settings, reached) as connection:
         for projection in projections(settings):
             try:
@@ -69,6 +97,9 @@ def _set_up_tables(settings: Settings, reached: Reached, tell: Tell, *, is_compl
                 continue
             for table in made:
                 tell(f"{table} is projected from the first event on")
+            if generations.active(connection, projection.table) is None:
+                waiting.append(projection)
+    return waiting
 
 
 def _drop_without_table(settings: Settings, reached: Reached) -> None:
@@ -99,10 +130,25 @@ def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
     migrate_up(settings, reached, None, lambda _message: None)
 
 
-def migrate_down(settings: Settings, reached: Reached, number: int, tell: Tell) -> Outcome:
-    """Roll back a migration and all later ones; a projected table goes back to its retired generation."""
-    migrator = migrator_of(settings, reached, tell)
+def migrate_down(
+    settings: Settings,
+    reached: Reached,
+    number: int,
+    tell: Tell,
+    *,
+    reason: str | None = None,
+    only: Sequence[MigrationFile] | None = None,
+) -> Outcome:
+    """Roll back a migration and all later ones; a projected table goes back to its retired generation.
+
+    ``only`` are the files, latest first, that the caller agreed to; the history keeps the ``reason``.
+
+    Raises:
+        MigrationError: other files would be rolled back than those, or one of them cannot be; it and those before it
+            are as they were.
+    """
+    migrator = migrator_of(settings, reached, tell, reason=reason)
     with translated():
-        outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell))
+        outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell), only=only)
         _drop_without_table(settings, reached)
         return outcome

@@ -1,4 +1,4 @@
-"""Proofs: that tables equal the log and the laws hold, and that code and schema agree."""
+"""Proofs: that tables equal the log and the laws hold."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from position_ledger.database import translated
-from position_ledger.errors import MigrationError, SchemaMismatch
-from position_ledger.operations.common import NoProgress, log_size, migrator_of, owner, projection_named, projections
+from position_ledger.errors import SchemaMismatch
+from position_ledger.operations.common import NoProgress, log_size, owner, projection_named, projections
 from position_ledger.projection import generations, laws, verification
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
@@ -80,21 +80,3 @@ def verify(
             known[projection.table] = (projection, live)
         problems += laws.broken_laws(connection, known)
         return VerifyReport(tuple(proofs), tuple(problems), chain, tuple(laws.notes(connection, known)))
-
-
-def check(settings: Settings, reached: Reached) -> list[str]:
-    """How code and schema disagree, a sentence each; empty: they agree."""
-    problems = []
-    with translated():
-        try:
-            migrator_of(settings, reached).require_current()
-        except (SchemaMismatch, MigrationError) as error:
-            problems.append(str(error))
-        with owner(settings, reached) as connection:
-            for projection in projections(settings):
-                try:
-                    generations.check_start(connection, [projection])
-                    generations.check_columns(connection, settings.ledger_schema, projection)
-                except SchemaMismatch as error:
-                    problems.append(str(error))
-    return list(dict.fromkeys(problems))

@@ -1,15 +1,16 @@
-"""Rebuild a table, roll it back, change how it is projected."""
+"""Rebuild tables, roll them back, change how they are projected."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import psycopg
 
 from position_ledger.database import connect, translated
-from position_ledger.errors import ConfigurationError, MigrationError
+from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch, VerificationFailed
 from position_ledger.events import EVENTS
 from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
@@ -18,21 +19,32 @@ from position_ledger.operations.common import (
     RELEASE,
     NoProgress,
     Tell,
+    applied_numbers,
     last_applied,
+    log_size,
     migrator_of,
     owner,
     projection_named,
     projections,
 )
-from position_ledger.projection import inline
+from position_ledger.projection import foreign_keys, generations, inline
 from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
-from position_ledger.projection.rebuild import Progress, Rebuild, RebuildOptions, RebuildReport, Target
+from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport, Target, Where
+from position_ledger.projection.rolling_back import roll_back as exchange_back
+from position_ledger.projection.swap import movable
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
 from position_ledger.store.codec import Codec
+
+
+@contextmanager
+def where(settings: Settings, reached: Reached, tell: Tell, progress: Progress | None = None) -> Iterator[Where]:
+    """What a rebuild works with: a connection of its own as the owner, closed afterwards."""
+    with owner(settings, reached) as connection:
+        yield Where(connection, reached.database_url, settings, Codec(EVENTS), RELEASE, tell, progress or NoProgress())
 
 
 def rebuild(
@@ -55,26 +67,35 @@ def rebuild(
         change = _pending_change(migrator, table)
         if change is None:
             catalogue = migrator.targets.catalogue_at(last_applied(settings, reached))
-            return run_rebuild(settings, reached, projection, Target(catalogue, catalogue), options, progress, tell)
+            target = Target(catalogue, catalogue)
+            with where(settings, reached, tell, progress) as at:
+                return rebuilding.rebuild(at, [projection], target, options)[0]
         reports: list[RebuildReport] = []
         strategy = partial(rebuild_for, settings, reached, migrator, options, progress, tell, reports=reports)
         if options.dry_run or not options.swap:
             strategy(change)
         else:
             migrator.up(change.files[-1].number, rebuild=strategy)
-        return reports[-1]
+        return next(report for report in reports if report.table == table)
 
 
-def roll_back(settings: Settings, reached: Reached, table: str, *, tell: Tell) -> RebuildReport:
+def roll_back(
+    settings: Settings, reached: Reached, table: str, *, tell: Tell, reason: str | None = None
+) -> RebuildReport:
     """Put the retired generation of a table back; migrations that became applied with the active one are rolled back.
+
+    Tables that were swapped together go back together.
 
     Raises:
         GenerationNotOurs, SwapBlocked, MigrationError: nothing was changed; says what to do.
     """
     with translated():
         projection_named(settings, table)
-        migrator = migrator_of(settings, reached, tell)
-        return _roll_back(settings, reached, migrator, table, tell)
+        migrator = migrator_of(settings, reached, tell, reason=reason)
+        with owner(settings, reached) as connection:
+            together = _swapped_together(connection, table)
+        reports = _roll_back(settings, reached, migrator, together, tell)
+        return next(report for report in reports if report.table == table)
 
 
 def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode, *, tell: Tell) -> bool:
@@ -109,114 +130,208 @@ def rebuild_for(
     *,
     reports: list[RebuildReport] | None = None,
 ) -> None:
-    """Bring a change set of a projected table about: its files become applied in the transaction of the swap."""
-    table = _only_table(change)
-
-    def prove(cursor: psycopg.Cursor[Any], shadow: str) -> None:
-        migrator.verify(cursor, change.files, schema=shadow)
+    """Bring a change of projected tables about: its files become applied in the one transaction of the swap."""
 
     def record(cursor: psycopg.Cursor[Any]) -> None:
-        migrator.record_applied(cursor, change.files, verify=False)
+        migrator.record_applied(cursor, change.whole, verify=False)
 
     numbers = tuple(file.number for file in change.files)
-    target = Target(change.before, change.after, numbers, prove, record)
-    report = run_rebuild(settings, reached, projection_named(settings, table), target, options, progress, tell)
+    target = Target(change.before, change.after, numbers, partial(migrator.rehearse, change.files), record)
+    chosen = [projection_named(settings, table) for table in change.moved]
+    with where(settings, reached, tell, progress) as at:
+        done = rebuilding.rebuild(at, chosen, target, options)
     if reports is not None:
-        reports.append(report)
+        reports += done
 
 
 def restore_for(settings: Settings, reached: Reached, migrator: Migrator, tell: Tell, change: ProjectedChange) -> None:
-    """Take a change set of a projected table back: its retired generation becomes the live one again."""
-    _roll_back(settings, reached, migrator, _only_table(change), tell, change.files)
+    """Take a change of projected tables back: their retired generations become the live ones again, in one swap."""
+    _roll_back(settings, reached, migrator, change.moved, tell, change.files)
 
 
-def _pending_change(migrator: Migrator, table: str) -> ProjectedChange | None:
-    """The first pending change set that concerns the table."""
-    pending = [row.number for row in migrator.status().pending]
-    if not pending:
-        return None
-    sets = change_sets(migrator.targets.effects(pending))
-    return next((one for one in sets if isinstance(one, ProjectedChange) and table in one.tables), None)
+def abandon(settings: Settings, reached: Reached, tables: Iterable[str]) -> None:
+    """Drop what is being built of tables whose change set is undone."""
+    with owner(settings, reached) as connection:
+        rebuilding.abandon(connection, tables)
 
 
-def _only_table(change: ProjectedChange) -> str:
-    if len(change.tables) != 1:
-        names, files_ = ", ".join(sorted(change.tables)), ", ".join(file.filename for file in change.files)
-        msg = f"{files_} change the projected tables {names} at once: put each table into a migration of its own"
-        raise MigrationError(msg)
-    return next(iter(change.tables))
+def finish_swaps(settings: Settings, reached: Reached, tell: Tell) -> None:
+    """What swaps of a killed process have left to do: foreign keys to validate, older generations to drop.
+
+    A foreign key that does not hold is told each time: it keeps its table from the next rebuild, and nothing else.
+    """
+    with owner(settings, reached) as connection:
+        if connection.execute("SELECT to_regclass('projection_generations')::oid").fetchone() == (None,):
+            return
+        for projection in projections(settings):
+            try:
+                foreign_keys.validate_pending(connection, projection.table)
+            except VerificationFailed as error:
+                tell(str(error))
+            rebuilding.drop_older(connection, projection.table)
 
 
-def run_rebuild(
+def outlook_of(settings: Settings, reached: Reached, migrator: Migrator, change: ProjectedChange) -> str:
+    """How much a change of projected tables has to do, as far as it is known.
+
+    Raises:
+        SchemaMismatch: the code does not fit the tables as they are after the change; names the migration it fits.
+        SwapBlocked: something hangs on a table that cannot be moved, or it is projected inline.
+    """
+    for table in change.moved:
+        _require_fit(migrator, projection_named(settings, table), change)
+    with owner(settings, reached) as connection:
+        for table in sorted(change.tables):
+            live = generations.active(connection, table)
+            if live is not None:
+                rebuilding.require_worker_mode(live)
+                movable(connection, settings.ledger_schema, table, change.before)
+        events = log_size(connection)
+        rows = connection.execute(LAST_TOOK, (list(change.moved),)).fetchall()
+    known = "".join(f"; {table} took {seconds:.0f} s the last time" for table, seconds in rows)
+    return f"{events:,} events{known}"
+
+
+LAST_TOOK = """
+SELECT g.projection, extract(epoch FROM g.activated_at - g.created_at)::float8 FROM projection_generations AS g
+ WHERE g.state = 'active' AND g.projection = ANY(%s) AND g.activated_at - g.created_at BETWEEN '1 s' AND '1 day'
+ ORDER BY g.projection
+"""
+
+
+def _require_fit(migrator: Migrator, projection: Projection[Any], change: ProjectedChange) -> None:
+    made = change.after.tables.get(projection.table)
+    gap = generations.column_gap(projection.columns, list(made.columns)) if made is not None else ""
+    if not gap:
+        return  # a table that no migration makes is refused by its rebuild
+    first, last = change.whole[0].number, change.files[-1].number
+    fitting = next((n for n in range(last + 1, len(migrator.files) + 1) if _fits(migrator, projection, n)), None)
+    if fitting is None:
+        remedy = "add the field to the row type or the column in a migration"
+    else:
+        remedy = _how_to_reach(migrator, last, fitting)
+    msg = (
+        f"table {projection.table} as migrations {first:03} to {last:03} make it and row type {projection.row.__name__} "
+        f"differ{gap}: {remedy}"
+    )
+    raise SchemaMismatch(msg)
+
+
+def _how_to_reach(migrator: Migrator, last: int, fitting: int) -> str:
+    """What to do when the code fits a later migration only."""
+    between = migrator.targets.effects(range(last + 1, fitting))
+    fixed = next((one.file for one in between if one.kind == "plain" and not one.may_move), None)
+    if fixed is None:
+        return f"it fits migration {fitting:03}: run position-ledger migrate up {fitting:03}"
+    return (
+        f"it fits migration {fitting:03}, and {fixed.filename} in between has to be applied on its own: run position-ledger "
+        f"migrate up {fixed.number:03} with the release that fits it first"
+    )
+
+
+def _fits(migrator: Migrator, projection: Projection[Any], number: int) -> bool:
+    made = migrator.targets.catalogue_at(number).tables.get(projection.table)
+    return made is not None and not generations.column_gap(projection.columns, list(made.columns))
+
+
+def fill(
     settings: Settings,
     reached: Reached,
+    migrator: Migrator,
     projection: Projection[Any],
-    target: Target,
     options: RebuildOptions,
     progress: Progress | None,
     tell: Tell,
 ) -> RebuildReport:
-    """Rebuild one projection on a connection of its own."""
-    with owner(settings, reached) as connection:
-        return Rebuild(
-            connection,
-            reached.database_url,
-            settings,
-            projection,
-            Codec(EVENTS),
-            release=RELEASE,
-            tell=tell,
-            progress=progress or NoProgress(),
-        ).run(target, options)
+    """Fill a table that is there, was never projected, and has a history to be made from."""
+    catalogue = migrator.targets.catalogue_at(last_applied(settings, reached))
+    with where(settings, reached, tell, progress) as at:
+        return rebuilding.rebuild(at, [projection], Target(catalogue, catalogue), options)[0]
+
+
+def _pending_change(migrator: Migrator, table: str) -> ProjectedChange | None:
+    """The first pending change that concerns the table."""
+    pending = [row.number for row in migrator.status().pending]
+    if not pending:
+        return None
+    sets = change_sets(migrator.targets.effects(pending))
+    return next((one for one in sets if isinstance(one, ProjectedChange) and table in one.moved), None)
+
+
+def _migrations_of(connection: psycopg.Connection[Any], live: Iterable[Generation]) -> dict[str, set[int]]:
+    """The migrations that became applied with each of the active generations, by table."""
+    rows = connection.execute(
+        "SELECT g.projection, g.migrations FROM projection_generations AS g WHERE g.generation_id = ANY(%s)",
+        ([one.generation_id for one in live],),
+    ).fetchall()
+    return {table: set(numbers) for table, numbers in rows}
+
+
+def _swapped_together(connection: psycopg.Connection[Any], table: str) -> list[str]:
+    """The tables whose active generations came with the same migrations: they cannot go back one without the other."""
+    active = [one for one in generations.kept(connection) if one.state == "active"]
+    numbers = _migrations_of(connection, active)
+    mine = numbers.get(table, set())
+    return sorted({table} | {other for other, theirs in numbers.items() if theirs & mine})
 
 
 def _roll_back(
     settings: Settings,
     reached: Reached,
     migrator: Migrator,
-    table: str,
+    tables: Sequence[str],
     tell: Tell,
     only: Sequence[MigrationFile] | None = None,
-) -> RebuildReport:
-    applied = last_applied(settings, reached)
+) -> list[RebuildReport]:
+    known = applied_numbers(settings, reached)
+    applied = max(known, default=0)
 
-    def target(live: Generation, old: Generation) -> Target:
+    def target(live: Sequence[Generation], old: Sequence[Generation]) -> Target:
         with owner(settings, reached) as connection:
-            row = connection.execute(
-                "SELECT g.migrations FROM projection_generations AS g WHERE g.generation_id = %s", (live.generation_id,)
-            ).fetchone()
-        numbers = sorted(row[0]) if row else []
+            numbers = sorted(set().union(*_migrations_of(connection, live).values()).intersection(known))
+        _require_last(settings, migrator, tables, numbers, applied, old)
         if only is not None and sorted(file.number for file in only) != numbers:
-            msg = f"migrations {numbers or 'none'} became applied with the active generation of {table}: roll back exactly those"
-            raise MigrationError(msg)
-        if numbers and numbers[-1] != applied:
-            msg = (
-                f"migration {applied} was applied after the active generation of {table} was built: roll it back first"
-            )
-            raise MigrationError(msg)
-        unknown = sorted({applied, *numbers} - {file.number for file in migrator.files})
-        if unknown:
-            msg = (
-                f"migrations {unknown} are applied and not in {settings.migrations}: roll {table} back with the release that "
-                f"has them, while a worker of release {old.release} keeps the retired rows current"
-            )
-            raise MigrationError(msg)
+            raise MigrationError(_not_those(tables, numbers))
         undone = [file for file in reversed(migrator.files) if file.number in numbers]
         before = migrator.targets.catalogue_at(applied)
         after = migrator.targets.catalogue_at(numbers[0] - 1) if numbers else before
         return Target(before, after, tuple(numbers), record=lambda cursor: migrator.record_rolled_back(cursor, undone))
 
-    with owner(settings, reached) as connection:
-        return rebuilding.roll_back(
-            connection,
-            settings,
-            projections(settings),
-            table,
-            Codec(EVENTS),
-            target,
-            tell=tell,
-            bring_up=partial(_catch_up, settings, reached),
+    with where(settings, reached, tell) as at:
+        return exchange_back(at, projections(settings), tables, target, partial(_catch_up, settings, reached))
+
+
+def _not_those(tables: Sequence[str], numbers: Sequence[int]) -> str:
+    named = ", ".join(tables)
+    if not numbers:
+        return f"the active generation of {named} came without a migration: roll it back with rebuild-projection --rollback"
+    return (
+        f"migrations {list(numbers)} became applied in one swap with the active generation of {named}: roll back exactly "
+        f"those, with position-ledger migrate down {numbers[0]:03}"
+    )
+
+
+def _require_last(
+    settings: Settings,
+    migrator: Migrator,
+    tables: Sequence[str],
+    numbers: Sequence[int],
+    applied: int,
+    old: Sequence[Generation],
+) -> None:
+    """Nothing that was applied later may depend on what goes, and this release must know what it is."""
+    named = ", ".join(tables)
+    if numbers and numbers[-1] != applied:
+        msg = f"migration {applied} was applied after the active generation of {named} was built: roll it back first"
+        raise MigrationError(msg)
+    unknown = sorted({applied, *numbers} - {file.number for file in migrator.files})
+    if unknown:
+        releases = ", ".join(sorted({one.release for one in old})) or "that made it"
+        msg = (
+            f"migrations {unknown} are applied and not in {settings.migrations}: roll {named} back with the release that "
+            f"has them, while a worker of release {releases} keeps the retired rows current"
         )
+        raise MigrationError(msg)
 
 
 def _catch_up(settings: Settings, reached: Reached, projection: Projection[Any], generation: Generation) -> None:

@@ -18,7 +18,7 @@ import psycopg
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format
 
-from position_ledger.domain.errors import LedgerError
+from position_ledger.errors import VerificationFailed
 
 OPTIONS = r"""FORMAT csv, QUOTE '"', ESCAPE '\', NULL 'null', ENCODING 'UTF8'"""
 """What the COPY that takes the blocks must say."""
@@ -46,7 +46,7 @@ NUL = b"u0000"
 Values = Sequence[Any]
 
 
-class UnfitValue(LedgerError):
+class UnfitValue(VerificationFailed):
     """A fold made a value that its column cannot hold; names table, row and column. Correct the fold."""
 
 

@@ -6,14 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pkgutil import iter_modules
+from traceback import extract_tb
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from position_ledger.domain.event import Event
 from position_ledger.errors import ConfigurationError
+from position_ledger.packages import import_part, import_told
 from position_ledger.store.envelope import Recorded
 
 
@@ -79,18 +80,21 @@ class Projection(Generic[RowT]):
 
 
 def load_projections(package_name: str) -> tuple[Projection[Any], ...]:
-    """Import a package and its modules and collect every value of type `Projection`, ordered by table.
+    """Import a package, or a folder by its absolute path, and collect every `Projection` of its modules, by table.
 
     Raises:
         ConfigurationError: it cannot be imported, defines none, or two of them claim one table.
     """
     try:
-        package = import_module(package_name)
-        modules = [
-            import_module(f"{package_name}.{info.name}") for info in iter_modules(getattr(package, "__path__", []))
-        ]
+        package = import_told(package_name)
+        modules = [import_part(package, info.name) for info in iter_modules(getattr(package, "__path__", []))]
     except ImportError as error:
         msg = f"setting projections: cannot import {package_name!r}: {error}"
+        raise ConfigurationError(msg) from error
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever a team's module raises is told with its place
+        msg = f"setting projections: {package_name!r} fails when it is imported: {_place_of(error, package_name)}"
         raise ConfigurationError(msg) from error
     found: dict[str, Projection[Any]] = {}
     for module in (package, *modules):
@@ -104,3 +108,10 @@ def load_projections(package_name: str) -> tuple[Projection[Any], ...]:
         msg = f"setting projections: {package_name!r} defines no projection"
         raise ConfigurationError(msg)
     return tuple(found[table] for table in sorted(found))
+
+
+def _place_of(error: Exception, package_name: str) -> str:
+    """The error with the last line of the team's own that led to it."""
+    own = [frame for frame in extract_tb(error.__traceback__) if package_name.rpartition("/")[0] in frame.filename]
+    place = f"{own[-1].filename} line {own[-1].lineno}: " if own and package_name.startswith("/") else ""
+    return f"{place}{type(error).__name__}: {error}"

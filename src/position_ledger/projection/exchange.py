@@ -1,8 +1,11 @@
-"""The statements of a swap: the new table in the place of the live one, with all that hangs on it."""
+"""The statements of a swap: new tables in the place of the live ones, with all that hangs on them.
+
+Several tables move in one transaction: first all of them, then each view is bound once, then what hangs on each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +14,7 @@ from psycopg import sql
 from psycopg.sql import SQL, Identifier, Literal
 
 from position_ledger.migration.attached import Attached
-from position_ledger.migration.catalogue import Catalogue, View
+from position_ledger.migration.catalogue import Catalogue
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
 
@@ -22,20 +25,43 @@ ENABLED = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 
 
 @dataclass(frozen=True, slots=True)
-class SwapPlan:
-    """What takes whose place, and what the same transaction has to bring about besides.
+class Move:
+    """What takes whose place in one table.
 
-    ``projection`` folds the tail; None if this code may not (the fingerprint of ``new`` is not ours): then ``new`` must
-    be kept current by workers with its code. ``before`` is what the migrations have made of the live table (the rest was
-    attached by hand and goes along), ``after`` has the views as they are to be; ``record`` runs last.
+    ``live`` is None for a table that is filled for the first time, ``new`` for one that goes away. ``projection`` folds
+    the tail; None if this code may not (the fingerprint of ``new`` is not ours): then ``new`` must be kept current by
+    workers with its code.
     """
 
-    live: Generation
-    new: Generation
+    table: str
+    live: Generation | None
+    new: Generation | None
     projection: Projection[Any] | None
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """Those that there are."""
+        return tuple(one for one in (self.live, self.new) if one is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SwapPlan:
+    """What one swap does, and what its transaction has to bring about besides.
+
+    ``before`` is what the migrations have made of the live tables (the rest was attached by hand and goes along),
+    ``after`` has the views as they are to be; ``verify`` and then ``record`` run last, when everything is in its place.
+    """
+
+    moves: tuple[Move, ...]
     before: Catalogue
     after: Catalogue
     record: Callable[[psycopg.Cursor[Any]], None]
+    verify: Callable[[psycopg.Cursor[Any]], None] = lambda _cursor: None
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that move, in the order in which they are locked."""
+        return sorted(move.table for move in self.moves)
 
 
 def retired_schema(schema: str, generation: Generation) -> str:
@@ -43,61 +69,109 @@ def retired_schema(schema: str, generation: Generation) -> str:
     return f"{schema}_g{generation.generation_id}"
 
 
-def exchange(plan: SwapPlan, attached: Attached, schema: str, triggers: Sequence[Statement]) -> list[Statement]:
-    """The statements that put the new table in place of the live one, with all that hangs on it."""
-    table, live_name = plan.live.projection, Identifier(schema, plan.live.projection)
-    aside = retired_schema(schema, plan.live)
-    # Definitions of views are unqualified: they bind to the live schema.
+def aside(schema: str, move: Move) -> str:
+    """Where the table that was live goes: an empty one that no generation ever had stays there only for the swap."""
+    if move.live is not None:
+        return retired_schema(schema, move.live)
+    return f"{move.new.schema}_before" if move.new is not None else schema
+
+
+def take_away(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> list[Statement]:
+    """Let go of what hangs on the live tables, and put them aside."""
     statements: list[Statement] = [SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(schema))]
-    statements += [
-        SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(fk.schema, fk.table), Identifier(fk.name))
-        for fk in attached.foreign_keys
-    ]
-    statements += [
-        SQL("ALTER PUBLICATION {} DROP TABLE {}").format(Identifier(publication.name), live_name)
-        for publication in attached.publications
-        if publication.scope == "table"
-    ]
-    statements += [
-        SQL("ALTER TABLE {} SET SCHEMA {}").format(live_name, Identifier(aside)),
-        SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(plan.new.schema, table), Identifier(schema)),
-        SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(live_name),
-        SQL("ALTER TABLE {} OWNER TO {}").format(live_name, Identifier(attached.live.owner)),
-    ]
-    statements += _by_hand(plan, attached, live_name)
-    statements += _bind_views(plan, attached, schema)
-    statements += [
-        SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
-            Identifier(fk.schema, fk.table),
-            Identifier(fk.name),
-            SQL(_valid(fk.definition)),
-        )
-        for fk in attached.foreign_keys
-    ]
-    for publication in attached.publications:
-        if publication.scope == "table":
-            statements.append(_publish(publication, live_name))
-    statements += triggers
-    statements += [
-        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), live_name, _grantee(grant.grantee))
-        for grant in attached.extra_grants
-    ]
-    statements += [
-        SQL("GRANT {} ({}) ON {} TO {}").format(
-            SQL(grant.privilege),
-            Identifier(column),
-            live_name,
-            _grantee(grant.grantee),
-        )
-        for column, grant in attached.extra_column_grants
-        if column in plan.new.columns
-    ]
+    for move in plan.moves:
+        hanging = attached.get(move.table)
+        if hanging is None:
+            continue
+        live_name = Identifier(schema, move.table)
+        statements += [
+            SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(fk.schema, fk.table), Identifier(fk.name))
+            for fk in hanging.foreign_keys
+        ]
+        statements += [
+            SQL("ALTER PUBLICATION {} DROP TABLE {}").format(Identifier(publication.name), live_name)
+            for publication in hanging.publications
+            if publication.scope == "table"
+        ]
+        statements.append(SQL("ALTER TABLE {} SET SCHEMA {}").format(live_name, Identifier(aside(schema, move))))
     return statements
 
 
-def own_triggers(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Attached) -> list[Statement]:
+def put_in_place(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> list[Statement]:
+    """The new tables under the names of the live ones; views are bound after this."""
+    statements: list[Statement] = []
+    for move in plan.moves:
+        if move.new is None:
+            continue
+        live_name, hanging = Identifier(schema, move.table), attached.get(move.table)
+        statements += [
+            SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(move.new.schema, move.table), Identifier(schema)),
+            SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(live_name),
+        ]
+        if hanging is not None:
+            statements.append(SQL("ALTER TABLE {} OWNER TO {}").format(live_name, Identifier(hanging.live.owner)))
+            statements += _by_hand(plan.before, move.new, hanging, live_name)
+    return statements
+
+
+def hang_on(
+    plan: SwapPlan, attached: Mapping[str, Attached], schema: str, triggers: Mapping[str, Sequence[Statement]]
+) -> list[Statement]:
+    """Foreign keys, publications, triggers and grants that somebody gave the live tables, now for the new ones."""
+    statements: list[Statement] = []
+    for move in plan.moves:
+        hanging = attached.get(move.table)
+        if move.new is None or hanging is None:
+            continue
+        live_name = Identifier(schema, move.table)
+        statements += _foreign_keys(hanging)
+        statements += [_publish(one, live_name) for one in hanging.publications if one.scope == "table"]
+        statements += triggers.get(move.table, ())
+        statements += _extra_grants(hanging, move.new.columns, live_name)
+    return statements
+
+
+def _foreign_keys(hanging: Attached) -> list[Statement]:
+    return [
+        SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
+            Identifier(fk.schema, fk.table),
+            Identifier(fk.name),
+            SQL(fk.definition.removesuffix(" NOT VALID")),
+        )
+        for fk in hanging.foreign_keys
+    ]
+
+
+def _extra_grants(hanging: Attached, columns: Iterable[str], name: Identifier) -> list[Statement]:
+    whole: list[Statement] = [
+        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, grantee(grant.grantee))
+        for grant in hanging.extra_grants
+    ]
+    return whole + [
+        SQL("GRANT {} ({}) ON {} TO {}").format(SQL(grant.privilege), Identifier(column), name, grantee(grant.grantee))
+        for column, grant in hanging.extra_column_grants
+        if column in columns
+    ]
+
+
+def clear_away(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> list[Statement]:
+    """Drop what nobody can come back to: a table that goes away, and an empty one that never was projected."""
+    statements: list[Statement] = []
+    for move in plan.moves:
+        if move.table not in attached:
+            continue
+        if move.new is None:
+            statements.append(SQL("DROP TABLE {}").format(Identifier(aside(schema, move), move.table)))
+        if move.new is None or move.live is None:
+            statements.append(SQL("DROP SCHEMA {} CASCADE").format(Identifier(aside(schema, move))))
+    return statements
+
+
+def own_triggers(cursor: psycopg.Cursor[Any], move: Move, attached: Attached) -> list[Statement]:
     """The triggers that somebody gave the live table; a retired table may have them from before."""
-    name = Identifier(plan.new.schema, plan.new.projection).as_string(cursor)
+    if move.new is None:
+        return []
+    name = Identifier(move.new.schema, move.table).as_string(cursor)
     there = {row[0] for row in cursor.execute(TRIGGERS_OF, (name,))}
     wanted = [attached.live.triggers[one] for one in attached.extra_triggers if one not in there]
     live = Identifier(attached.live.name)
@@ -110,9 +184,9 @@ def own_triggers(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Attached
     return [*made, *switched]
 
 
-def _by_hand(plan: SwapPlan, attached: Attached, name: Identifier) -> list[Statement]:
+def _by_hand(before: Catalogue, new: Generation, attached: Attached, name: Identifier) -> list[Statement]:
     """Comments and options that somebody gave the live table beside what the migrations say."""
-    made, live = plan.before.tables.get(plan.live.projection), attached.live
+    made, live = before.tables.get(attached.live.name), attached.live
     if made is None:
         return []
     statements: list[Statement] = []
@@ -120,70 +194,12 @@ def _by_hand(plan: SwapPlan, attached: Attached, name: Identifier) -> list[State
         statements.append(SQL("COMMENT ON TABLE {} IS {}").format(name, Literal(live.comment)))
     for column in live.columns.values():
         known = made.columns.get(column.name)
-        if known is not None and column.comment != known.comment and column.name in plan.new.columns:
+        if known is not None and column.comment != known.comment and column.name in new.columns:
             on = SQL("{}.{}").format(name, Identifier(column.name))
             statements.append(SQL("COMMENT ON COLUMN {} IS {}").format(on, Literal(column.comment)))
     own = [option for option in live.options if option not in made.options]
     if own:
         statements.append(SQL("ALTER TABLE {} SET ({})").format(name, SQL(", ".join(own))))
-    return statements
-
-
-def _bind_views(plan: SwapPlan, attached: Attached, schema: str) -> list[Statement]:
-    """Every view that reads the table itself, bound to the new one; those of the migrations as the target has them."""
-    statements = [
-        _replace_view(Identifier(view.schema, view.name), view.definition, view.options)
-        for view in attached.views
-        if view.depth == 1 and not (view.schema == schema and view.name in plan.before.views)
-    ]
-    for name, target in _by_dependence(plan.after.views):
-        before = plan.before.views.get(name)
-        if plan.live.projection not in target.reads and before == target:
-            continue
-        if before is not None and not _extends(before, target):
-            statements.append(SQL("DROP VIEW {}").format(Identifier(schema, name)))
-            before = None
-        statements.append(_replace_view(Identifier(schema, name), target.definition, target.options))
-        if before is None:
-            statements += _describe_view(target, schema)
-    gone = [name for name in plan.before.views if name not in plan.after.views]
-    return [SQL("DROP VIEW {}").format(Identifier(schema, name)) for name in gone] + statements
-
-
-def _by_dependence(views: Mapping[str, View]) -> list[tuple[str, View]]:
-    """The views, each after those that it reads."""
-    ordered: dict[str, View] = {}
-
-    def add(name: str) -> None:
-        if name in views and name not in ordered:
-            for read in views[name].reads:
-                add(read)
-            ordered[name] = views[name]
-
-    for name in sorted(views):
-        add(name)
-    return list(ordered.items())
-
-
-def _extends(before: View, after: View) -> bool:
-    """Whether CREATE OR REPLACE can make the one of the other: the same columns first, then only new ones."""
-    old, new = ([(c.name, c.type) for c in view.columns.values()] for view in (before, after))
-    return new[: len(old)] == old
-
-
-def _replace_view(name: Identifier, definition: str, options: Sequence[str]) -> Statement:
-    # Replacing a view gives it the options of the statement, so they are said again.
-    given = SQL(" WITH ({})").format(SQL(", ".join(options))) if options else SQL("")
-    return SQL("CREATE OR REPLACE VIEW {}{} AS {}").format(name, given, SQL(definition.rstrip().rstrip(";")))
-
-
-def _describe_view(view: View, schema: str) -> list[Statement]:
-    name = Identifier(schema, view.name)
-    statements: list[Statement] = [
-        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, _grantee(grant.grantee)) for grant in view.grants
-    ]
-    if view.comment is not None:
-        statements.append(SQL("COMMENT ON VIEW {} IS {}").format(name, Literal(view.comment)))
     return statements
 
 
@@ -197,10 +213,6 @@ def _publish(publication: Any, name: Identifier) -> Statement:
     return SQL("ALTER PUBLICATION {} ADD TABLE {}{}{}").format(Identifier(publication.name), name, columns, where)
 
 
-def _grantee(grantee: str) -> SQL:
+def grantee(name: str) -> SQL:
     """A role as the catalogue writes it, quoted where needed."""
-    return SQL({"<owner>": "CURRENT_USER", "<public>": "PUBLIC"}.get(grantee, grantee))
-
-
-def _valid(definition: str) -> str:
-    return definition.removesuffix(" NOT VALID")
+    return SQL({"<owner>": "CURRENT_USER", "<public>": "PUBLIC"}.get(name, name))

@@ -82,9 +82,10 @@ def check_start(connection: psycopg.Connection[Any], projections: Iterable[Proje
         of_table = [g for g in generations if g.projection == projection.table]
         mine = [g for g in of_table if g.fingerprint == fingerprint_of(projection)]
         current = next((g for g in of_table if g.state == "active"), None)
-        if not mine and current is None:
+        if current is None:
             new.append(projection.table)
-        elif not mine and current is not None:
+            continue
+        if not mine:
             gaps.append(_of_other_code(projection, current))
         for generation in mine:
             check_columns(connection, generation.schema, projection)
@@ -191,9 +192,10 @@ def create_checkpoints(connection: psycopg.Connection[Any], generation_id: int, 
 def ensure_first(
     connection: psycopg.Connection[Any], projections: Iterable[Projection[Any]], *, schema: str, release: str
 ) -> list[str]:
-    """Give every projection that has a table but no generation its first one, at position 0; answers their tables.
+    """While the log is empty: give every projection that has a table its first generation; answers their tables.
 
-    While the log is empty, tables are changed in place and their generation goes over to the new code.
+    Tables are changed in place then, and their generation goes over to the new code. With events in the log nothing is
+    done but to see whether the table fits: who has no generation then is to be filled from the log.
 
     Runs as the owner of the schema, after migrations.
 
@@ -205,11 +207,14 @@ def ensure_first(
         with connection.transaction():
             connection.execute("LOCK TABLE projection_generations IN SHARE ROW EXCLUSIVE MODE")  # one at a time
             current = active(connection, projection.table)
-            if current is not None and (
-                current.fingerprint == fingerprint_of(projection) or not _log_is_empty(connection)
-            ):
+            if current is not None and current.fingerprint == fingerprint_of(projection):
+                continue
+            is_empty = _log_is_empty(connection)
+            if current is not None and not is_empty:
                 continue
             check_columns(connection, schema, projection)
+            if not is_empty:
+                continue
             if current is not None:
                 _relabel(connection, current, projection, release)
                 continue
@@ -220,7 +225,9 @@ def ensure_first(
 
 
 def _log_is_empty(connection: psycopg.Connection[Any]) -> bool:
-    """Whether there is no event, and none can come before the caller's transaction ends."""
+    """Whether there is no event, and none can come before the caller's transaction ends; nobody waits if there are."""
+    if connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is not None:
+        return False
     connection.execute("LOCK TABLE events IN SHARE MODE")
     return connection.execute("SELECT 1 FROM events LIMIT 1").fetchone() is None
 

@@ -72,8 +72,8 @@ SELECT q.position_id, q.id FROM (
  WHERE q.settlement_value <> q.first_paid ORDER BY q.id LIMIT 1
 """
 
-# What a position has of its trades. A received position has what it came with instead of an opening trade; quantities
-# of trades before a share split are counted in other contracts, so such positions are left out.
+# What a position has of its trades. A received position has what it came with, as it was told last, instead of an opening
+# trade; quantities of trades before a share split are counted in other contracts, so such positions are left out.
 FROM_TRADES: Final = """
 WITH traded AS (
     SELECT DISTINCT ON (t.trade_id) t.trade_id, t.position_id, t.position_effect IN ('open', 'increase') AS is_entry,
@@ -90,8 +90,16 @@ WITH traded AS (
     SELECT DISTINCT 'POS-' || o.notification_id AS position_id
       FROM events AS e JOIN events AS o ON o.originator_id = e.originator_id AND o.originator_version = 1
      WHERE e.topic = 'position.shares_split' AND e.notification_id <= %(cut)s
+), again AS (
+    SELECT DISTINCT ON (o.notification_id) 'POS-' || o.notification_id AS position_id,
+           (e.body ->> 'quantity')::numeric AS entry_quantity, (e.body ->> 'cost')::numeric AS cost,
+           (e.body ->> 'fees')::numeric AS open_fees
+      FROM event_log AS e JOIN events AS o ON o.originator_id = e.stream AND o.originator_version = 1
+     WHERE e.topic = 'position.transfer_restated' AND e.seq <= %(cut)s ORDER BY o.notification_id, e.seq DESC
 ), begun AS (
-    SELECT p.position_id, p.entry_quantity, p.cost, p.open_fees FROM {positions} AS p
+    SELECT p.position_id, coalesce(a.entry_quantity, p.entry_quantity) AS entry_quantity,
+           coalesce(a.cost, p.cost) AS cost, coalesce(a.open_fees, p.open_fees) AS open_fees
+      FROM {positions} AS p LEFT JOIN again AS a USING (position_id)
      WHERE p.version = 1 AND p.id <= %(cut)s
        AND NOT EXISTS (SELECT FROM {trades} AS t WHERE t.id = p.id)
 ), latest AS (

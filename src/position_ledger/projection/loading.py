@@ -22,11 +22,11 @@ import psycopg
 from psycopg.sql import Identifier
 from psycopg.types.string import ByteaBinaryLoader
 
-from position_ledger.database import connect, first_line
-from position_ledger.errors import ConfigurationError
+from position_ledger.database import connect
+from position_ledger.errors import ConfigurationError, VerificationFailed
 from position_ledger.events import EVENTS
-from position_ledger.projection import statements
-from position_ledger.projection.copy_rows import RowEncoder, UnfitValue, columns_of
+from position_ledger.projection import chunk_ledger, statements
+from position_ledger.projection.copy_rows import RowEncoder, columns_of
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.references import Resolver
@@ -85,13 +85,12 @@ def load(
     settings: Settings,
     projection: Projection[Any],
     schema: str,
-    upto: int,
     *,
     processes: int,
     advance: Callable[[int], None],
 ) -> Loaded:
-    """Load every version up to a number into the bare table in ``schema``; ``advance`` hears of events as they are done."""
-    pending = chunks(upto)
+    """Load what the list in ``schema`` says is missing into the bare table there; ``advance`` hears of events as it goes."""
+    pending = _missing(url, settings, schema)
     if processes <= 1:
         with Loader(url, settings, projection, schema) as loader:
             done = [_told(loader.load(chunk), advance) for chunk in pending]
@@ -106,6 +105,12 @@ def load(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
+
+
+def _missing(url: str, settings: Settings, schema: str) -> list[Chunk]:
+    with connect(url, settings, as_app=False, name="position-ledger rebuild") as connection:
+        wanted = set(chunk_ledger.missing(connection, schema))
+        return [chunk for chunk in chunks(chunk_ledger.horizon(connection, schema)) if chunk.number in wanted]
 
 
 def _end_with_parent() -> None:
@@ -130,6 +135,7 @@ class Loader:
 
     def __init__(self, url: str, settings: Settings, projection: Projection[Any], schema: str) -> None:
         self._projection = projection
+        self._schema = schema
         self._resolver = Resolver(Codec(EVENTS), projection.folds)
         self._copy_in = statements.copy_in(schema, projection)
         self._reading, self._writing = (
@@ -137,25 +143,28 @@ class Loader:
         )
         for connection in (self._reading, self._writing):
             connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        table = Identifier(schema, projection.table).as_string(self._writing)
-        self._encoder = RowEncoder(
-            self._writing, projection.table, columns_of(self._writing, table, projection.columns)
-        )
+        self._encoder = _encoder(self._writing, schema, projection)
 
     def load(self, chunk: Chunk) -> Loaded:
-        """Fold one range of streams and copy its versions into the table, in one transaction.
+        """Fold one range of streams and copy its versions into the table, in one transaction that marks it as loaded.
 
         Raises:
             FoldFailed: the definition cannot fold an event.
-            UnfitValue: a fold made a value that its column cannot hold.
+            VerificationFailed: a row does not fit the table.
         """
         try:
-            with _no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
-                return self._copy(cursor, chunk)
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
-            where = (error.diag.context or "no context").splitlines()[0]
-            msg = f"projection {self._projection.table}: {first_line(error)} ({where}); correct the fold"
-            raise UnfitValue(msg) from error
+            return self._load_once(chunk)
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            raise VerificationFailed(does_not_fit(self._projection.table, error)) from error
+
+    def _load_once(self, chunk: Chunk) -> Loaded:
+        kept: list[Loaded] = []
+        with _no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
+            loaded = self._copy(cursor, chunk)
+            if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
+                raise psycopg.Rollback  # somebody else has loaded this part
+            kept.append(loaded)
+        return kept[0] if kept else Loaded(0, 0)
 
     def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0
@@ -195,6 +204,36 @@ def _no_collecting() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def copy_versions(
+    connection: psycopg.Connection[Any], schema: str, projection: Projection[Any], versions: Iterable[Version]
+) -> None:
+    """Copy versions into the table as a load does, over a connection of the caller's, in one statement.
+
+    Raises:
+        UnfitValue: a value that cannot be written.
+        psycopg.Error: what the server finds wrong with a row.
+    """
+    encoder = _encoder(connection, schema, projection)
+    with connection.cursor() as cursor, cursor.copy(statements.copy_in(schema, projection)) as copy:
+        copy.write(encoder.block([statements.values_of(version) for version in versions]))
+
+
+def _encoder(connection: psycopg.Connection[Any], schema: str, projection: Projection[Any]) -> RowEncoder:
+    table = Identifier(schema, projection.table).as_string(connection)
+    return RowEncoder(connection, projection.table, columns_of(connection, table, projection.columns))
+
+
+def does_not_fit(table: str, error: psycopg.Error) -> str:
+    """Why the rows that the log gives cannot be in the table as the migrations make it, in one sentence."""
+    diag = error.diag
+    explained = diag.message_detail or (diag.context or "").partition("\n")[0]
+    detail = f" ({' '.join(explained.split())})" if explained else ""
+    return (
+        f"the history does not fit table {table} as the migrations make it: {diag.message_primary or error}{detail}; the "
+        "live table is unchanged, correct the migration, or the projection that gives the rows"
+    )
 
 
 _loaders: list[Loader] = []

@@ -1,6 +1,6 @@
-"""The swap: one short transaction in which another generation takes the place and the name of the live table.
+"""The swap: one short transaction in which other generations take the place and the names of the live tables.
 
-It waits for a quiet moment instead of making one: while a transaction older than a few milliseconds holds the table it
+It waits for a quiet moment instead of making one: while a transaction older than a few milliseconds holds a table it
 does not even ask for the lock, and when it asks it gives up after 20 ms, so no reader ever queues behind it for longer.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,19 @@ from position_ledger.database import first_line
 from position_ledger.errors import GenerationNotOurs, SwapBlocked
 from position_ledger.migration.attached import Attached, attached_to
 from position_ledger.migration.catalogue import Catalogue
-from position_ledger.projection import foreign_keys
-from position_ledger.projection.exchange import SwapPlan, exchange, own_triggers, retired_schema
-from position_ledger.projection.generations import GENERATION_LOCK
+from position_ledger.projection import foreign_keys, views
+from position_ledger.projection.exchange import (
+    Move,
+    SwapPlan,
+    aside,
+    clear_away,
+    hang_on,
+    own_triggers,
+    put_in_place,
+    retired_schema,
+    take_away,
+)
+from position_ledger.projection.generations import GENERATION_LOCK, Generation
 from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
@@ -137,14 +147,16 @@ def swap(
     catch_up: Callable[[], None],
     budget_s: float = BUDGET_S,
 ) -> SwapResult:
-    """Make ``plan.new`` the active generation. ``catch_up`` is called before each attempt to shorten the tail.
+    """Make the new generation of every move the active one. ``catch_up`` runs before each attempt to shorten the tails.
 
     Raises:
-        SwapBlocked: something that cannot be moved hangs on the table, or no quiet moment came within the budget; names
-            what is in the way. The live table is as before.
+        SwapBlocked: something that cannot be moved hangs on a table, or no quiet moment came within the budget; names
+            what is in the way. The live tables are as before.
+        MigrationError: a verification of the plan does not hold; likewise.
     """
     patience = _Patience(time.monotonic(), budget_s)
     attempts = 0
+    tables = ", ".join(plan.tables)
     while True:
         attempts += 1
         catch_up()
@@ -154,27 +166,60 @@ def swap(
             lock_ms, tail = _attempt(connection, plan, codec, attached, schema, patience)
         except (_TryAgain, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if patience.is_over:
-                raise SwapBlocked(_who(connection, attached, schema, error)) from error
+                raise SwapBlocked(_who(connection, attached, schema, tables, error)) from error
             time.sleep(PAUSE_S * random.uniform(0.5, 2.0))  # noqa: S311 - jitter
-        except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+        except (
+            psycopg.ProgrammingError,
+            psycopg.NotSupportedError,
+            psycopg.errors.DependentObjectsStillExist,
+        ) as error:
             msg = (
-                f"table {schema}.{plan.live.projection} cannot be swapped with what hangs on it: {first_line(error)}; "
+                f"table {schema}.{tables} cannot be swapped with what hangs on it: {first_line(error)}; "
                 "the live table is unchanged"
             )
             raise SwapBlocked(msg) from error
         else:
-            foreign_keys.validate_pending(connection, plan.live.projection)
-            tell(f"swapped {plan.live.projection} in attempt {attempts}, locked for {lock_ms:.1f} ms")
+            for move in plan.moves:
+                foreign_keys.validate_pending(connection, move.table)
+            tell(f"swapped {tables} in attempt {attempts}, locked for {lock_ms:.1f} ms")
             return SwapResult(attempts, lock_ms, tail)
 
 
-def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -> Attached:
-    """What hangs on the live table now, all of which can be moved."""
-    attached = attached_to(connection, schema, plan.live.projection, plan.before.tables.get(plan.live.projection))
-    if blockers(attached, plan.before):
-        msg = f"table {schema}.{plan.live.projection} cannot be swapped: {'; '.join(blockers(attached, plan.before))}"
+def _movable(connection: psycopg.Connection[Any], plan: SwapPlan, schema: str) -> dict[str, Attached]:
+    """What hangs on each live table that there is now, all of which can be moved."""
+    attached: dict[str, Attached] = {}
+    for table in plan.tables:
+        if not _exists(connection, schema, table):
+            continue
+        attached[table] = movable(connection, schema, table, plan.before)
+        words = []
+        if any(move.table == table and move.new is None for move in plan.moves):
+            words += [
+                f"foreign key {fk.name} of {fk.schema}.{fk.table} refers to it" for fk in attached[table].foreign_keys
+            ]
+        if words:
+            msg = f"table {schema}.{table} cannot be swapped: {'; '.join(words)}"
+            raise SwapBlocked(msg)
+    return attached
+
+
+def movable(connection: psycopg.Connection[Any], schema: str, table: str, before: Catalogue) -> Attached:
+    """What hangs on one live table, all of which can be moved.
+
+    Raises:
+        SwapBlocked: names what cannot, with the remedy.
+    """
+    attached = attached_to(connection, schema, table, before.tables.get(table))
+    words = blockers(attached, before)
+    if words:
+        msg = f"table {schema}.{table} cannot be swapped: {'; '.join(words)}"
         raise SwapBlocked(msg)
     return attached
+
+
+def _exists(connection: psycopg.Connection[Any], schema: str, table: str) -> bool:
+    name = Identifier(schema, table).as_string(connection)
+    return connection.execute("SELECT to_regclass(%s)::oid", (name,)).fetchone() != (None,)
 
 
 def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str], patience: _Patience) -> None:
@@ -188,53 +233,80 @@ def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str
         time.sleep(PAUSE_S / 2)
 
 
-def _who(connection: psycopg.Connection[Any], attached: Attached, schema: str, error: Exception) -> str:
+def _who(
+    connection: psycopg.Connection[Any], attached: Mapping[str, Attached], schema: str, tables: str, error: Exception
+) -> str:
     busy = connection.execute(BUSY, (_relations(connection, attached, schema), 0.0)).fetchall()
     names = "; ".join(f"pid {pid} ({application}, {age:.1f} s): {query}" for pid, application, age, query in busy)
     return (
-        f"no quiet moment came to swap {attached.live.name}: {names or error}; the live table is unchanged, end what "
-        f"blocks it and run rebuild-projection {attached.live.name} again"
+        f"no quiet moment came to swap {tables}: {names or error}; the live table is unchanged, end what "
+        "blocks it and run the same command again"
     )
 
 
-def _relations(connection: psycopg.Connection[Any], attached: Attached, schema: str) -> list[str]:
-    named = [(schema, attached.live.name), *((fk.schema, fk.table) for fk in attached.foreign_keys)]
+def _relations(connection: psycopg.Connection[Any], attached: Mapping[str, Attached], schema: str) -> list[str]:
+    named = [(schema, table) for table in attached] + _children(attached)
     return [Identifier(*parts).as_string(connection) for parts in dict.fromkeys(named)]
+
+
+def _children(attached: Mapping[str, Attached]) -> list[tuple[str, str]]:
+    """The tables whose foreign keys reference one that moves, each once, in one order for all."""
+    return sorted({(fk.schema, fk.table) for hanging in attached.values() for fk in hanging.foreign_keys})
 
 
 def _attempt(
     connection: psycopg.Connection[Any],
     plan: SwapPlan,
     codec: Codec,
-    attached: Attached,
+    attached: Mapping[str, Attached],
     schema: str,
     patience: _Patience,
 ) -> tuple[float, int]:
     """One try. Order of locks: generations (stops projecting), the feed's tail, views, children, then the tables."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{BATCH_TIMEOUT_MS}ms")))
-        for generation in sorted((plan.live, plan.new), key=lambda one: one.generation_id):
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation.generation_id))
-        tail = _project_tail(connection, plan, codec)
+        for generation_id in sorted(one.generation_id for move in plan.moves for one in move.generations):
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation_id))
+        tail = sum(_project_tail(connection, move, codec) for move in plan.moves)
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{patience.lock_timeout_ms}ms")))
-        _lock_views(cursor, attached)
-        for relation in dict.fromkeys((fk.schema, fk.table) for fk in attached.foreign_keys):
-            cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
-        cursor.execute(
-            SQL("LOCK TABLE {}, {} IN ACCESS EXCLUSIVE MODE").format(
-                Identifier(schema, plan.live.projection), Identifier(plan.new.schema, plan.new.projection)
-            )
-        )
-        triggers = own_triggers(cursor, plan, attached)
+        _lock(cursor, plan, attached, schema)
         started = time.perf_counter()
-        make_schema(connection, retired_schema(schema, plan.live))
-        for statement in exchange(plan, attached, schema, triggers):
+        _exchange(cursor, plan, attached, schema)
+        _require_nothing_left(cursor, plan, attached, schema)
+        for statement in clear_away(plan, attached, schema):
             cursor.execute(statement)
-        _require_nothing_left(cursor, plan, schema)
-        _record(cursor, plan, schema)
-        foreign_keys.note(cursor, plan.new.generation_id, attached.foreign_keys)
+        for move in plan.moves:
+            _record(cursor, move, schema)
+            if move.new is not None and move.table in attached:
+                foreign_keys.note(cursor, move.new.generation_id, attached[move.table].foreign_keys)
+        plan.verify(cursor)
         plan.record(cursor)
     return (time.perf_counter() - started) * 1000, tail
+
+
+def _lock(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> None:
+    _lock_views(cursor, attached)
+    for relation in _children(attached):
+        cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
+    names = [Identifier(schema, table) for table in plan.tables if table in attached]
+    names += [Identifier(move.new.schema, move.table) for move in plan.moves if move.new is not None]
+    cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(SQL(", ").join(names)))
+
+
+def _exchange(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> None:
+    """All tables first, then each view once, then what hangs on the tables."""
+    triggers = {
+        move.table: own_triggers(cursor, move, attached[move.table]) for move in plan.moves if move.table in attached
+    }
+    for move in plan.moves:
+        if move.table in attached:
+            make_schema(cursor.connection, aside(schema, move))
+    dropped = views.drop(cursor, views.to_drop(plan, attached, schema))
+    for statement in (*take_away(plan, attached, schema), *put_in_place(plan, attached, schema)):
+        cursor.execute(statement)
+    views.bind(cursor, plan, attached, schema, dropped)
+    for statement in hang_on(plan, attached, schema, triggers):
+        cursor.execute(statement)
 
 
 LEFT_BEHIND = """
@@ -246,13 +318,18 @@ SELECT r.ev_class::regclass::text FROM pg_depend AS d JOIN pg_rewrite AS r ON r.
 """
 
 
-def _require_nothing_left(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: str) -> None:
+def _require_nothing_left(
+    cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str
+) -> None:
     """Begin again when a view or foreign key came after we had looked: it would go on with the retired table."""
-    aside = Identifier(retired_schema(schema, plan.live), plan.live.projection).as_string(cursor)
-    left = cursor.execute(LEFT_BEHIND, {"table": aside}).fetchone()
-    if left is not None:
-        msg = f"{left[0]} was created while the table was swapped"
-        raise _TryAgain(msg)
+    for move in plan.moves:
+        if move.table not in attached:
+            continue
+        name = Identifier(aside(schema, move), move.table).as_string(cursor)
+        left = cursor.execute(LEFT_BEHIND, {"table": name}).fetchone()
+        if left is not None:
+            msg = f"{left[0]} was created while the table was swapped"
+            raise _TryAgain(msg)
 
 
 OWNERS_OF_VIEWS = """
@@ -262,32 +339,39 @@ SELECT n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text
 """
 
 
-def _lock_views(cursor: psycopg.Cursor[Any], attached: Attached) -> None:
+def _lock_views(cursor: psycopg.Cursor[Any], attached: Mapping[str, Attached]) -> None:
     """Lock the views before the table, as their readers do: who has a view and waits for the table would never let go.
 
     LOCK TABLE would go on to the table beneath the first view; giving a view to its owner locks that view alone.
     """
-    depths = {(view.schema, view.name): view.depth for view in attached.views}
+    depths: dict[tuple[str, str], int] = {}
+    for view in (view for hanging in attached.values() for view in hanging.views):
+        depths[view.schema, view.name] = max(view.depth, depths.get((view.schema, view.name), 0))
     found = cursor.execute(OWNERS_OF_VIEWS, ([s for s, _ in depths], [v for _, v in depths])).fetchall()
-    for schema, view, owner in sorted(found, key=lambda row: -depths[row[0], row[1]]):
+    for schema, view, owner in sorted(found, key=lambda row: (-depths[row[0], row[1]], row[0], row[1])):
         cursor.execute(SQL("ALTER VIEW {} OWNER TO {}").format(Identifier(schema, view), Identifier(owner)))
 
 
-def _project_tail(connection: psycopg.Connection[Any], plan: SwapPlan, codec: Codec) -> int:
+def _project_tail(connection: psycopg.Connection[Any], move: Move, codec: Codec) -> int:
     """Bring the new generation to the horizon, so that what becomes active is never behind what was live.
 
     The horizon may step back a little, when an append begins with an old number; what the live table has reached was a
     horizon once, so it is whole up to there.
     """
-    live = [row[0] for row in connection.execute(POSITIONS, (plan.live.generation_id,))]
-    if plan.projection is None:
-        new = [row[0] for row in connection.execute(POSITIONS, (plan.new.generation_id,))]
-        if min(new) < max(live):
-            msg = f"the workers of release {plan.new.release} have not projected what the live table has"
+    if move.new is None:
+        return 0
+    live = _reached(connection, move.live) if move.live is not None else []
+    if move.projection is None:
+        if min(_reached(connection, move.new)) < max(live):
+            msg = f"the workers of release {move.new.release} have not projected what the live table has"
             raise _TryAgain(msg)
         return 0
-    upto = max(feed.horizon(connection), *live)
-    return project_tail(connection, plan.new, plan.projection, codec, upto)
+    upto = max(feed.horizon(connection), *live, *_reached(connection, move.new))
+    return project_tail(connection, move.new, move.projection, codec, upto)
+
+
+def _reached(connection: psycopg.Connection[Any], generation: Generation) -> list[int]:
+    return [row[0] for row in connection.execute(POSITIONS, (generation.generation_id,))]
 
 
 def make_schema(connection: psycopg.Connection[Any], name: str) -> None:
@@ -297,18 +381,31 @@ def make_schema(connection: psycopg.Connection[Any], name: str) -> None:
         connection.execute(SQL("GRANT USAGE ON SCHEMA {} TO {}").format(Identifier(name), Identifier(role)))
 
 
-def _record(cursor: psycopg.Cursor[Any], plan: SwapPlan, schema: str) -> None:
-    """Exchange the states of the two generations; exactly one row each, or the swap does not happen."""
-    retired = cursor.execute(
-        "UPDATE projection_generations SET state = 'retired', schema_name = %s, retired_at = clock_timestamp() "
-        "WHERE generation_id = %s AND state = 'active'",
-        (retired_schema(schema, plan.live), plan.live.generation_id),
-    ).rowcount
-    activated = cursor.execute(
-        "UPDATE projection_generations SET state = 'active', schema_name = %s, activated_at = clock_timestamp(), "
-        "retired_at = NULL WHERE generation_id = %s AND state IN ('building', 'retired')",
-        (schema, plan.new.generation_id),
-    ).rowcount
-    if (retired, activated) != (1, 1):
-        msg = f"the generations of {plan.live.projection} were changed by somebody else meanwhile: look at position-ledger status"
+RETIRE = """
+UPDATE projection_generations SET state = 'retired', schema_name = %s, retired_at = clock_timestamp()
+ WHERE generation_id = %s AND state = 'active'
+"""
+DROP = """
+UPDATE projection_generations SET state = 'dropped', schema_name = %s, retired_at = clock_timestamp()
+ WHERE generation_id = %s AND state = 'active'
+"""
+ACTIVATE = """
+UPDATE projection_generations SET state = 'active', schema_name = %s, activated_at = clock_timestamp(), retired_at = NULL
+ WHERE generation_id = %s AND state IN ('building', 'retired')
+"""
+FORGET = "DELETE FROM projection_checkpoints WHERE generation_id = %s"
+
+
+def _record(cursor: psycopg.Cursor[Any], move: Move, schema: str) -> None:
+    """Exchange the states of the generations; exactly one row each, or the swap does not happen."""
+    done = []
+    if move.live is not None:
+        away = RETIRE if move.new is not None else DROP
+        done.append(cursor.execute(away, (retired_schema(schema, move.live), move.live.generation_id)).rowcount)
+        if move.new is None:
+            cursor.execute(FORGET, (move.live.generation_id,))
+    if move.new is not None:
+        done.append(cursor.execute(ACTIVATE, (schema, move.new.generation_id)).rowcount)
+    if done != [1] * len(done):
+        msg = f"the generations of {move.table} were changed by somebody else meanwhile: look at position-ledger status"
         raise GenerationNotOurs(msg)

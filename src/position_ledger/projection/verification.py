@@ -282,7 +282,7 @@ def _bucket_differences(
         "FULL JOIN (SELECT {columns} FROM {shadow} AS t WHERE t.id >= %(low)s AND t.id < %(high)s AND t.id <= %(upto)s) AS b "
         "USING (id) WHERE a IS DISTINCT FROM b ORDER BY 2 LIMIT {limit}"
     ).format(
-        key=Identifier(key),
+        key=Identifier(key if key in columns else "id"),
         columns=statements.names(columns, of="t"),
         live=Identifier(live.schema, live.projection),
         shadow=Identifier(shadow.schema, shadow.projection),
@@ -293,8 +293,8 @@ def _bucket_differences(
     for row_key, row_id, old, new in rows:
         if old is None or new is None:
             words = ("a row", "missing") if old is None else ("no row", "a row")
-            yield Difference(live.projection, row_key, row_id, "the row", *words)
+            yield Difference(live.projection, str(row_key), row_id, "the row", *words)
             continue
         for column in columns:
             if old[column] != new[column]:
-                yield Difference(live.projection, row_key, row_id, column, str(new[column]), str(old[column]))
+                yield Difference(live.projection, str(row_key), row_id, column, str(new[column]), str(old[column]))

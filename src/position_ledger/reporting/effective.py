@@ -7,7 +7,7 @@ by is its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import reduce
@@ -18,7 +18,7 @@ from typing import Any, Final
 from psycopg.sql import SQL, Identifier
 
 from position_ledger.domain.decisions import Append, fold_append
-from position_ledger.domain.journal import Journal, read_journals
+from position_ledger.domain.journal import Journal, read_journal
 from position_ledger.domain.numbers import ZERO, minus, plus
 from position_ledger.domain.position import Position
 from position_ledger.domain.restating import Folding, begin, settle, step
@@ -75,27 +75,24 @@ def _changes(appends: Sequence[Append]) -> list[tuple[datetime, Decimal]]:
     position: Any = None
     for append in appends:
         position = fold_append(position, append)
-    return list(realized_by_fact(position, read_journals(appends)))
+    return list(realized_by_fact(position, read_journal(appends)))
 
 
-def realized_by_fact(position: Position, journals: Iterable[Journal]) -> Iterator[tuple[datetime, Decimal]]:
+def realized_by_fact(position: Position, journal: Journal) -> Iterator[tuple[datetime, Decimal]]:
     """When each fact happened and what it changed realized_pnl by, zeros included, in effective order. Pure.
 
-    ``position`` is any state of it: its side and terms count. ``journals`` are its whole life.
+    ``position`` is any state of it: its side and terms count.
     """
     realized = ZERO
-    for journal in journals:
-        folding = begin(position, journal, ZERO)
-        for at in _folded(folding, journal):
-            now = folding.position.realized_pnl
-            yield at, minus(now, realized)
-            realized = now
+    folding = begin(position, journal)
+    for at in _folded(folding, journal):
+        now = folding.position.realized_pnl
+        yield at, minus(now, realized)
+        realized = now
 
 
 def _folded(folding: Folding, journal: Journal) -> Iterator[datetime]:
-    """Fold one fact after the other, and stop after each: the base, the facts, and last what the market did."""
-    if journal.base is not None:
-        yield journal.base.at
+    """Fold one fact after the other, and stop after each; last what the market did."""
     for fact in journal.facts:
         step(folding, fact)
         yield fact.at

@@ -94,6 +94,33 @@ def test_money_that_came_along_with_a_position_counts_from_then(ledger: Ledger) 
     assert (other["cash"], other["locked"], other["free"]) == (2, 2, 0)
 
 
+def test_a_bust_from_before_a_transfer_counts_when_it_was_bought_and_when_it_was_handed_on(ledger: Ledger) -> None:
+    """10 @ .40 and 10 @ .60, of which 15 are handed on for 7.50; without the second only 10 are, for 4."""
+    ledger.execute(Deposit(**MAIN, amount=100, effective_at=at(0)))
+    opened = ledger.execute(fill("buy", 10, "0.40", 10))
+    second = ledger.execute(fill("buy", 10, "0.60", 15))
+    moved = TransferPosition(position_id=opened.position_id, to_account="other", quantity=15, effective_at=at(20))
+    believed = ledger.execute(moved)
+    receiver = str(believed.position_id)
+
+    busted = ledger.execute(BustTrade(trade=second.trades[0], bust_id="b", reason="venue", actor="desk"))
+
+    def money(account: str, minutes: int) -> tuple[Decimal, Decimal] | None:
+        found = row(ledger, "account_balance", minutes, account_id=account)
+        return None if found is None else (found["cash"], found["locked"])
+
+    assert set(busted.positions) == {opened.position_id, receiver}
+    assert [money("main", minutes) for minutes in (5, 12, 17, 25)] == [(100, 0), (100, 4), (100, 4), (96, 0)]
+    assert [money("other", minutes) for minutes in (17, 25)] == [None, (4, 4)]
+    ledger.wait_for(busted.token)
+    for account in ("main", "other"):
+        now = ledger.rows("account_balance", account_id=account)[0]
+        assert (now["cash"], now["locked"]) == money(account, 60)
+    # and the receiver, of which no trade speaks, is found as it is and as it was believed to be
+    assert ledger.position(receiver, as_of=at(25))["quantity"] == 10
+    assert ledger.position(receiver, as_of=at(25), known_at=believed.token)["quantity"] == 15
+
+
 def test_a_market_as_of_a_time_is_told_in_effective_order(ledger: Ledger) -> None:
     # given a status that was heard of after a later quote
     market = {**PAPER, "market": "M"}

@@ -18,7 +18,8 @@ from psycopg.sql import SQL, Identifier
 from psycopg.types.json import Json, Jsonb
 
 from position_ledger import Ledger, Recorded, replace
-from position_ledger.projection import loading, statements
+from position_ledger.errors import VerificationFailed
+from position_ledger.projection import chunk_ledger, loading, statements
 from position_ledger.projection.copy_rows import OPTIONS, RowEncoder, UnfitValue, columns_of
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.index_building import build_side_by_side
@@ -220,8 +221,9 @@ def bare(settings: Settings, projection: Projection[Any]) -> None:
 def load(settings: Settings, projection: Projection[Any], chunks: int = 3) -> loading.Loaded:
     """Everything, in this process."""
     bare(settings, projection)
-    with engine.connected(settings) as connection:
+    with engine.connected(settings, as_app=False) as connection:
         upto = feed.horizon(connection)
+        chunk_ledger.create(connection, "bare", upto, chunks)
     with loading.Loader(str(settings.database_url), settings, projection, "bare") as loader:
         done = [loader.load(chunk) for chunk in loading.chunks(upto, chunks)]
     return loading.Loaded(sum(one.events for one in done), sum(one.versions for one in done))
@@ -293,7 +295,7 @@ def test_a_value_beyond_its_column_stops_the_load_and_is_named(
 
     folds = {event: spoiled(fold) for event, fold in positions.folds.items()}
     broken = Projection(positions.table, positions.key_column, positions.key, positions.row, folds)
-    with pytest.raises(UnfitValue, match=why):
+    with pytest.raises(VerificationFailed, match=why):
         load(settings, broken)
     with engine.connected(settings) as connection:
         assert engine.table_rows(connection, positions) == []

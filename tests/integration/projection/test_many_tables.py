@@ -86,7 +86,7 @@ def test_a_fresh_database_has_every_table_after_one_command(ledger_server_url: s
     tables = sorted(one.table for one in load_projections(fresh.projections))
     try:
         engine.migrate(fresh)
-        assert operations.check(fresh, engine.reached(fresh)) == []
+        assert operations.check(fresh, engine.reached(fresh)).agree
         with Ledger(fresh, engine.reached(fresh)) as ledger:
             ledger.wait_for(Traffic(ledger, 1).run(30), timeout_s=10)
             assert [ledger.lag(table).events for table in tables] == [0] * len(tables)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import reduce
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from tests.unit.domain.oracle import r18
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from position_ledger.domain.decisions import Append
     from position_ledger.domain.position import Position
@@ -24,18 +27,29 @@ SMALL = F(1, 10**15)
 """Beyond what roundings of 18 places can sum up to in one history; only contracts that were split need it."""
 
 
+@dataclass(frozen=True)
+class Sum:
+    """What one event adds or takes, as it counts now."""
+
+    at: datetime
+    version: int
+    quantity: Fraction
+    amount: Fraction
+    fee: Fraction
+    is_entry: bool = True
+
+
 @dataclass
 class Counted:
-    """Sums over the events of one position."""
+    """Sums over the events of one position. Each counts in the contracts of its own time, and in those of now."""
 
     is_entry_action: str
-    trades: dict[int, tuple[bool, Fraction, Fraction, Fraction]] = field(default_factory=dict)
-    """(is_entry, quantity, amount, fee) of each execution by version of its event, as it counts now."""
-    quantity: Fraction = ZERO
-    """Of what is no execution: taken over, given away, and what a split has made of all before it."""
-    cost: Fraction = ZERO
-    fees: Fraction = ZERO
-    is_split: bool = False
+    trades: dict[int, Sum] = field(default_factory=dict)
+    """Executions by version of their event."""
+    came: Sum | None = None
+    went: dict[int, Sum] = field(default_factory=dict)
+    """What each transfer took along, by version of its event."""
+    splits: list[tuple[datetime, int, Fraction]] = field(default_factory=list)
     verdict_fee: Fraction = ZERO
     value: Fraction | None = None
     refunds: bool = False
@@ -43,50 +57,82 @@ class Counted:
     def hear(self, append: Append) -> None:
         """Count one more event."""
         event: Any = append.event
-        getattr(self, f"_{event.TOPIC.partition('.')[2]}", self._fill)(append.version, event)
+        getattr(self, f"_{event.TOPIC.partition('.')[2]}", self._fill)(append, event)
+        for part in getattr(getattr(event, "restated", None), "handed_on", ()):
+            self.went[part.version] = Sum(part.at, part.version, F(part.quantity), F(part.cost), F(part.fees))
 
-    def _fill(self, version: int, event: Any) -> None:
+    def _fill(self, append: Append, event: Any) -> None:
         fill = getattr(event, "fill", None)
         if fill is not None:
             numbers = (F(fill.quantity), F(fill.amount), F(fill.fee))
-            self.trades[version] = (fill.action == self.is_entry_action, *numbers)
+            is_entry = fill.action == self.is_entry_action
+            self.trades[append.version] = Sum(append.effective_at, append.version, *numbers, is_entry)
 
-    def _corrected(self, _version: int, event: Any) -> None:
-        is_entry, *_ = self.trades[event.trade.version]
-        now = event.now
+    def _corrected(self, _append: Append, event: Any) -> None:
+        before, now = self.trades[event.trade.version], event.now
         left = (F(now.quantity) - F(now.busted_quantity), F(now.amount) - F(now.busted_amount), F(now.fee))
-        self.trades[event.trade.version] = (is_entry, *left)
+        self.trades[before.version] = Sum(now.execution_time, before.version, *left, before.is_entry)
 
     _trade_busted = _trade_corrected = _fee_adjusted = _corrected
 
-    def _received(self, _version: int, event: Any) -> None:
-        self.quantity, self.cost = F(event.figures.quantity), F(event.figures.cost)
-        self.fees = F(event.figures.open_fees)
+    def _received(self, append: Append, event: Any) -> None:
+        figures = event.figures
+        self.came = Sum(append.effective_at, 1, F(figures.quantity), F(figures.cost), F(figures.open_fees))
 
-    def _transferred(self, _version: int, event: Any) -> None:
-        self.quantity, self.cost = self.quantity - F(event.quantity), self.cost - F(event.cost)
-        self.fees -= F(event.fees)
+    def _transfer_restated(self, append: Append, event: Any) -> None:
+        assert self.came is not None
+        assert self.came.at == append.effective_at
+        self.came = Sum(self.came.at, 1, F(event.quantity), F(event.cost), F(event.fees))
 
-    def _shares_split(self, _version: int, event: Any) -> None:
-        self.is_split = True
-        self.quantity *= F(event.ratio)
-        for version, (is_entry, quantity, amount, fee) in self.trades.items():
-            self.trades[version] = (is_entry, quantity * F(event.ratio), amount, fee)
+    def _transferred(self, append: Append, event: Any) -> None:
+        numbers = (F(event.quantity), F(event.cost), F(event.fees))
+        self.went[append.version] = Sum(append.effective_at, append.version, *numbers)
 
-    def _settled(self, _version: int, event: Any) -> None:
+    def _shares_split(self, append: Append, event: Any) -> None:
+        self.splits.append((append.effective_at, append.version, F(event.ratio)))
+
+    def _settled(self, _append: Append, event: Any) -> None:
         self.value, self.verdict_fee, self.refunds = F(event.settlement_value), F(event.fee), False
 
     _settlement_amended = _settled
 
-    def _voided(self, _version: int, event: Any) -> None:
+    def _voided(self, _append: Append, event: Any) -> None:
         self.value, self.verdict_fee, self.refunds = None, F(0), event.refund_fees
 
     # Sums
 
+    @property
+    def is_split(self) -> bool:
+        return bool(self.splits)
+
+    def now(self, one: Sum) -> Fraction:
+        """Its quantity in the contracts of now."""
+        ratios = (ratio for at, version, ratio in self.splits if (one.at, one.version) < (at, version))
+        return one.quantity * reduce(mul, ratios, F(1))
+
     def of(self, *, is_entry: bool) -> tuple[Fraction, Fraction]:
         """(quantity, amount) of all entries, or of all exits."""
-        those = [one for one in self.trades.values() if one[0] is is_entry and one[1]]
-        return sum((one[1] for one in those), F(0)), sum((one[2] for one in those), F(0))
+        those = [one for one in self.trades.values() if one.is_entry is is_entry and one.quantity]
+        return sum((self.now(one) for one in those), F(0)), sum((one.amount for one in those), F(0))
+
+    @property
+    def moved(self) -> list[tuple[int, Sum]]:
+        """What came (1) and what went (-1) without an execution."""
+        came = [] if self.came is None else [(1, self.came)]
+        return came + [(-1, one) for one in self.went.values()]
+
+    @property
+    def quantity(self) -> Fraction:
+        """Of what is no execution."""
+        return sum((sign * self.now(one) for sign, one in self.moved), F(0))
+
+    @property
+    def cost(self) -> Fraction:
+        return sum((sign * one.amount for sign, one in self.moved), F(0))
+
+    @property
+    def fees(self) -> Fraction:
+        return sum((sign * one.fee for sign, one in self.moved), F(0))
 
 
 def counted(position: Position, appends: Iterable[Append]) -> Counted:
@@ -102,7 +148,7 @@ def check_counted(position: Position, found: Counted) -> None:
     (entered, paid), (left, got) = found.of(is_entry=True), found.of(is_entry=False)
     held = found.quantity + entered - left + F(position.shortfall_quantity)
     is_paid = position.exit_reason in {"settlement", "void"}
-    fees = found.fees + sum((one[3] for one in found.trades.values()), F(0)) + (found.verdict_fee if is_paid else 0)
+    fees = found.fees + sum((one.fee for one in found.trades.values()), F(0)) + (found.verdict_fee if is_paid else 0)
     if is_paid and position.status == "voided" and found.refunds:
         fees = F(0)
     sign, payout = position.side.sign, F(0)

@@ -20,6 +20,7 @@ from position_ledger.domain.commands import (
     OpenPosition,
     RecordCash,
     RecordFill,
+    RecordOpeningPosition,
     ReducePosition,
     RegisterMarket,
     SetMarketStatus,
@@ -40,6 +41,7 @@ from position_ledger.domain.identity import (
     require_same_fill,
 )
 from position_ledger.domain.rejections import Reason
+from position_ledger.domain.transfers.handing_on import RESTATED_MAX
 from tests.unit.domain.world import NOON, World
 
 if TYPE_CHECKING:
@@ -171,9 +173,15 @@ def bust_half_of_a_flip(world: World) -> object:
     return bust(trade=world.trade(2), quantity=1)(world)
 
 
-def bust_of_what_was_handed_on(world: World) -> object:
-    world.later(seconds=1)
-    world.do(TransferPosition(position_id="POS-1", to_account="other", quantity=4))
+def fill_before_the_statement(world: World) -> object:
+    stated = {"environment": "paper", "account": "main", "market": "OTHER", "side": "YES"}
+    world.do(RecordOpeningPosition(**stated, quantity=10, entry_price="0.4", effective_at=NOON))
+    return fill(**stated, effective_at=NOON - timedelta(seconds=1))(world)
+
+
+def bust_of_what_too_many_have(world: World) -> object:
+    for _ in range(RESTATED_MAX + 1):
+        world.do(TransferPosition(position_id="POS-1", to_account="other", quantity="0.01"))
     return bust()(world)
 
 
@@ -342,9 +350,14 @@ TABLE: list[tuple[Reason, Callable[[World], object], str]] = [
         "effective_at 2026-03-01T11:59:59+00:00 is before the last fill at 2026-03-01T12:00:00+00:00",
     ),
     (
+        Reason.BEFORE_STATEMENT,
+        fill_before_the_statement,
+        "effective_at 2026-03-01T11:59:59+00:00 is before the position was stated as held at 2026-03-01T12:00:00+00:00",
+    ),
+    (
         Reason.HANDED_ON,
-        bust_of_what_was_handed_on,
-        "effective_at 2026-03-01T12:00:00+00:00 is before 2026-03-01T12:00:01+00:00, when the position was received",
+        bust_of_what_too_many_have,
+        "501 or more positions hold what came of this one, and one command restates at most 500",
     ),
     (
         Reason.QUANTITY_EXCEEDS_HELD,

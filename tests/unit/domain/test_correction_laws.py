@@ -41,7 +41,10 @@ NONE = F(0)
 NAME = "POS-1"
 REFUSED = {Reason.QUANTITY_EXCEEDS_HELD, Reason.BUST_EXCEEDS_REST, Reason.TRADE_BUSTED, Reason.POSITION_NOT_OPEN,
            Reason.TOO_LATE, Reason.POSITION_NOT_SETTLED}  # fmt: skip
-NOT_FOLDED = {"version", "restatements", "restated_realized", "last_effective_at", "last_fill_at", "mark_price"}
+NOT_FOLDED = {
+    "version", "restatements", "restated_realized", "last_effective_at", "last_fill_at", "mark_price",
+    "received_at", "stated_at",
+}  # fmt: skip
 """What counts or orders the recording, and is no part of what the position is."""
 
 minutes = st.integers(0, 12)

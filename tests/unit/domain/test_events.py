@@ -36,6 +36,7 @@ TOPICS = {
     "position.late_fill_recorded",
     "position.trade_busted",
     "position.trade_corrected",
+    "position.transfer_restated",
     "position.fee_adjusted",
     "position.settlement_amended",
     "position.voided",
@@ -97,6 +98,8 @@ def of(annotation: Any) -> st.SearchStrategy[Any]:
         return st.one_of([of(part) for part in get_args(annotation)])
     if get_origin(annotation) is dict:
         return st.dictionaries(names, json_values, max_size=3)
+    if get_origin(annotation) is tuple and issubclass(get_args(annotation)[0], BaseModel):
+        return st.lists(of(get_args(annotation)[0]), max_size=2).map(tuple)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return built(annotation)
     return BY_TYPE[annotation] if annotation in BY_TYPE else st.from_type(annotation)

@@ -182,8 +182,10 @@ class Whole(RuleBasedStateMachine):
             event: Any = append.event
             if append.event.TOPIC == "account.cash_moved":
                 self.cash[event.account] += F(event.change)
-            if append.event.TOPIC in {"position.received", "position.transferred"}:
+            if append.event.TOPIC in {"position.received", "position.transferred", "position.transfer_restated"}:
                 self.cash[self.world.states[append.stream].account] += F(event.brought)
+            for part in getattr(getattr(event, "restated", None), "handed_on", ()):
+                self.cash[self.world.states[append.stream].account] += F(part.brought)
         if isinstance(command, RecordOpeningPosition):
             position = self.world.states[new[0].stream]
             expected = F(position.open_fees) + (0 if position.side == "SHORT" else F(position.cost))
@@ -268,6 +270,18 @@ def check_books(world: World) -> None:
     }  # fmt: skip
     held = {(book_stream(BookKey.of(one)), stream, one.side) for stream, one in world.positions.items() if one.is_open}
     assert listed == held
+
+
+def check_handed_on(world: World, logs: dict[UUID, list[Append]]) -> None:
+    """Each part that went elsewhere came there: the same contracts, cost and fees, however often they were restated."""
+    books = {stream: counted(position, logs[stream]) for stream, position in world.positions.items()}
+    for stream in books:
+        for append in logs[stream]:
+            if append.event.TOPIC == "position.transferred":
+                went = books[stream].went[append.version]
+                came = books[append.event.receiver.stream].came  # type: ignore[attr-defined]
+                assert came is not None
+                assert (came.quantity, came.amount, came.fee) == (went.quantity, went.amount, went.fee)
 
 
 def check_effective_order(world: World, logs: dict[UUID, list[Append]]) -> None:

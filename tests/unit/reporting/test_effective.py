@@ -15,7 +15,7 @@ from position_ledger.domain.commands import (
     ReducePosition,
     SettlePosition,
 )
-from position_ledger.domain.journal import read_journals
+from position_ledger.domain.journal import read_journal
 from position_ledger.reporting.effective import realized_by_fact
 from tests.unit.domain.world import NOON, D, World, examples
 
@@ -36,7 +36,7 @@ def at(minute: float) -> datetime:
 def steps(world: World) -> list[tuple[datetime, Decimal]]:
     stream = world.names["POS-1"]
     appends = [append for append in world.log if append.stream == stream]
-    return [one for one in realized_by_fact(world.at("POS-1"), read_journals(appends)) if one[1]]
+    return [one for one in realized_by_fact(world.at("POS-1"), read_journal(appends)) if one[1]]
 
 
 def trade(world: World, fact: Fact) -> str:

@@ -12,11 +12,12 @@ from position_ledger.cli.options import as_json, command
 from position_ledger.cli.output import Column, write_json, write_lines, write_table
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO
-from position_ledger.errors import MigrationError
-from position_ledger.operations import migrate_down, migrate_up, migrate_verify, migration_status
+from position_ledger.operations import migrate_abort, migrate_up, migrate_verify, migration_status
 
 if TYPE_CHECKING:
-    from position_ledger.migration.plan import StatusRow
+    from collections.abc import Callable
+
+    from position_ledger.migration.plan import Status, StatusRow
     from position_ledger.migration.runner import Outcome
 
 COLUMNS = (
@@ -48,7 +49,7 @@ def status(*, as_json: bool) -> None:
         write_json({"current": found.is_current, "migrations": rows})
         return
     write_table(COLUMNS, [{**row, "state": _state(row)} for row in rows])
-    write_lines(["up to date" if found.is_current else f"{len(found.pending)} pending: run position-ledger migrate up"])
+    write_lines([_verdict(found)])
 
 
 @command(
@@ -59,34 +60,23 @@ def status(*, as_json: bool) -> None:
     Examples:
       position-ledger migrate up
       position-ledger migrate up 004
+      position-ledger migrate up --abort
     """
 )
 @click.argument("number", type=NUMBER, required=False, metavar="[NNN]")
+@click.option("--abort", is_flag=True, help="Undo a change set that was interrupted before it was applied.")
 @as_json
-def up(*, number: int | None, as_json: bool) -> None:
+def up(*, number: int | None, abort: bool, as_json: bool) -> None:
     """Apply and say so."""
+    if abort and number is not None:
+        raise click.UsageError("--abort undoes the whole change set that has begun: give no number with it")
     with open_servers(needs_schema=False) as (settings, reached):
+        if abort:
+            _report(migrate_abort(settings, reached, told(as_json=as_json)), as_json=as_json)
+            return
         with Bar() as bar:
-            outcome = migrate_up(settings, reached, number, _told(as_json=as_json), progress=bar)
+            outcome = migrate_up(settings, reached, number, told(as_json=as_json), progress=bar)
         _report(outcome, as_json=as_json)
-
-
-@command(
-    """Roll back NNN and every later migration, or only the latest. Events are never lost.
-
-    \b
-    Examples:
-      position-ledger migrate down
-      position-ledger migrate down 004
-    """
-)
-@click.argument("number", type=NUMBER, required=False, metavar="[NNN]")
-@as_json
-def down(*, number: int | None, as_json: bool) -> None:
-    """Roll back and say so."""
-    with open_servers(needs_schema=False) as (settings, reached):
-        chosen = number or _latest(migration_status(settings, reached).rows)
-        _report(migrate_down(settings, reached, chosen, _told(as_json=as_json)), as_json=as_json)
 
 
 @command(
@@ -107,13 +97,16 @@ def verify(*, as_json: bool) -> int:
     return ANSWER_IS_NO if differences else 0
 
 
-def _latest(rows: tuple[StatusRow, ...]) -> int:
-    applied = [row.number for row in rows if row.applied is not None]
-    if not applied:
-        raise MigrationError(
-            "no migration is applied, so there is nothing to roll back; see position-ledger migrate status"
+def _verdict(found: Status) -> str:
+    if found.is_current:
+        return "up to date"
+    if found.begun:
+        first, last = found.begun[0].number, max(row.applied.change_set or 0 for row in found.begun if row.applied)
+        return (
+            f"the change set {first:03} to {last:03} has begun and is not applied: go on with position-ledger migrate up, "
+            "or undo it with position-ledger migrate up --abort"
         )
-    return max(applied)
+    return f"{len(found.pending)} pending: run position-ledger migrate up"
 
 
 def _row(row: StatusRow) -> dict[str, Any]:
@@ -123,6 +116,7 @@ def _row(row: StatusRow) -> dict[str, Any]:
         "name": row.name,
         "state": row.state,
         "edited": list(row.edited),
+        "change_set": f"{row.applied.change_set:03}" if row.applied and row.applied.change_set else None,
         "applied_at": applied.get("applied_at"),
         "applied_by": applied.get("applied_by"),
         "duration_ms": applied.get("duration_ms"),
@@ -133,11 +127,13 @@ def _state(row: dict[str, Any]) -> str:
     return f"{row['state']} ({', '.join(row['edited'])})" if row["edited"] else str(row["state"])
 
 
-def _told(*, as_json: bool) -> Any:
-    return _nothing if as_json else _line
+def told(*, as_json: bool) -> Callable[[str], None]:
+    """Where messages go while something is done: standard output, or nowhere beside a document."""
+    return _nothing if as_json else line
 
 
-def _line(message: str) -> None:
+def line(message: str) -> None:
+    """One line on standard output."""
     write_lines([message])
 
 

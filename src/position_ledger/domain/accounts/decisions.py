@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain.accounts.account import Account, AccountKey, account_stream, evolve_account
 from position_ledger.domain.accounts.commands import AdjustCash, Deposit, RecordCash, SetOpeningBalance, Withdraw
-from position_ledger.domain.accounts.effects import Effect, effect
+from position_ledger.domain.accounts.effects import Effect, effect, effect_of_return
 from position_ledger.domain.accounts.events import CashMoved, PositionBooked, Postings
 from position_ledger.domain.draft import Append, Decision, Draft, Subject, effective_time
 from position_ledger.domain.events import ExitsSet, ExitTriggered, PositionMarked, StreamRef
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
     from position_ledger.domain.command import Command
     from position_ledger.domain.draft import Streams
+    from position_ledger.domain.event import Event
+    from position_ledger.domain.parts import HandedOn, Restated
 
 __all__ = ["ACCOUNT_DECIDERS", "account_of", "booked", "with_accounts"]
 
 _MOVE_NO_MONEY: Final = (PositionMarked, ExitTriggered, ExitsSet)
+_RETURNED: Final = "transfer_restated"
+"""Cause of what the giver of a transfer gets back, or gives more, like that of what its receiver hears."""
 _MONEY_EVENTS: Final = frozenset(POSITION.events) - frozenset(_MOVE_NO_MONEY)
 
 
@@ -67,24 +71,43 @@ def with_accounts(decided: tuple[Append, ...], streams: Streams) -> tuple[Append
         moved = effect(before, after, brought=getattr(append.event, "brought", ZERO))
         if moved is not None:
             bookings.append(_booking(append, after, moved, accounts, streams))
+        bookings += [
+            _booking(append, after, effect_of_return(one.brought), accounts, streams, at=one.at, cause=_RETURNED)
+            for one in _handed_on(append.event)
+            if one.brought
+        ]
     return (*decided, *bookings) if bookings else decided
 
 
+def _handed_on(event: Event) -> tuple[HandedOn, ...]:
+    """What a restatement made of parts that went to other accounts: their money counts when they went."""
+    restated: Restated | None = getattr(event, "restated", None)
+    return restated.handed_on if restated else ()
+
+
 def _booking(
-    append: Append, position: Position, moved: Effect, accounts: dict[UUID, Account], streams: Streams
+    append: Append,
+    position: Position,
+    moved: Effect,
+    accounts: dict[UUID, Account],
+    streams: Streams,
+    *,
+    at: datetime | None = None,
+    cause: str | None = None,
 ) -> Append:
     key = AccountKey.of(position)
     stream = account_stream(key)
     before = accounts.get(stream) or account_of(key, streams)
     event = PositionBooked(
         **_identity(key, before.platform or position.platform),
-        cause=append.event.TOPIC.partition(".")[2],
+        cause=cause or append.event.TOPIC.partition(".")[2],
         event=StreamRef(stream=append.stream, version=append.version),
         **_balances(before, moved.cash, moved.locked),
         postings=moved.postings,
     )
-    accounts[stream] = evolve_account(before, event, append.effective_at)
-    return Append(stream, before.version + 1, event, append.effective_at)
+    effective_at = at or append.effective_at
+    accounts[stream] = evolve_account(before, event, effective_at)
+    return Append(stream, before.version + 1, event, effective_at)
 
 
 def _require_funds(command: Command, bookings: Sequence[Append], streams: Streams) -> None:

@@ -18,7 +18,7 @@ from position_ledger.domain.vocabulary import Side
 if TYPE_CHECKING:
     from position_ledger.domain.position import Position
 
-__all__ = ["Effect", "Held", "Holding", "effect", "holding"]
+__all__ = ["Effect", "Held", "Holding", "effect", "effect_of_return", "holding"]
 
 
 class Holding(NamedTuple):
@@ -110,3 +110,8 @@ def effect(before: Position | None, after: Position, *, brought: Decimal = ZERO)
             external=minus(ZERO, brought),
         ),
     )
+
+
+def effect_of_return(brought: Decimal) -> Effect:
+    """Say what it does to an account that a part which went elsewhere took ``brought`` less along than was told."""
+    return Effect(brought, ZERO, Postings(free=brought, external=minus(ZERO, brought)))

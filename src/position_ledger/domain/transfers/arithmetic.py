@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from position_ledger.domain.events import Figures
 from position_ledger.domain.exits import TrailingState
-from position_ledger.domain.figures import checked, unrealized
+from position_ledger.domain.figures import checked, figures_of, unrealized
 from position_ledger.domain.numbers import CONTEXT, ONE, ZERO, amount_of, mean_of, minus, plus, pro_rata, round18
 from position_ledger.domain.vocabulary import Side
 
 if TYPE_CHECKING:
     from position_ledger.domain.position import Position
+
+LEAST: Final = Decimal("1e-18")
 
 __all__ = ["brought_with", "divided", "given", "split", "taken"]
 
@@ -77,6 +79,7 @@ def split(before: Position, ratio: Decimal) -> Figures:
     """Figures counted in contracts of which ``ratio`` were one before; amounts, cost and P&L stay.
 
     Each quantity is rounded, except what was entered: that is what is held and what went, so that they sum exactly.
+    What is held stays held, be it the least that can be.
     """
     names = (
         "quantity",
@@ -86,6 +89,8 @@ def split(before: Position, ratio: Decimal) -> Figures:
         "transferred_quantity",
     )
     quantities = {name: amount_of(getattr(before, name), ratio) for name in names}
+    if before.quantity and not quantities["quantity"]:
+        quantities["quantity"] = LEAST
     gone = minus(quantities["exit_quantity"], quantities["transferred_quantity"])
     quantities["entry_quantity"] = plus(quantities["quantity"], gone)
     price = divided(before.current_price, ratio)
@@ -113,8 +118,3 @@ def split_trailing(state: TrailingState, ratio: Decimal) -> TrailingState:
     names = ("trail_amount", "activation_price", "watermark", "stop_price")
     changed = {name: divided(value, ratio) for name in names if (value := getattr(state, name)) is not None}
     return state.model_copy(update=changed)
-
-
-def figures_of(position: Position) -> Figures:
-    """The figures of a position as they are."""
-    return Figures(**{name: getattr(position, name) for name in Figures.model_fields})

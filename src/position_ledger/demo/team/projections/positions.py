@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import astuple
 
 from position_ledger import Projection, Recorded, replace
-from position_ledger.events import PositionMarked, PositionOpened
+from position_ledger.events import PositionMarked, PositionOpened, PositionReceived
 from position_ledger.reference.projections import positions as before
 
 
@@ -20,7 +20,16 @@ class PositionRow(before.PositionRow, frozen=True, gc=False):
 
 def opened(row: PositionRow | None, event: Recorded[PositionOpened]) -> PositionRow:
     """The entry is the first price at which the position is valued."""
-    first = before.opened(row, event)
+    return begun(before.opened(row, event))
+
+
+def received(row: PositionRow | None, event: Recorded[PositionReceived]) -> PositionRow:
+    """So is the price at which it came from elsewhere."""
+    return begun(before.received(row, event))
+
+
+def begun(first: before.PositionRow) -> PositionRow:
+    """The first version, with the column that was added."""
     return PositionRow(*astuple(first), worst_mark=first.current_price)
 
 
@@ -35,5 +44,10 @@ POSITIONS = Projection(
     key_column="position_id",
     key=before.position_id,
     row=PositionRow,
-    folds={**before.POSITIONS.folds, PositionOpened: opened, PositionMarked: marked},
+    folds={
+        **before.POSITIONS.folds,
+        PositionOpened: opened,
+        PositionReceived: received,
+        PositionMarked: marked,
+    },
 )

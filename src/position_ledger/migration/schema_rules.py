@@ -1,0 +1,102 @@
+"""What a migration does to the schema beside what it is for: protection, grants and comments that go, or never came.
+
+Pure: two catalogues are compared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from position_ledger.migration.catalogue import diff
+from position_ledger.migration.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from position_ledger.migration.catalogue import Grant
+    from position_ledger.migration.trace import TracedFile
+
+__all__ = ["schema_findings"]
+
+_WRITES: Final = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE"})
+_LOG: Final = ("events", "append_keys")
+_KEEPS_HISTORY: Final = ("refuse_change(", "refuse_history_change(", "refuse_step_back(")
+"""Functions of triggers that keep what is written as it was written."""
+
+
+def schema_findings(traced: TracedFile, projected: frozenset[str]) -> Iterator[Finding]:
+    """Findings about the whole file, which has not failed."""
+    yield from _does_nothing(traced)
+    yield from _unprotected(traced)
+    yield from _more_writers(traced, projected)
+    yield from _lost_grants(traced)
+    yield from _uncommented(traced)
+
+
+def _does_nothing(traced: TracedFile) -> Iterator[Finding]:
+    outside = traced.before.surroundings != traced.after.surroundings
+    if outside or diff(traced.before, traced.after) or traced.written or any(one.rewrites for one in traced.statements):
+        return
+    cause = "it changes neither the schema nor a row: is what it makes there already (IF NOT EXISTS)?"
+    yield Finding("warning", "does-nothing", traced.file.filename, 0, "", cause)
+
+
+def _unprotected(traced: TracedFile) -> Iterator[Finding]:
+    for name, table in traced.before.tables.items():
+        now = traced.after.tables.get(name)
+        for trigger in table.triggers.values() if now is not None else ():
+            kept = now.triggers.get(trigger.name) if now else None
+            if not any(function in trigger.definition for function in _KEEPS_HISTORY) or kept == trigger:
+                continue
+            if kept is None or kept.enabled == "D":
+                cause = f"table {name} loses its trigger {trigger.name}, which keeps what is written as it was written"
+                form = f"{trigger.definition};"
+                yield _at(traced, f"trigger {trigger.name}", "history-unprotected", cause, form)
+
+
+def _at(traced: TracedFile, mark: str, code: str, cause: str, form: str) -> Finding:
+    """An error at the last statement whose differences say the mark."""
+    for one in reversed(traced.statements):
+        if any(mark in line for line in one.differences):
+            text = " ".join(one.text.split())[:80]
+            return Finding("error", code, traced.file.filename, one.line, text, cause, form)
+    return Finding("error", code, traced.file.filename, 0, "", cause, form)
+
+
+def _more_writers(traced: TracedFile, projected: frozenset[str]) -> Iterator[Finding]:
+    """Of the log and the projected tables, which only the ledger writes."""
+    for name in sorted({*_LOG, *projected} & traced.after.tables.keys() & traced.before.tables.keys()):
+        before, after = traced.before.tables[name].grants, traced.after.tables[name].grants
+        new = [grant for grant in after if grant not in before and grant.privilege in _WRITES]
+        if new:
+            cause = f"only the ledger may write {name}, and now others may: {_shown(new)}"
+            yield _at(traced, f"table {name}: grants", "history-writable", cause, "")
+
+
+def _shown(grants: list[Grant]) -> str:
+    return ", ".join(map(str, grants))
+
+
+def _lost_grants(traced: TracedFile) -> Iterator[Finding]:
+    if any("revoke" in one.words[:1] for one in traced.file.forward.statements):
+        return
+    before, after = traced.before, traced.after
+    for kind, was, now in (("view", before.views, after.views), ("table", before.tables, after.tables)):
+        for name in sorted(was.keys() & now.keys()):
+            lost = [grant for grant in was[name].grants if grant not in now[name].grants]
+            if not lost:
+                continue
+            cause = f"{kind} {name} was made again without what was granted on it: {_shown(lost)}"
+            form = "\n".join(f"GRANT {one.privilege} ON {name} TO {one.grantee};" for one in lost)
+            yield Finding("warning", "grants-lost", traced.file.filename, 0, "", cause, form)
+
+
+def _uncommented(traced: TracedFile) -> Iterator[Finding]:
+    before, after = traced.before.tables, traced.after.tables
+    for name, table in after.items():
+        known = before[name].columns if name in before else {}
+        new = [column for column in table.columns if column not in known and not table.columns[column].comment]
+        if new:
+            cause = f"new columns of {name} say nothing about their purpose: {', '.join(new)}"
+            form = "\n".join(f"COMMENT ON COLUMN {name}.{column} IS '<purpose>';" for column in new)
+            yield Finding("note", "no-comment", traced.file.filename, 0, "", cause, form)

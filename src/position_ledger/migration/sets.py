@@ -1,0 +1,204 @@
+"""Change sets: plain files that run in place and the rebuild that needs them become applied together, or not at all.
+
+pending -> expanded (a plain file, in place) and building (a file of the rebuild, nothing done yet) -> done, all in the
+transaction of the swap. A failure before the swap undoes the set by the rollback sections of its plain files. A kill
+leaves the states behind: `up` goes on with exactly that set, `up --abort` undoes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import psycopg
+
+from position_ledger.errors import MigrationError
+from position_ledger.migration.bookkeeping import forget, read_applied, remember
+from position_ledger.migration.classify import ProjectedChange, change_sets
+from position_ledger.migration.files import MigrationFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from position_ledger.migration.bookkeeping import Applied
+    from position_ledger.migration.scratch import Targets
+    from position_ledger.migration.session import Connection
+    from position_ledger.migration.steps import Rebuild, Run, Steps
+
+__all__ = ["Abandon", "ChangeSets", "Outlook", "Step", "announce", "grouped", "refuse_lasting"]
+
+Step: TypeAlias = "MigrationFile | ProjectedChange"
+Outlook: TypeAlias = "Callable[[ProjectedChange], str]"
+"""What a rebuild will have to do, in words; SchemaMismatch if it cannot be done at all."""
+
+Abandon: TypeAlias = "Callable[[Collection[str]], object]"
+"""Drops what has been built of tables whose change set is undone."""
+
+
+class ChangeSets:
+    """Takes the change sets of a run on the session that holds the migration lock."""
+
+    def __init__(self, schema: str, targets: Targets, steps: Steps) -> None:
+        self._schema = schema
+        self._targets = targets
+        self._steps = steps
+
+    def cut(self, connection: Connection, files: Sequence[MigrationFile], run: Run, begun: int | None) -> list[Step]:
+        """Without events every file runs in place; with events, each rebuild takes the plain files before it along.
+
+        A set that has begun ends where it ended then. An index that is built CONCURRENTLY is applied on its own: it
+        cannot be part of a transaction, harms nobody, and what stands before it is applied before it.
+        Raises MigrationError for a set that could not be undone.
+        """
+        if self._steps.runs_in_place(connection, files, run):
+            return list(files)
+        parts = [[file for file in files if (file.number <= (begun or 0)) == is_begun] for is_begun in (True, False)]
+        steps: list[Step] = []
+        for part in filter(None, parts):
+            steps += grouped(change_sets(self._targets.effects([file.number for file in part])))
+        for step in steps:
+            if isinstance(step, ProjectedChange):
+                refuse_lasting(step)
+        return steps
+
+    def take(self, connection: Connection, change: ProjectedChange, rebuild: Rebuild | None, run: Run) -> None:
+        """Bring a change set about, or leave the database as it was; an error says why."""
+        self._steps.require_strategy(change, rebuild)
+        try:
+            self._expand(connection, change, run)
+            self._begin(connection, change)
+            self._steps.hand_over(connection, change, rebuild, run, undo=False)
+        except BaseException as error:
+            self._undo_failed(connection, change, run, error)
+            raise
+
+    def abort(self, connection: Connection, files: Sequence[MigrationFile], abandon: Abandon, run: Run) -> None:
+        """Undo the set that has begun, if one has: drop what was built, take back what ran in place."""
+        begun = [row for row in read_applied(connection, self._schema) if row.is_begun]
+        if not begun:
+            run.say("nothing to abort: no change set has begun")
+            return
+        chosen = [files[row.number - 1] for row in begun]
+        building = {row.number for row in begun if row.state == "building"}
+        if building:
+            abandon(self._tables(building))
+        plain = tuple(file for file in chosen if file.number not in building)
+        rebuilt = tuple(file for file in chosen if file.number in building)
+        self._take_back(connection, plain, rebuilt, run)
+
+    def _tables(self, numbers: Collection[int]) -> set[str]:
+        steps = change_sets(self._targets.effects(numbers))
+        return {table for step in steps if isinstance(step, ProjectedChange) for table in step.moved}
+
+    def _expand(self, connection: Connection, change: ProjectedChange, run: Run) -> None:
+        done = self._begun(connection)
+        for file in change.plain:
+            if file.number not in done:
+                self._steps.run_in_place(connection, file, run, change_set=change.files[-1].number)
+
+    def _begin(self, connection: Connection, change: ProjectedChange) -> None:
+        """Write down what is being built, so that whoever looks knows and whoever comes after a kill goes on."""
+        done = self._begun(connection)
+        with connection.transaction(), connection.cursor() as cursor:
+            for file in change.files:
+                if file.number not in done:
+                    remember(cursor, self._schema, file, "building", 0, change_set=change.files[-1].number)
+
+    def _begun(self, connection: Connection) -> dict[int, Applied]:
+        return {row.number: row for row in read_applied(connection, self._schema) if row.is_begun}
+
+    def _undo_failed(self, connection: Connection, change: ProjectedChange, run: Run, error: BaseException) -> None:
+        """Leave the database as it was; without a connection the states stay, and say so."""
+        if _is_lost(connection):
+            return
+        try:
+            begun = self._begun(connection)
+            if not begun:  # nothing was begun, or the swap took place and what failed came after it
+                return
+            plain = tuple(file for file in change.plain if file.number in begun)
+            rebuilt = tuple(file for file in change.files if file.number in begun)
+            self._take_back(connection, plain, rebuilt, run)
+        except (MigrationError, psycopg.Error) as second:
+            if _is_lost(connection):
+                return
+            raise MigrationError(
+                f"{error}; undoing the change set failed as well: {second}; when the cause is gone, go on with "
+                "`position-ledger migrate up` or undo it with `position-ledger migrate up --abort`"
+            ) from error
+
+    def _take_back(
+        self, connection: Connection, plain: Sequence[MigrationFile], rebuilt: Sequence[MigrationFile], run: Run
+    ) -> None:
+        with connection.transaction(), connection.cursor() as cursor:
+            for file in reversed(rebuilt):
+                forget(cursor, self._schema, file, 0, action="abort")
+        for file in reversed(plain):
+            self._steps.undo_in_place(connection, file, run, action="abort")
+        names = ", ".join(file.filename for file in (*plain, *rebuilt))
+        run.say(f"undone: {names}; the database is as it was before")
+
+
+def _is_lost(connection: Connection) -> bool:
+    return connection.closed or connection.broken
+
+
+def grouped(steps: Sequence[Step]) -> list[Step]:
+    """The steps with each change set told which plain files before it belong to it."""
+    found: list[Step] = []
+    plain: list[MigrationFile] = []
+    for step in steps:
+        if isinstance(step, ProjectedChange):
+            found.append(replace(step, plain=(*plain, *step.plain)))
+            plain = []
+            continue
+        plain.append(step)
+        if not step.is_transactional:
+            found += plain
+            plain = []
+    return found + plain
+
+
+def refuse_lasting(change: ProjectedChange) -> None:
+    """Raise MigrationError for a plain file that cannot be rolled back: it would stay when the rebuild after it fails."""
+    lasting = [file for file in change.plain if not file.rollback.statements]
+    if lasting:
+        first, last = change.whole[0].number, change.files[-1].number
+        raise MigrationError(
+            f"{lasting[-1].filename} cannot be rolled back, so it cannot be part of the change set {first:03} to {last:03}, "
+            f"which is undone whole if the rebuild of {', '.join(change.moved)} fails; apply it on its own first: run "
+            f"`position-ledger migrate up {lasting[-1].number:03}`, then `position-ledger migrate up`"
+        )
+
+
+def announce(steps: Sequence[Step], run: Run, outlook: Outlook | None) -> None:
+    """Say what will happen before it begins; whatever ``outlook`` raises stops the run before anything is done."""
+    in_place: list[MigrationFile] = []
+    words: list[str] = []
+    for step in steps:
+        if isinstance(step, ProjectedChange):
+            words += _in_place(in_place)
+            in_place = []
+            words.append(_rebuild(step, outlook))
+        else:
+            in_place.append(step)
+    for line in words + _in_place(in_place):
+        run.say(line)
+
+
+def _in_place(files: Sequence[MigrationFile]) -> list[str]:
+    if not files:
+        return []
+    first, last = files[0].filename, files[-1].filename
+    return [f"to apply in place: {first}" + (f" to {last} ({len(files)} files)" if len(files) > 1 else "")]
+
+
+def _rebuild(change: ProjectedChange, outlook: Outlook | None) -> str:
+    doing = []
+    if change.tables:
+        doing.append(f"rebuild {', '.join(sorted(change.tables))}")
+    if change.made:
+        doing.append(f"fill {', '.join(sorted(change.made))}")
+    names = ", ".join(file.filename for file in change.files)
+    before = f", after {', '.join(file.filename for file in change.plain)} in place" if change.plain else ""
+    about = f"; {outlook(change)}" if outlook is not None else ""
+    return f"to {' and '.join(doing)} for {names}{before}{about}"

@@ -1,0 +1,116 @@
+"""Going back: the retired generations in the places of the active ones, all in one swap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+
+from position_ledger.errors import GenerationNotOurs
+from position_ledger.projection import foreign_keys, generations, leases
+from position_ledger.projection.building import RebuildReport, Where, drop_older
+from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, tail_events
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.exchange import Move, SwapPlan
+from position_ledger.projection.fingerprint import fingerprint_of
+from position_ledger.projection.generations import Generation
+from position_ledger.projection.rebuild import Target, alone, require_worker_mode
+from position_ledger.projection.swap import SwapResult, swap
+
+BringUp = Callable[[Projection[Any], Generation], None]
+
+
+def roll_back(
+    where: Where,
+    projections: Sequence[Projection[Any]],
+    tables: Sequence[str],
+    target: Callable[[Sequence[Generation], Sequence[Generation]], Target],
+    bring_up: BringUp,
+) -> list[RebuildReport]:
+    """Put the retired generations back in place of the active ones, all in one swap; a report for each table.
+
+    ``target`` is asked with the active and the retired generations; a table that it does not have after the rollback
+    goes away. ``bring_up`` shortens the tail of one before each attempt.
+
+    Raises:
+        GenerationNotOurs: there is none, or it is behind and this code cannot bring it up; names the release that can.
+        SwapBlocked: no quiet moment; nothing was changed.
+    """
+    with ExitStack() as stack:
+        for table in sorted(tables):
+            stack.enter_context(alone(where.connection, table))
+        for table in tables:
+            drop_older(where.connection, table)  # a process that was killed behind its swap has left that to do
+        kept = {table: generations.kept(where.connection, table) for table in tables}
+        live = {table: one for table in tables for one in kept[table] if one.state == "active"}
+        old = {table: one for table in tables for one in kept[table] if one.state == "retired"}
+        back = target(list(live.values()), list(old.values()))
+        moves = [_move(where, projections, table, live.get(table), old.get(table), back) for table in tables]
+        for table in tables:
+            foreign_keys.validate_pending(where.connection, table)
+
+        def catch_up() -> None:
+            for move in moves:
+                if move.projection is not None and move.new is not None:
+                    bring_up(move.projection, move.new)
+
+        result = swap(
+            where.connection,
+            SwapPlan(tuple(moves), back.before, back.after, back.record),
+            where.codec,
+            schema=where.schema,
+            tell=where.tell,
+            catch_up=catch_up,
+        )
+    return [_report(move, result) for move in moves]
+
+
+def _move(
+    where: Where,
+    projections: Sequence[Projection[Any]],
+    table: str,
+    live: Generation | None,
+    old: Generation | None,
+    back: Target,
+) -> Move:
+    """The active generation, and the retired one that it is exchanged for, unless the table goes away."""
+    if live is not None and table not in back.after.tables:
+        require_worker_mode(live)
+        return Move(table, live, None, None)
+    if live is None or old is None:
+        msg = f"table {table} has no retired generation to go back to: only the last one before a swap is kept"
+        raise GenerationNotOurs(msg)
+    require_worker_mode(live)
+    ours = next((p for p in projections if p.table == table and fingerprint_of(p) == old.fingerprint), None)
+    if ours is None:
+        _require_followed(where.connection, live, old)
+    return Move(table, live, old, ours)
+
+
+def _report(move: Move, result: SwapResult) -> RebuildReport:
+    if move.new is None:
+        words = f"table {move.table} is gone"
+    else:
+        words = f"generation {move.new.generation_id} of {move.table} is active again"
+    return RebuildReport(
+        move.table,
+        move.new.generation_id if move.new is not None else None,
+        swap_attempts=result.attempts,
+        swap_lock_ms=result.lock_ms,
+        swapped=True,
+        messages=[words],
+    )
+
+
+def _require_followed(connection: psycopg.Connection[Any], live: Generation, old: Generation) -> None:
+    """Refuse a rollback to rows that nobody keeps current: this code cannot fold them."""
+    behind = max(0, tail_events(connection, old))
+    if not behind or (behind <= SHORT_TAIL_EVENTS and leases.workers_alive(connection).get(old.fingerprint)):
+        return
+    msg = (
+        f"the retired generation of {live.projection} is {behind} events behind and was built by other code (release "
+        f"{old.release}): start a worker of that release, wait until it has caught up, and run the rollback again"
+    )
+    raise GenerationNotOurs(msg)

@@ -1,0 +1,153 @@
+"""Change sets that fail, that cannot be, or that are interrupted: the database is as it was, and a sentence says what next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from position_ledger import operations
+from position_ledger.errors import LedgerError, MigrationError, SchemaMismatch, SwapBlocked, VerificationFailed
+from tests.support import engine
+from tests.support.change_sets import (
+    as_it_should_be,
+    generation_ids,
+    next_of,
+    query,
+    releases,
+    team,
+    team_template,
+    up,
+)
+from tests.support.command_line import InThisProcess
+from tests.support.engine_fixtures import migrated_template, settings
+from tests.support.rebuilding import execute
+from tests.support.releases import HOLDINGS, VALUATIONS, Releases
+
+if TYPE_CHECKING:
+    from position_ledger.settings import Settings
+
+__all__ = ["migrated_template", "releases", "settings", "team", "team_template"]
+
+
+def failing_set(team: Settings, releases: Releases) -> tuple[Settings, int]:
+    """A release whose rows do not fit: a reference table in place, then a CHECK that history breaks."""
+    first = releases.add(
+        "CREATE TABLE desks (code text PRIMARY KEY); INSERT INTO desks VALUES ('a');", "DROP TABLE desks;"
+    )
+    releases.add("COMMENT ON TABLE desks IS 'of the team';", "COMMENT ON TABLE desks IS NULL;")
+    releases.add("ALTER TABLE holdings ADD CONSTRAINT never_many CHECK (fills < 2);")
+    return next_of(team, releases, HOLDINGS, VALUATIONS), first
+
+
+def test_a_set_that_fails_leaves_the_database_as_it_was(team: Settings, releases: Releases) -> None:
+    ids, rows = generation_ids(team), query(team, "SELECT h.* FROM holdings AS h ORDER BY h.id")
+    bad, first = failing_set(team, releases)
+    told: list[str] = []
+    with pytest.raises(VerificationFailed, match=r"history does not fit table holdings .*never_many"):
+        operations.migrate_up(bad, engine.reached(bad), None, told.append)
+    assert f"after {first:03}_step.sql, {first + 1:03}_step.sql in place" in told[0]
+    assert told[-1].endswith("the database is as it was before")
+    assert generation_ids(team) == ids
+    assert query(team, "SELECT h.* FROM holdings AS h ORDER BY h.id") == rows
+    as_it_should_be(team)
+    actions = query(team, f"SELECT number, action FROM schema_migration_history WHERE number >= {first} ORDER BY id")
+    assert actions == [
+        (first, "expand"), (first + 1, "expand"), (first + 2, "build"),
+        (first + 2, "abort"), (first + 1, "abort"), (first, "abort"),
+    ]  # fmt: skip
+
+
+def test_a_plain_file_of_a_set_that_fails_takes_those_before_it_back(team: Settings, releases: Releases) -> None:
+    releases.add("CREATE TABLE desks (code text PRIMARY KEY);", "DROP TABLE desks;")
+    releases.add("ALTER TABLE desks ADD rate integer CHECK (rate > 0); INSERT INTO desks VALUES ('a', 1 - 1);")
+    releases.add("ALTER TABLE holdings ADD CHECK (fills < 1000000);")
+    with pytest.raises(MigrationError, match="CHECK violation"):
+        up(next_of(team, releases, HOLDINGS, VALUATIONS))
+    as_it_should_be(team)
+
+
+def test_what_could_not_be_undone_is_no_part_of_a_set(team: Settings, releases: Releases) -> None:
+    lasting = releases.add("CREATE TABLE desks (code text);", "", rollback_says="none, because it has rows of the desk")
+    releases.add(
+        "ALTER TABLE holdings ADD CHECK (fills < 1000000);",
+        "ALTER TABLE holdings DROP CONSTRAINT holdings_fills_check;",
+    )
+    later = next_of(team, releases, HOLDINGS, VALUATIONS)
+    with pytest.raises(
+        MigrationError, match=rf"cannot be part of the change set .* run `position-ledger migrate up {lasting:03}`"
+    ):
+        up(later)
+    assert query(team, "SELECT to_regclass('desks') IS NULL") == [(True,)]
+    up(later, lasting)
+    up(later)
+    as_it_should_be(later)
+
+
+def test_a_release_that_fits_a_later_migration_is_told_which(team: Settings, releases: Releases) -> None:
+    first = releases.add("ALTER TABLE holdings ADD one integer;", "ALTER TABLE holdings DROP one;")
+    releases.add("ALTER TABLE holdings ADD two integer;", "ALTER TABLE holdings DROP two;")
+    both = HOLDINGS.with_field("one", "int | None", "None").with_field("two", "int | None", "None")
+    later = next_of(team, releases, both, VALUATIONS)
+    with pytest.raises(
+        SchemaMismatch, match=rf"fits migration {first + 1:03}: run position-ledger migrate up {first + 1:03}"
+    ):
+        up(later, first)
+    up(later, first + 1)
+    as_it_should_be(later)
+
+
+def test_a_view_that_does_not_fit_is_named_and_nothing_changes(team: Settings, releases: Releases) -> None:
+    execute(team, "CREATE VIEW desk.labels AS SELECT h.label FROM ledger.holdings AS h")
+    releases.add("ALTER TABLE holdings DROP label;", "ALTER TABLE holdings ADD label text;")
+    ids = generation_ids(team)
+    with pytest.raises(SwapBlocked, match=r"view desk.labels does not fit the new tables: .*label.* does not exist"):
+        up(next_of(team, releases, HOLDINGS.without("label"), VALUATIONS))
+    assert generation_ids(team) == ids
+    as_it_should_be(team)
+
+
+def test_an_interrupted_set_is_told_by_status_and_undone_by_abort(team: Settings, releases: Releases) -> None:
+    """The command line: what `status` says of a set that was killed, and `up --abort`."""
+    releases.add("CREATE TABLE desks (code text PRIMARY KEY);", "DROP TABLE desks;")
+    releases.add("ALTER TABLE holdings DROP label;")
+    later = next_of(team, releases, HOLDINGS.without("label"), VALUATIONS)
+    number = releases.last
+
+    def lost(message: str) -> None:
+        if message.startswith("building"):
+            with engine.connected(later, as_app=False) as owner:
+                owner.execute(
+                    "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a"
+                    " WHERE a.application_name ~ '^position-ledger (migrate|operator)' AND a.datname = current_database()"
+                )
+
+    with pytest.raises(LedgerError, match="connection was lost|terminating connection|closed"):
+        operations.migrate_up(later, engine.reached(later), None, lost)
+    command = InThisProcess(
+        {
+            "POSITION_LEDGER_DATABASE_URL": str(later.database_url),
+            "POSITION_LEDGER_PROJECTIONS": later.projections,
+            "POSITION_LEDGER_MIGRATIONS": later.migrations,
+            "POSITION_LEDGER_REDIS_URL": str(later.redis_url),
+        }
+    )
+    status = command("migrate", "status", "--json").document
+    told = {row["number"]: (row["state"], row["change_set"]) for row in status["migrations"][-2:]}
+    assert told == {f"{number - 1:03}": ("expanded", f"{number:03}"), f"{number:03}": ("building", f"{number:03}")}
+    words = command("migrate", "status").out
+    assert f"the change set {number - 1:03} to {number:03} has begun and is not applied" in " ".join(words.split())
+    assert command("migrate", "up", "--abort", f"{number:03}").code == 2
+    assert "the database is as it was before" in command("migrate", "up", "--abort").out
+    assert "nothing to abort" in command("migrate", "up", "--abort").out
+    as_it_should_be(team)
+
+
+def test_what_cannot_move_is_named_before_anything_is_begun(team: Settings, releases: Releases) -> None:
+    execute(team, "CREATE MATERIALIZED VIEW desk.counted AS SELECT count(*) FROM ledger.holdings")
+    number = releases.add("CREATE TABLE desks (code text);", "DROP TABLE desks;")
+    releases.add("ALTER TABLE holdings DROP label;")
+    with pytest.raises(SwapBlocked, match=r"materialized view desk.counted \(drop it"):
+        up(next_of(team, releases, HOLDINGS.without("label"), VALUATIONS))
+    assert query(team, f"SELECT action FROM schema_migration_history WHERE number >= {number}") == []
+    as_it_should_be(team)
