@@ -9,7 +9,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import append, checking, known_at, lag, migrating, planning, projecting, rebuilding, settling, six_tables
+from bench import (
+    append,
+    checking,
+    known_at,
+    lag,
+    loading,
+    migrating,
+    planning,
+    projecting,
+    rebuilding,
+    settling,
+    six_tables,
+)
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
 from bench.report import Report
@@ -21,6 +33,7 @@ MEASUREMENTS = {
     "six-tables": six_tables.measure,
     "lag": lag.measure,
     "known-at": known_at.measure,
+    "load": loading.measure,
     "rebuild": rebuilding.measure,
     "settling": settling.measure,
     "migrate-up": migrating.measure,

@@ -20,6 +20,8 @@ class Plan:
     """Commands of the lag measurement, over all rounds."""
     rebuild_events: tuple[int, ...]
     """Sizes of the log at which a rebuild is measured, the smallest first."""
+    load_events: tuple[tuple[int, int], ...]
+    """Sizes of the log at which a load is measured against its floor, the smallest first, each with its rounds."""
     settled_positions: int
     """Positions of the market that is settled with one command."""
     known_at_versions: int
@@ -38,6 +40,7 @@ FULL = Plan(
     stock_window_s=1.5,
     paced_commands=300,
     rebuild_events=(100_000, 300_000, 1_000_000),
+    load_events=((1_000_000, 5), (5_000_000, 3)),
     settled_positions=10_000,
     known_at_versions=5_000_000,
     known_at_lookups=2_000,
@@ -51,6 +54,7 @@ QUICK = Plan(
     stock_window_s=1.0,
     paced_commands=90,
     rebuild_events=(20_000, 60_000),
+    load_events=((40_000, 2), (120_000, 2)),
     settled_positions=2_000,
     known_at_versions=100_000,
     known_at_lookups=500,

@@ -40,13 +40,14 @@ class Application(LedgerApplication):
 class View(PostgresTrackingRecorder):
     """Expires and inserts one row for each event, with the tracking record, in one transaction."""
 
+    projection: ClassVar[Projection[Any]]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.projection: Projection[Any] = next(p for p in load_projections(_reference()) if p.table == "positions")
         table = Identifier(self.datastore.schema, TABLE)
         self.sql_create_statements.append(
             SQL("CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING ALL)").format(
-                table, Identifier(self.datastore.schema, "positions")
+                table, Identifier(self.datastore.schema, self.projection.table)
             )
         )
         self._insert: Composed = SQL("INSERT INTO {} ({}) VALUES ({})").format(
@@ -71,15 +72,10 @@ def _plain(value: Any) -> Any:
     return Jsonb(value) if isinstance(value, (dict, list, tuple)) else value
 
 
-def _reference() -> str:
-    return "position_ledger.reference.projections"
-
-
 class RowByRow(StockProjection[View]):
     """The same folds as the ledger's own projector, with current rows kept in memory, which only helps it."""
 
     name = "stock"
-    topics = tuple(event.TOPIC for event in EVENTS if event.TOPIC.startswith("position."))
 
     def __init__(self, view: View) -> None:
         super().__init__(view)
@@ -116,11 +112,20 @@ def _later(tracking: Tracking) -> datetime:
 
 
 @contextmanager
-def stock_runner(arena: Arena, number: int) -> Iterator[Subjects]:  # noqa: ARG001 - one process
-    """The runner, standing still except while its subject «stock» is measured."""
+def stock_runner(
+    arena: Arena,
+    number: int,  # noqa: ARG001 - one process
+    package: str = "position_ledger.reference.projections",
+    table: str = "positions",
+) -> Iterator[Subjects]:
+    """The runner of one table, standing still except while its subject «stock» is measured."""
+    defined = next(one for one in load_projections(package) if one.table == table)
     environment = library_environment(arena.database_url, arena.settings, as_app=False)
     runner = ProjectionRunner(
-        application_class=Application, projection_class=RowByRow, view_class=View, env=environment
+        application_class=Application,
+        projection_class=type("RowByRow", (RowByRow,), {"topics": defined.topics}),
+        view_class=type("View", (View,), {"projection": defined}),
+        env=environment,
     )
     projection = cast("RowByRow", runner.projection)
 

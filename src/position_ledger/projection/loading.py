@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
-from functools import lru_cache
 from itertools import groupby
 from multiprocessing.connection import wait
 from operator import attrgetter
@@ -17,16 +18,15 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-import msgspec
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.types.json import Jsonb
-from psycopg.types.numeric import DecimalBinaryDumper
+from psycopg.sql import Identifier
+from psycopg.types.string import ByteaBinaryLoader
 
 from position_ledger.database import connect
 from position_ledger.errors import ConfigurationError, VerificationFailed
 from position_ledger.events import EVENTS
 from position_ledger.projection import chunk_ledger, statements
+from position_ledger.projection.copy_rows import RowEncoder, columns_of
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.references import Resolver
@@ -40,21 +40,20 @@ CHUNKS = 64
 """Ranges of the stream id that a load is cut into: the unit that a process takes and that progress counts."""
 
 FETCH_EVENTS = 2_000
-"""Events that one round trip reads; what a process holds in memory at once."""
+"""Events that one round trip reads. The next ones are read while these are folded, so a process holds twice as many."""
 
-NUMBERS_KEPT_MAX = 50_000
-"""Distinct amounts whose binary form a process remembers: some ten megabytes."""
+PAGE_EVENTS = 500
+"""Events that are decoded, folded and written at once. With four times as many, decoding takes half as long again: what is
+made of a page no longer fits into the cache of a core."""
+
+WAITING_BLOCKS_MAX = 4
+"""Pages of rows, some 250 KB each, that wait for the server while the next ones are folded."""
 
 RANGE = """
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at
   FROM events AS e
  WHERE e.originator_id BETWEEN %(from)s AND %(to)s AND e.notification_id <= %(upto)s AND e.topic = ANY(%(topics)s)
  ORDER BY e.originator_id, e.originator_version
-"""
-
-COLUMN_TYPES = """
-SELECT a.attname, a.atttypid, t.typname FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
- WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
 """
 
 
@@ -144,13 +143,13 @@ class Loader:
         )
         for connection in (self._reading, self._writing):
             connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        self._types, self._json_places = _binary(self._writing, schema, projection)
-        self._writing.adapters.register_dumper(Decimal, RememberedDecimal)
+        self._encoder = _encoder(self._writing, schema, projection)
 
     def load(self, chunk: Chunk) -> Loaded:
         """Fold one range of streams and copy its versions into the table, in one transaction that marks it as loaded.
 
         Raises:
+            FoldFailed: the definition cannot fold an event.
             VerificationFailed: a row does not fit the table.
         """
         try:
@@ -160,7 +159,7 @@ class Loader:
 
     def _load_once(self, chunk: Chunk) -> Loaded:
         kept: list[Loaded] = []
-        with self._writing.transaction(), self._writing.cursor() as cursor:
+        with _no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
             loaded = self._copy(cursor, chunk)
             if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
                 raise psycopg.Rollback  # somebody else has loaded this part
@@ -169,13 +168,18 @@ class Loader:
 
     def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0
-        with cursor.copy(self._copy_in) as copy:
-            copy.set_types(self._types)
+        encoder, values_of = self._encoder, statements.values_of
+        waiting: deque[Future[None]] = deque()
+        with cursor.copy(self._copy_in) as copy, ThreadPoolExecutor(1, "writing rows") as writing:
             for batch in replayed(self._reading, self._projection, self._resolver, chunk):
                 events += batch.events
                 versions += len(batch.versions)
-                for version in batch.versions:
-                    copy.write_row(_encoded(statements.values_of(version), self._json_places))
+                block = encoder.block([values_of(version) for version in batch.versions])
+                if len(waiting) == WAITING_BLOCKS_MAX:
+                    waiting.popleft().result()
+                waiting.append(writing.submit(copy.write, block))
+            for sent in waiting:
+                sent.result()
         return Loaded(events, versions)
 
     def __enter__(self) -> Self:
@@ -190,24 +194,42 @@ class Loader:
         self._writing.close()
 
 
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Without the collector of cycles: a load makes none, and to look for them costs a twentieth of it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def copy_versions(
     connection: psycopg.Connection[Any], schema: str, projection: Projection[Any], versions: Iterable[Version]
 ) -> None:
     """Copy versions into the table as a load does, over a connection of the caller's, in one statement.
 
-    Raises whatever the driver or the server finds wrong with a row.
+    Raises:
+        UnfitValue: a value that cannot be written.
+        psycopg.Error: what the server finds wrong with a row.
     """
-    types, json_places = _binary(connection, schema, projection)
+    encoder = _encoder(connection, schema, projection)
     with connection.cursor() as cursor, cursor.copy(statements.copy_in(schema, projection)) as copy:
-        copy.set_types(types)
-        for version in versions:
-            copy.write_row(_encoded(statements.values_of(version), json_places))
+        copy.write(encoder.block([statements.values_of(version) for version in versions]))
+
+
+def _encoder(connection: psycopg.Connection[Any], schema: str, projection: Projection[Any]) -> RowEncoder:
+    table = Identifier(schema, projection.table).as_string(connection)
+    return RowEncoder(connection, projection.table, columns_of(connection, table, projection.columns))
 
 
 def does_not_fit(table: str, error: psycopg.Error) -> str:
     """Why the rows that the log gives cannot be in the table as the migrations make it, in one sentence."""
     diag = error.diag
-    detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
+    explained = diag.message_detail or (diag.context or "").partition("\n")[0]
+    detail = f" ({' '.join(explained.split())})" if explained else ""
     return (
         f"the history does not fit table {table} as the migrations make it: {diag.message_primary or error}{detail}; the "
         "live table is unchanged, correct the migration, or the projection that gives the rows"
@@ -249,7 +271,7 @@ def replayed(
     current: dict[str, Version] = {}
     stream: UUID | None = None
     with connection.transaction(), connection.cursor(name="replay") as cursor:
-        cursor.itersize = FETCH_EVENTS
+        cursor.adapters.register_loader("uuid", ByteaBinaryLoader)
         cursor.execute(
             RANGE,
             {
@@ -260,8 +282,8 @@ def replayed(
             },
             binary=True,
         )
-        while rows := cursor.fetchmany(FETCH_EVENTS):
-            events = resolver.resolve(connection, [StoredRow(*row) for row in rows])
+        for rows in _pages(cursor):
+            events = resolver.resolve(connection, _stored(rows))
             finished: list[Version] = []
             for of_stream, some in groupby(events, key=attrgetter("stream")):
                 if of_stream != stream:
@@ -272,6 +294,33 @@ def replayed(
         yield Replayed(0, list(current.values()))
 
 
+def _pages(cursor: psycopg.ServerCursor[Any]) -> Iterator[Sequence[Sequence[Any]]]:
+    """The rows of a cursor, a page at a time; the server makes the next ones ready meanwhile."""
+    with ThreadPoolExecutor(1, "reading the log") as reading:
+        coming = reading.submit(cursor.fetchmany, FETCH_EVENTS)
+        while rows := coming.result():
+            coming = reading.submit(cursor.fetchmany, FETCH_EVENTS)
+            for start in range(0, len(rows), PAGE_EVENTS):
+                yield rows[start : start + PAGE_EVENTS]
+
+
+class _Streams(dict[bytes, UUID]):
+    """Stream ids by their bytes: one object for all events of a stream, because making one costs as much as a fold."""
+
+    def __missing__(self, raw: bytes) -> UUID:
+        stream = self[raw] = UUID(bytes=raw)
+        return stream
+
+
+def _stored(rows: Iterable[Sequence[Any]]) -> list[StoredRow]:
+    """What `RANGE` answers, with stream ids as bytes."""
+    streams = _Streams()
+    return [
+        StoredRow(seq, streams[stream], version, topic, state, recorded_at, effective_at)
+        for seq, stream, version, topic, state, recorded_at, effective_at in rows
+    ]
+
+
 def _superseded(
     projection: Projection[Any], events: Iterable[Recorded[Any]], current: dict[str, Version]
 ) -> Iterator[Version]:
@@ -279,40 +328,3 @@ def _superseded(
     before = list(current.values())
     changes = fold_batch(projection, events, current)
     return (version for version in (*before, *changes.inserted) if version.expires is not None)
-
-
-class RememberedDecimal(DecimalBinaryDumper):
-    """Writes amounts in binary, each distinct one once: most columns of a version repeat those of the one before."""
-
-    def dump(self, obj: Decimal) -> Buffer | None:
-        """The binary form of an amount."""
-        return _numeric(obj)
-
-
-@lru_cache(maxsize=NUMBERS_KEPT_MAX)
-def _numeric(number: Decimal) -> bytes:
-    return bytes(DecimalBinaryDumper(Decimal).dump(number) or b"")
-
-
-def _binary(
-    connection: psycopg.Connection[Any], schema: str, projection: Projection[Any]
-) -> tuple[list[int], list[int]]:
-    """The type of each column, and the places of those that hold JSON."""
-    name = statements.names([schema, projection.table]).as_string(connection).replace(", ", ".")
-    found = {row[0]: (row[1], row[2]) for row in connection.execute(COLUMN_TYPES, (name,)).fetchall()}
-    types = [found[column][0] for column in projection.columns]
-    json_places = [place for place, column in enumerate(projection.columns) if found[column][1] in ("jsonb", "json")]
-    return types, json_places
-
-
-def _encoded(values: Sequence[Any], json_places: Sequence[int]) -> list[Any]:
-    """The values as the driver can write them in binary."""
-    encoded = list(values)
-    for place in json_places:
-        if encoded[place] is not None:
-            encoded[place] = _as_jsonb(encoded[place])
-    return encoded
-
-
-def _as_jsonb(value: Any) -> Jsonb:
-    return Jsonb(value, dumps=msgspec.json.encode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, get_args
@@ -38,7 +39,9 @@ class Resolver:
 
     def __init__(self, codec: Codec, folds: Iterable[type[Event]]) -> None:
         self._codec = codec
-        self._paths = {event.TOPIC: reference_paths(event) for event in folds}
+        self._paths: defaultdict[str, tuple[tuple[str, ...], ...]] = defaultdict(
+            tuple, {event.TOPIC: reference_paths(event) for event in folds}
+        )
         self._openings: dict[UUID, int] = {}
 
     def forget(self) -> None:
@@ -54,11 +57,12 @@ class Resolver:
         """
         if len(self._openings) > OPENINGS_KEPT_MAX:
             self._openings.clear()
-        bodies = [self._codec.decode_struct(row.topic, row.state) for row in rows]
-        pairs = [tuple(self._pairs(row.topic, body)) for row, body in zip(rows, bodies, strict=True)]
+        bodies = self._codec.decode_structs([(row.topic, row.state) for row in rows])
+        paths = self._paths
+        pairs = [_pairs(paths[row.topic], body) for row, body in zip(rows, bodies, strict=True)]
         self._openings.update((row.stream, row.seq) for row in rows if row.version == 1)
-        numbers = self._look_up(connection, rows, pairs)
-        self._require_all(rows, pairs, numbers)
+        numbers = self._look_up(connection, rows, {pair for some in pairs for pair in some})
+        refs = [{pair: numbers[pair] for pair in some} if some else NOTHING for some in pairs]
         return [
             Recorded(
                 row.seq,
@@ -68,53 +72,67 @@ class Resolver:
                 body,
                 row.recorded_at,
                 row.effective_at,
-                self._openings[row.stream],
-                {pair: numbers[pair] for pair in wanted} if wanted else NOTHING,
+                opened_seq,
+                numbered,
             )
-            for row, body, wanted in zip(rows, bodies, pairs, strict=True)
+            for row, body, opened_seq, numbered in zip(rows, bodies, self._opened(rows), refs, strict=True)
         ]
 
-    def _require_all(
-        self, rows: Sequence[StoredRow], pairs: Sequence[Sequence[Pair]], numbers: Mapping[Pair, int]
-    ) -> None:
-        for row, wanted in zip(rows, pairs, strict=True):
-            needed = wanted if row.stream in self._openings else (*wanted, (row.stream, 1))
-            for stream, version in needed:
-                if (stream, version) not in numbers:
-                    msg = (
-                        f"event {row.seq} ({row.topic}) refers to version {version} of stream {stream}, which the log "
-                        "does not have: run position-ledger verify"
-                    )
-                    raise LogBroken(msg)
-
-    def _pairs(self, topic: str, body: Any) -> Iterator[Pair]:
-        for path in self._paths.get(topic, ()):
-            reference = _follow(body, path)
-            if reference is not None:
-                yield reference.stream, reference.version
+    def _opened(self, rows: Sequence[StoredRow]) -> Iterator[int]:
+        """The number of each row's opening; rows of one stream in a row share its object in a replay."""
+        openings, stream, number = self._openings, None, 0
+        for row in rows:
+            if row.stream is not stream:
+                stream = row.stream
+                number = openings[stream]
+            yield number
 
     def _look_up(
-        self, connection: psycopg.Connection[Any], rows: Sequence[StoredRow], pairs: Sequence[Sequence[Pair]]
-    ) -> dict[Pair, int]:
-        wanted: set[Pair] = {pair for some in pairs for pair in some}
-        wanted.update((row.stream, 1) for row in rows if row.stream not in self._openings)
+        self, connection: psycopg.Connection[Any], rows: Sequence[StoredRow], pairs: set[Pair]
+    ) -> Mapping[Pair, int]:
+        """Numbers of the pairs, and of openings that are not known yet, which are kept."""
+        streams = {id(row.stream): row.stream for row in rows}.values()
+        wanted = pairs | {(stream, 1) for stream in streams if stream not in self._openings}
         if not wanted:
-            return {}
+            return NOTHING
         found: dict[Pair, int] = {}
         parameters = ([stream for stream, _ in wanted], [version for _, version in wanted])
         for stream, version, seq in connection.execute(NUMBERS, parameters, prepare=True):
             found[stream, version] = seq
             if version == 1:
                 self._openings[stream] = seq
+        missing = wanted - found.keys()
+        if missing:
+            raise self._broken(rows, missing)
         return found
 
+    def _broken(self, rows: Sequence[StoredRow], missing: set[Pair]) -> LogBroken:
+        """Name the first event that refers to something that is not there."""
+        for row in rows:
+            body = self._codec.decode_struct(row.topic, row.state)
+            for stream, version in (*_pairs(self._paths[row.topic], body), (row.stream, 1)):
+                if (stream, version) in missing:
+                    return LogBroken(
+                        f"event {row.seq} ({row.topic}) refers to version {version} of stream {stream}, which the log "
+                        "does not have: run position-ledger verify"
+                    )
+        return LogBroken(
+            f"the log does not have {len(missing)} events that others refer to: run position-ledger verify"
+        )
 
-def _follow(body: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        body = getattr(body, name)
-        if body is None:
-            return None
-    return body
+
+def _pairs(paths: Iterable[Sequence[str]], body: Any) -> tuple[Pair, ...]:
+    """What a body refers to: stream and version of each reference that it has."""
+    found: tuple[Pair, ...] = ()
+    for path in paths:
+        part = body
+        for name in path:
+            part = getattr(part, name)
+            if part is None:
+                break
+        else:
+            found = (*found, (part.stream, part.version))
+    return found
 
 
 @lru_cache(maxsize=256)

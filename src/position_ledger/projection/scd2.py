@@ -53,45 +53,47 @@ def fold_batch(
     Raises:
         FoldFailed: the definition cannot fold an event; ``current`` is then to be thrown away.
     """
-    folds = projection.folds_by_topic
+    folds, key_of, row_type = projection.folds_by_topic, projection.key, projection.row
     changes = Changes()
-    fresh: set[int] = set()
+    inserted, fresh = changes.inserted, set[int]()
     for event in events:
         fold = folds.get(event.topic)
         if fold is None:
             continue
-        key = projection.key(event)
+        key = key_of(event)
         before = current.get(key)
-        row = _folded(projection, fold, key, before.row if before else None, event)
-        if before is not None and row is before.row:
+        row_before = None if before is None else before.row
+        try:
+            row = fold(row_before, event)
+        except Exception as error:
+            raise _cannot_fold(projection, row_before, event, error) from error
+        if row is row_before and row is not None:
             continue
-        after = Version(
-            event.seq, key, event.recorded_at, None, before.version + 1 if before else 1, event.effective_at, row
-        )
+        if not isinstance(row, row_type):
+            raise _not_a_row(projection, row, event)
+        at, version = event.recorded_at, 1
         if before is not None:
-            before.expires = event.recorded_at
+            before.expires, version = at, before.version + 1
             if before.id not in fresh:
                 changes.expired_ids.append(before.id)
-                changes.expired_at.append(event.recorded_at)
-        fresh.add(after.id)
-        changes.inserted.append(after)
-        current[key] = after
+                changes.expired_at.append(at)
+        fresh.add(event.seq)
+        after = current[key] = Version(event.seq, key, at, None, version, event.effective_at, row)
+        inserted.append(after)
     return changes
 
 
-def _folded(projection: Projection[Any], fold: Any, key: str, row: Row | None, event: Recorded[Any]) -> Row:
-    try:
-        folded = fold(row, event)
-    except Exception as error:
-        msg = f"projection {projection.table} cannot fold event {event.seq} ({event.topic}): {type(error).__name__}: {error}"
-        if row is None and event.version > 1:
-            msg += f"; the table has no current row of {key}: is it what the log says? position-ledger verify tells"
-        raise FoldFailed(msg) from error
-    if not isinstance(folded, projection.row):
-        msg = (
-            f"projection {projection.table} folded event {event.seq} ({event.topic}) into {type(folded).__name__}, "
-            f"not into a {projection.row.__name__}"
-        )
-        raise FoldFailed(msg)
-    row_after: Row = folded
-    return row_after
+def _cannot_fold(projection: Projection[Any], row: Row | None, event: Recorded[Any], error: Exception) -> FoldFailed:
+    msg = (
+        f"projection {projection.table} cannot fold event {event.seq} ({event.topic}): {type(error).__name__}: {error}"
+    )
+    if row is None and event.version > 1:
+        msg += f"; the table has no current row of {projection.key(event)}: is it what the log says? position-ledger verify tells"
+    return FoldFailed(msg)
+
+
+def _not_a_row(projection: Projection[Any], folded: Any, event: Recorded[Any]) -> FoldFailed:
+    return FoldFailed(
+        f"projection {projection.table} folded event {event.seq} ({event.topic}) into {type(folded).__name__}, "
+        f"not into a {projection.row.__name__}"
+    )

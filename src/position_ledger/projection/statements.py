@@ -7,9 +7,11 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple as as_tuple
 from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
+from position_ledger.projection.copy_rows import OPTIONS as COPY_OPTIONS
 from position_ledger.projection.definition import SURROGATE, Projection
 from position_ledger.projection.scd2 import Version
 
@@ -69,9 +71,9 @@ def load_all_rows(schema: str, projection: Projection[Any]) -> Composed:
 
 
 def copy_in(schema: str, projection: Projection[Any]) -> Composed:
-    """Bulk load: binary rows in the order of the columns."""
-    return SQL("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)").format(
-        table=Identifier(schema, projection.table), columns=names(projection.columns)
+    """Bulk load: rows in the order of the columns, as `RowEncoder` writes them."""
+    return SQL("COPY {table} ({columns}) FROM STDIN WITH ({options})").format(
+        table=Identifier(schema, projection.table), columns=names(projection.columns), options=SQL(COPY_OPTIONS)
     )
 
 
@@ -113,16 +115,17 @@ def encode_rows(projection: Projection[Any], versions: Sequence[Version]) -> str
 
 def values_of(version: Version) -> tuple[Any, ...]:
     """The values of a version in the order of the table's columns."""
-    return (
+    expires = version.expires
+    leading = (
         version.id,
         version.key,
-        version.expires is None,
+        expires is None,
         version.effective,
-        version.expires,
+        expires,
         version.version,
         version.effective_at,
-        *msgspec.structs.astuple(version.row),
     )
+    return leading + as_tuple(version.row)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -32,7 +32,7 @@ class Codec:
         self._by_topic: dict[str, type[Event]] = {}
         for event in events:
             self._add(event)
-        self._structs: dict[str, Callable[[bytes], Any]] = {}
+        self._structs = _StructDecoders(self._class_of)
 
     def _add(self, event: type[Event]) -> None:
         other = self._by_topic.get(event.TOPIC)
@@ -85,13 +85,22 @@ class Codec:
         Raises:
             SchemaMismatch: as `decode`.
         """
-        decoder = self._structs.get(topic)
-        if decoder is None:
-            decoder = self._structs[topic] = _struct_decoder(self._class_of(topic))
         try:
-            return decoder(state)
+            return self._structs[topic](state)
         except _MISFITS as error:
             raise _misfit(self._class_of(topic), state, error) from error
+
+    def decode_structs(self, stored: Sequence[tuple[str, bytes]]) -> list[Any]:
+        """Topics and bodies as `decode_struct` reads each.
+
+        Raises:
+            SchemaMismatch: as `decode`, for the first that does not fit.
+        """
+        structs = self._structs
+        try:
+            return [structs[topic](state) for topic, state in stored]
+        except _MISFITS:
+            return [self.decode_struct(topic, state) for topic, state in stored]
 
     def _class_of(self, topic: str) -> type[Event]:
         cls = self._by_topic.get(topic)
@@ -105,6 +114,17 @@ class Codec:
 
 _MISFITS = (ValueError, msgspec.MsgspecError)
 """What reading a body raises that is not as its type says: pydantic's, msgspec's and Unicode's errors."""
+
+
+class _StructDecoders(dict[str, Callable[[bytes], Any]]):
+    """Decoders by topic, made when they are first asked for."""
+
+    def __init__(self, class_of: Callable[[str], type[Event]]) -> None:
+        self._class_of = class_of
+
+    def __missing__(self, topic: str) -> Callable[[bytes], Any]:
+        decoder = self[topic] = _struct_decoder(self._class_of(topic))
+        return decoder
 
 
 class _Versioned(msgspec.Struct):

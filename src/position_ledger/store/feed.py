@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 
 from position_ledger.database import only_row
@@ -63,8 +64,7 @@ class Holder:
     query: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(msgspec.Struct, frozen=True, gc=False):
     """One event as stored. Times are aware, UTC."""
 
     seq: int
