@@ -7,9 +7,9 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from multiprocessing.connection import wait
@@ -282,19 +282,20 @@ def replayed(
             },
             binary=True,
         )
-        for rows in _pages(cursor):
-            events = resolver.resolve(connection, _stored(rows))
-            finished: list[Version] = []
-            for of_stream, some in groupby(events, key=attrgetter("stream")):
-                if of_stream != stream:
-                    finished.extend(current.values())
-                    current, stream = {}, of_stream
-                finished.extend(_superseded(projection, some, current))
-            yield Replayed(len(rows), finished)
+        with closing(_pages(cursor)) as pages:
+            for rows in pages:
+                events = resolver.resolve(connection, _stored(rows))
+                finished: list[Version] = []
+                for of_stream, some in groupby(events, key=attrgetter("stream")):
+                    if of_stream != stream:
+                        finished.extend(current.values())
+                        current, stream = {}, of_stream
+                    finished.extend(_superseded(projection, some, current))
+                yield Replayed(len(rows), finished)
         yield Replayed(0, list(current.values()))
 
 
-def _pages(cursor: psycopg.ServerCursor[Any]) -> Iterator[Sequence[Sequence[Any]]]:
+def _pages(cursor: psycopg.ServerCursor[Any]) -> Generator[Sequence[Sequence[Any]], None, None]:
     """The rows of a cursor, a page at a time; the server makes the next ones ready meanwhile."""
     with ThreadPoolExecutor(1, "reading the log") as reading:
         coming = reading.submit(cursor.fetchmany, FETCH_EVENTS)
