@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from position_ledger import operations
+from position_ledger.projection import leases
+from position_ledger.projection.definition import load_projections
+from position_ledger.projection.fingerprint import fingerprint_of
 from tests.support import engine
 from tests.support.change_sets import (
     FILL_EVENTS,
@@ -266,3 +269,20 @@ def test_a_table_that_came_with_a_change_goes_back_with_it(team: Settings, relea
     down(later, releases.last)
     as_it_should_be(team)
     assert generation_ids(team).keys() == {"positions", "holdings", "valuations"}
+
+
+def test_a_swap_that_no_worker_follows_says_so(settings: Settings, history: None, releases: Releases) -> None:
+    """Given tables with history, when they are swapped in, then who runs no worker of their code is told, and how to."""
+    team = first_release(releases)
+    assert "no worker that is running has the code of holdings, valuations" in up(team)[-1]
+    releases.add(
+        "ALTER TABLE holdings ADD first_price numeric(38,18) NOT NULL;", "ALTER TABLE holdings DROP first_price;"
+    )
+    priced = HOLDINGS.with_field("first_price", "Decimal", "event.body.fill.price")
+    newer = next_of(team, releases, priced, VALUATIONS)
+    ours = [fingerprint_of(one) for one in load_projections(newer.projections)]
+    with engine.connected(newer, as_app=True) as connection:
+        leases.heartbeat(connection, "of the newer code", ours)
+        assert not any("no worker" in line for line in up(newer))
+        leases.heartbeat(connection, "of the newer code", ours)
+        assert "has the code of holdings" in down(newer, releases.last)[-1]

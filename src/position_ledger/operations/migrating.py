@@ -15,6 +15,7 @@ from position_ledger.migration.runner import Outcome
 from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
 from position_ledger.operations.rebuilding import abandon, fill, finish_swaps, outlook_of, rebuild_for, restore_for
+from position_ledger.operations.unfollowed import telling_unfollowed
 from position_ledger.projection import generations, inline
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.rebuild import Progress, RebuildOptions
@@ -54,7 +55,7 @@ def migrate_up(
     """
     migrator = migrator_of(settings, reached, tell)
     chosen = options or RebuildOptions()
-    with translated():
+    with translated(), telling_unfollowed(settings, reached, tell) as unfollowed:
         strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
         said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
@@ -63,7 +64,7 @@ def migrate_up(
         for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
             tell(f"filling {projection.table} from the log")
             fill(settings, reached, migrator, projection, chosen, progress, tell)
-        return replace(outcome, messages=(*said, *outcome.messages))
+    return replace(outcome, messages=(*said, *outcome.messages, *unfollowed))
 
 
 def migrate_abort(settings: Settings, reached: Reached, tell: Tell) -> Outcome:
@@ -148,7 +149,7 @@ def migrate_down(
             are as they were.
     """
     migrator = migrator_of(settings, reached, tell, reason=reason)
-    with translated():
+    with translated(), telling_unfollowed(settings, reached, tell) as unfollowed:
         outcome = migrator.down(number, restore=partial(restore_for, settings, reached, migrator, tell), only=only)
         _drop_without_table(settings, reached)
-        return outcome
+    return replace(outcome, messages=(*outcome.messages, *unfollowed))

@@ -27,6 +27,7 @@ from position_ledger.operations.common import (
     projection_named,
     projections,
 )
+from position_ledger.operations.unfollowed import telling_unfollowed
 from position_ledger.projection import foreign_keys, generations, inline
 from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.catching_up import catch_up
@@ -61,7 +62,7 @@ def rebuild(
     Raises:
         ConfigurationError: no such projection. Otherwise as `position_ledger.projection.rebuild.Rebuild.run`.
     """
-    with translated():
+    with translated(), telling_unfollowed(settings, reached, tell):
         projection = projection_named(settings, table)
         migrator = migrator_of(settings, reached, tell)
         change = _pending_change(migrator, table)
@@ -89,7 +90,7 @@ def roll_back(
     Raises:
         GenerationNotOurs, SwapBlocked, MigrationError: nothing was changed; says what to do.
     """
-    with translated():
+    with translated(), telling_unfollowed(settings, reached, tell):
         projection_named(settings, table)
         migrator = migrator_of(settings, reached, tell, reason=reason)
         with owner(settings, reached) as connection:
@@ -210,10 +211,8 @@ def _require_fit(migrator: Migrator, projection: Projection[Any], change: Projec
         remedy = "add the field to the row type or the column in a migration"
     else:
         remedy = _how_to_reach(migrator, last, fitting)
-    msg = (
-        f"table {projection.table} as migrations {first:03} to {last:03} make it and row type {projection.row.__name__} "
-        f"differ{gap}: {remedy}"
-    )
+    made_by = f"migration {last:03} makes" if first == last else f"migrations {first:03} to {last:03} make"
+    msg = f"table {projection.table} as {made_by} it and row type {projection.row.__name__} differ{gap}: {remedy}"
     raise SchemaMismatch(msg)
 
 
