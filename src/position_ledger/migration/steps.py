@@ -15,7 +15,7 @@ from position_ledger.migration.bookkeeping import forget, read_applied, remember
 from position_ledger.migration.catalogue import diff
 from position_ledger.migration.classify import ProjectedChange, sets_to_undo
 from position_ledger.migration.execute import StatementFailed, is_lock_trouble, run_section, verify_section
-from position_ledger.migration.index_build import build_index, drop_index
+from position_ledger.migration.index_build import apply_index, undo_index
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.scratch import Targets
 from position_ledger.migration.session import Connection, Limits, lock_blockers, use_schema
@@ -110,7 +110,7 @@ class Steps:
             self.run_in_place(connection, file, run)
             return
         started = time.monotonic()
-        build_index(connection, self._schema, file)
+        apply_index(connection, self._schema, file)
         use_schema(connection, self._schema)
         run.files.append(file)
         run.say(f"applied {file.filename} in {elapsed_ms(started)} ms")
@@ -211,7 +211,7 @@ class Steps:
             self.undo_in_place(connection, step, run)
             return
         started = time.monotonic()
-        drop_index(connection, self._schema, step, reason=self._reason)
+        undo_index(connection, self._schema, step, reason=self._reason)
         use_schema(connection, self._schema)
         run.files.append(step)
         run.say(f"rolled back {step.filename} in {elapsed_ms(started)} ms")
