@@ -327,6 +327,25 @@ def test_an_index_that_cannot_be_built_again_leaves_its_drop_applied(
     assert migrator.status().is_current
 
 
+def test_another_index_built_in_the_place_of_the_dropped_one_is_refused(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    other = migration(
+        4,
+        DROPPED.forward.text.strip(),
+        rollback="CREATE INDEX CONCURRENTLY strategies_name ON strategies (note);",
+        transactional=False,
+    )
+    migrator = Migrator(database_url, [T1, T2, UNIQUE, other])
+    migrator.up()
+    with pytest.raises(
+        MigrationError, match=r"004_step.sql does not lead back to the schema before it: .*strategies_name"
+    ):
+        migrator.down(4)
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
+    assert migrator.status().is_current
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -373,7 +392,7 @@ def test_a_drop_that_was_killed_is_resumed_or_given_up(database_url: str, connec
     before = read_catalogue(connection, "ledger")
     for finish in (lambda: migrator.down(4), migrator.up):
         with psycopg.connect(database_url) as old_snapshot:
-            old_snapshot.execute("INSERT INTO ledger.strategies VALUES (7, 'seven')")
+            old_snapshot.execute("LOCK TABLE ledger.strategies IN ROW EXCLUSIVE MODE")
             runner = ThreadPoolExecutor().submit(migrator.up)
             wait_until(lambda: is_running(connection, "DROP INDEX CONCURRENTLY"))
             wait_until(

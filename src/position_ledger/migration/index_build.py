@@ -18,6 +18,8 @@ from position_ledger.migration.bookkeeping import change_state, forget, read_app
 from position_ledger.migration.execute import StatementFailed, run_statement, verify_section
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from position_ledger.migration.concurrent import ConcurrentIndex
     from position_ledger.migration.files import MigrationFile
     from position_ledger.migration.session import Connection
@@ -30,9 +32,23 @@ def apply_index(connection: Connection, schema: str, file: MigrationFile) -> Non
     (_take_away if _index_of(file).is_dropped else _build_forward)(connection, schema, file)
 
 
-def undo_index(connection: Connection, schema: str, file: MigrationFile, *, reason: str | None = None) -> None:
-    """Roll a file back, whether its index is whole, half built or gone; MigrationError leaves the file applied."""
-    (_bring_back if _index_of(file).is_dropped else _drop_again)(connection, schema, file, reason)
+def undo_index(
+    connection: Connection,
+    schema: str,
+    file: MigrationFile,
+    require_back: Callable[[], None],
+    *,
+    reason: str | None = None,
+) -> None:
+    """Roll a file back, whether its index is whole, half built or gone.
+
+    ``require_back`` raises MigrationError unless an index that was built again is the one that the file dropped; then,
+    and when it cannot be built, the file stays applied.
+    """
+    if _index_of(file).is_dropped:
+        _bring_back(connection, schema, file, require_back, reason)
+    else:
+        _drop_again(connection, schema, file, reason)
 
 
 def _build_forward(connection: Connection, schema: str, file: MigrationFile) -> None:
@@ -138,13 +154,16 @@ def _refuse_missing(connection: Connection, schema: str, file: MigrationFile) ->
         )
 
 
-def _bring_back(connection: Connection, schema: str, file: MigrationFile, reason: str | None) -> None:
+def _bring_back(
+    connection: Connection, schema: str, file: MigrationFile, require_back: Callable[[], None], reason: str | None
+) -> None:
     """Build the index again that a file dropped; if that fails the file stays applied, without a half-built rest."""
     started = time.monotonic()
     _in_transaction(connection, change_state, schema, file, "reverting")
     try:
         _make_whole(connection, schema, file)
-    except StatementFailed:
+        require_back()
+    except MigrationError:
         _drop(connection, schema, _index_of(file).name)
         _in_transaction(connection, change_state, schema, file, "done")
         raise

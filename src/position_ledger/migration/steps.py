@@ -211,7 +211,11 @@ class Steps:
             self.undo_in_place(connection, step, run)
             return
         started = time.monotonic()
-        undo_index(connection, self._schema, step, reason=self._reason)
+        self._targets.prepare([step.number - 1, step.number])
+        known = self.drift(connection, step.number)
+        undo_index(
+            connection, self._schema, step, lambda: self._require_back(connection, step, known), reason=self._reason
+        )
         use_schema(connection, self._schema)
         run.files.append(step)
         run.say(f"rolled back {step.filename} in {elapsed_ms(started)} ms")
@@ -235,13 +239,16 @@ class Steps:
             self._begin(connection, run)
             run_section(cursor, file, file.rollback.statements)
             self._settle(connection)
-            left = [line for line in self.drift(connection, file.number - 1) if line not in known]
-            if left:
-                raise MigrationError(
-                    f"the rollback of {file.filename} does not lead back to the schema before it: "
-                    f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
-                )
+            self._require_back(connection, file, known)
             forget(cursor, self._schema, file, elapsed_ms(started), reason=self._reason, action=action)
+
+    def _require_back(self, connection: Connection, file: MigrationFile, known: Collection[str]) -> None:
+        left = [line for line in self.drift(connection, file.number - 1) if line not in known]
+        if left:
+            raise MigrationError(
+                f"the rollback of {file.filename} does not lead back to the schema before it: "
+                f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
+            )
 
     def drift(self, connection: Connection, number: int) -> list[str]:
         """How the live schema differs from what the files up to number make: what was done by hand stays as it is."""
