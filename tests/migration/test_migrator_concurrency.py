@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -21,6 +22,8 @@ from tests.support.migration_files import T1, T2, T3, migration, migration_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from position_ledger.migration import MigrationFile
 
 IMPATIENT = Limits(migration_lock_wait_s=0.4, retry_budget_s=0.5, retry_pause_max_s=0.1)
 RUNNER = """
@@ -285,3 +288,124 @@ def test_an_index_whose_verification_fails_is_taken_away(database_url: str, conn
         Migrator(database_url, [T1, T2, untrue]).up()
     assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
     assert [row.state for row in Migrator(database_url, [T1, T2, T3]).status().rows][2] == "pending"
+
+
+DROPPED = migration(
+    4,
+    "DROP INDEX CONCURRENTLY strategies_name;",
+    "SELECT to_regclass('ledger.strategies_name') IS NULL;",
+    "CREATE UNIQUE INDEX CONCURRENTLY strategies_name ON strategies (name);",
+    transactional=False,
+)
+UNIQUE = migration(
+    3,
+    "CREATE UNIQUE INDEX CONCURRENTLY strategies_name ON strategies (name);",
+    rollback="DROP INDEX CONCURRENTLY strategies_name;",
+    transactional=False,
+)
+
+
+def test_an_index_is_dropped_concurrently_and_built_again(database_url: str, connection: psycopg.Connection) -> None:
+    migrator = Migrator(database_url, [T1, T2, UNIQUE, DROPPED])
+    Migrator(database_url, [T1, T2, UNIQUE]).up()
+    before = read_catalogue(connection, "ledger")
+    assert [file.number for file in migrator.up().files] == [4]
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
+    assert [file.number for file in migrator.down(4).files] == [4]
+    assert read_catalogue(connection, "ledger") == before
+
+
+def test_an_index_that_cannot_be_built_again_leaves_its_drop_applied(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    migrator = Migrator(database_url, [T1, T2, UNIQUE, DROPPED])
+    migrator.up()
+    connection.execute("INSERT INTO ledger.strategies VALUES (1, 'same'), (2, 'same')")
+    with pytest.raises(MigrationError, match=r"004_step.sql line 1\d: 'CREATE UNIQUE .* unique violation.*down 004"):
+        migrator.down(4)
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
+    assert migrator.status().is_current
+
+
+def test_another_index_built_in_the_place_of_the_dropped_one_is_refused(
+    database_url: str, connection: psycopg.Connection
+) -> None:
+    other = migration(
+        4,
+        DROPPED.forward.text.strip(),
+        rollback="CREATE INDEX CONCURRENTLY strategies_name ON strategies (note);",
+        transactional=False,
+    )
+    migrator = Migrator(database_url, [T1, T2, UNIQUE, other])
+    migrator.up()
+    with pytest.raises(
+        MigrationError, match=r"004_step.sql does not lead back to the schema before it: .*strategies_name"
+    ):
+        migrator.down(4)
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
+    assert migrator.status().is_current
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (
+            replace(DROPPED, verify=migration(4, "SELECT 1;", "SELECT false;").verify),
+            r"the verification 'SELECT false' returned",
+        ),
+        (
+            migration(
+                4,
+                "DROP INDEX CONCURRENTLY absent;",
+                rollback="CREATE INDEX CONCURRENTLY absent ON strategies (name);",
+                transactional=False,
+            ),
+            r"004_step.sql: there is no index absent to drop",
+        ),
+        (
+            migration(
+                4,
+                "DROP INDEX CONCURRENTLY strategies_pkey;",
+                rollback="CREATE UNIQUE INDEX CONCURRENTLY strategies_pkey ON strategies (id);",
+                transactional=False,
+            ),
+            r"004_step.sql line 1\d: .*cannot drop index strategies_pkey because constraint",
+        ),
+    ],
+)
+def test_a_drop_that_fails_leaves_the_index(
+    database_url: str, connection: psycopg.Connection, bad: MigrationFile, message: str
+) -> None:
+    Migrator(database_url, [T1, T2, UNIQUE]).up()
+    before = read_catalogue(connection, "ledger")
+    migrator = Migrator(database_url, [T1, T2, UNIQUE, bad])
+    with pytest.raises(MigrationError, match=message):
+        migrator.up()
+    assert read_catalogue(connection, "ledger") == before
+    assert [row.state for row in migrator.status().rows][3] == "pending"
+
+
+def test_a_drop_that_was_killed_is_resumed_or_given_up(database_url: str, connection: psycopg.Connection) -> None:
+    """A killed DROP INDEX CONCURRENTLY leaves an index that is not valid any more, as this does."""
+    migrator = Migrator(database_url, [T1, T2, UNIQUE, DROPPED])
+    Migrator(database_url, [T1, T2, UNIQUE]).up()
+    before = read_catalogue(connection, "ledger")
+    for finish in (lambda: migrator.down(4), migrator.up):
+        with psycopg.connect(database_url) as old_snapshot:
+            old_snapshot.execute("LOCK TABLE ledger.strategies IN ROW EXCLUSIVE MODE")
+            runner = ThreadPoolExecutor().submit(migrator.up)
+            wait_until(lambda: is_running(connection, "DROP INDEX CONCURRENTLY"))
+            wait_until(
+                lambda: not read_catalogue(connection, "ledger").tables["strategies"].indexes["strategies_name"].valid
+            )
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DROP INDEX CONCURRENTLY%'"
+            )
+            with pytest.raises(DatabaseUnavailable, match="the connection was lost"):
+                runner.result()
+        assert [row.state for row in migrator.status().rows][3] == "running"
+        assert [file.number for file in finish().files] == [4]
+        if finish != migrator.up:
+            assert read_catalogue(connection, "ledger") == before
+    assert migrator.status().is_current
+    assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes

@@ -232,7 +232,12 @@ def _index(case: Case) -> str:
 
 
 def _outside(case: Case) -> str:
-    return _index(case) if "index" in _words(_tokens(case.statement))[:3] else "-- run it by hand, it is no migration"
+    words = _words(_tokens(case.statement))
+    if "index" in words[:3] and words[:1] != ["reindex"]:
+        return _index(case)
+    if words[:1] == ["alter"] and "concurrently" in words:
+        return "-- the same without CONCURRENTLY"
+    return "-- run it by hand, it is no migration"
 
 
 def _unique(case: Case) -> str:

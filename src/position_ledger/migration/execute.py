@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import psycopg
 
 from position_ledger.errors import MigrationError
+from position_ledger.migration.concurrent import instead_of_inside
 from position_ledger.migration.expectations import returned
 
 if TYPE_CHECKING:
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["StatementFailed", "is_lock_trouble", "run_section", "run_statement", "verify_section"]
 
+_NOT_INSIDE: Final = "25001"
 _LABELS: Final = {
     "22P02": ("type mismatch", "convert the old values in a USING clause"),
     "23502": ("NOT NULL violation", "give the rows that exist a value first, or a default"),
     "23503": ("foreign key violation", "add the missing parent rows first"),
     "23505": ("unique violation", "remove the duplicate rows first"),
     "23514": ("CHECK violation", "correct the rows that break it first"),
-    "25001": ("not allowed in a transaction", "put the one statement in a file with '-- Transactional: no'"),
+    "25001": ("not allowed in a transaction", ""),
     "25006": ("the session is read-only", "connect to the primary server with a role that may write"),
     "40P01": ("deadlock", ""),
     "42501": ("no permission", "connect as the owner of the tables"),
@@ -37,6 +40,7 @@ _LABELS: Final = {
     "42846": ("type mismatch", "convert the old values in a USING clause"),
     "42P07": ("foreign object in the way", "find out who made it, then drop or rename it"),
     "53100": ("disk full", "make room on the server's disk"),
+    "55P04": ("a new value is used in the transaction that adds it", "use it in a later file"),
     "55P03": ("lock not available", "find who holds the lock, or run it at a quieter time"),
     "57014": ("cancelled", ""),
 }
@@ -84,7 +88,14 @@ def run_statement(
     except psycopg.Error as error:
         is_back = any(statement is one for one in file.rollback.statements)
         what = repr(statement.excerpt)
-        _raise_failed(error, file, _line_of(error, statement), what, cursor=cursor, is_back=is_back)
+        outside = instead_of_inside(statement) if error.sqlstate == _NOT_INSIDE else ""
+        _raise_failed(error, file, _line_of(error, statement), what, cursor=cursor, is_back=is_back, remedy=outside)
+
+
+def _held_by_retired(detail: str) -> str:
+    """What frees an object that only the retired generation of a projected table still uses."""
+    found = re.search(r"\btable \w+_g\d+\.(\w+) depends on", detail)
+    return f"a retired generation still uses it: run `rebuild-projection {found[1]}`, which drops that" if found else ""
 
 
 def _line_of(error: psycopg.Error, statement: Statement) -> int:
@@ -103,12 +114,14 @@ def _raise_failed(
     *,
     cursor: Cursor[tuple[object, ...]],
     is_back: bool,
+    remedy: str = "",
 ) -> None:
     if cursor.connection.broken:
         raise error
     diag = error.diag
     sqlstate = _DISK_FULL if diag.source_function in _EXTENDING else error.sqlstate
-    label, remedy = _LABELS.get(sqlstate or "", ("", "correct the file"))
+    label, usual = _LABELS.get(sqlstate or "", ("", "correct the file"))
+    remedy = remedy or _held_by_retired(diag.message_detail or "") or usual
     cause = " ".join((diag.message_primary or str(error)).split())
     detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
     again = f"run `position-ledger migrate {f'down {file.number:03}' if is_back else 'up'}` again"

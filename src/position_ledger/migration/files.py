@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from position_ledger.errors import MigrationError
-from position_ledger.migration.concurrent import created_index, dropped_index
+from position_ledger.migration.concurrent import concurrent_index
 from position_ledger.migration.expectations import Expectation, expectations_of
 from position_ledger.migration.sql_text import Statement, Token, split_statements, tokenize
 
@@ -319,12 +319,7 @@ def _index_of(header: Mapping[str, str], sections: Mapping[str, Section]) -> Con
                 f"a file with 'Transactional: no' holds exactly one statement in '-- {name}', "
                 f"not {len(sections[name].statements)}; split it"
             )
-    index = created_index(sections["forward"].statements[0])
-    if dropped_index(sections["rollback"].statements[0]) != index.name:
-        raise MigrationError(
-            f"the rollback drops another index than the {index.name!r} that the file builds; name that one"
-        )
-    return index
+    return concurrent_index(sections["forward"].statements[0], sections["rollback"].statements[0])
 
 
 def _sha256(text: str) -> str:

@@ -18,15 +18,40 @@ from position_ledger.migration.bookkeeping import change_state, forget, read_app
 from position_ledger.migration.execute import StatementFailed, run_statement, verify_section
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from position_ledger.migration.concurrent import ConcurrentIndex
     from position_ledger.migration.files import MigrationFile
     from position_ledger.migration.session import Connection
 
-__all__ = ["build_index", "drop_index"]
+__all__ = ["apply_index", "undo_index"]
 
 
-def build_index(connection: Connection, schema: str, file: MigrationFile) -> None:
-    """Build the index of a file, or finish what a killed runner began; MigrationError leaves everything as before."""
+def apply_index(connection: Connection, schema: str, file: MigrationFile) -> None:
+    """Build or drop the index of a file, or finish what a killed runner began; MigrationError leaves all as before."""
+    (_take_away if _index_of(file).is_dropped else _build_forward)(connection, schema, file)
+
+
+def undo_index(
+    connection: Connection,
+    schema: str,
+    file: MigrationFile,
+    require_back: Callable[[], None],
+    *,
+    reason: str | None = None,
+) -> None:
+    """Roll a file back, whether its index is whole, half built or gone.
+
+    ``require_back`` raises MigrationError unless an index that was built again is the one that the file dropped; then,
+    and when it cannot be built, the file stays applied.
+    """
+    if _index_of(file).is_dropped:
+        _bring_back(connection, schema, file, require_back, reason)
+    else:
+        _drop_again(connection, schema, file, reason)
+
+
+def _build_forward(connection: Connection, schema: str, file: MigrationFile) -> None:
     started = time.monotonic()
     index = _index_of(file)
     is_resumed = any(row.number == file.number for row in read_applied(connection, schema))
@@ -86,13 +111,75 @@ def _give_up(connection: Connection, schema: str, file: MigrationFile) -> None:
     _in_transaction(connection, forget, schema, file, 0)
 
 
-def drop_index(connection: Connection, schema: str, file: MigrationFile, *, reason: str | None = None) -> None:
-    """Roll a file back: drop its index CONCURRENTLY, whether it is whole, half built or already gone."""
+def _drop_again(connection: Connection, schema: str, file: MigrationFile, reason: str | None) -> None:
     started = time.monotonic()
     _in_transaction(connection, change_state, schema, file, "reverting")
     _drop(connection, schema, _index_of(file).name)
     with connection.transaction(), connection.cursor() as cursor:
         forget(cursor, schema, file, round((time.monotonic() - started) * 1000), reason=reason)
+
+
+def _take_away(connection: Connection, schema: str, file: MigrationFile) -> None:
+    """Drop the index that a file drops; a killed drop leaves it INVALID, and is done again."""
+    started = time.monotonic()
+    if not any(row.number == file.number for row in read_applied(connection, schema)):
+        _refuse_missing(connection, schema, file)
+        _in_transaction(connection, remember, schema, file, "running", 0)
+    try:
+        _drop_as_written(connection, schema, file)
+        with connection.transaction(), connection.cursor() as cursor:
+            verify_section(cursor, file, file.verify)
+            change_state(cursor, schema, file, "done", round((time.monotonic() - started) * 1000))
+    except MigrationError:
+        _make_whole(connection, schema, file)
+        _in_transaction(connection, forget, schema, file, 0)
+        raise
+
+
+def _drop_as_written(connection: Connection, schema: str, file: MigrationFile) -> None:
+    if _validity(connection, schema, _index_of(file).name) is not None:
+        with connection.cursor() as cursor:
+            run_statement(cursor, file, file.forward.statements[0])
+
+
+def _refuse_missing(connection: Connection, schema: str, file: MigrationFile) -> None:
+    name = _index_of(file).name
+    valid = _validity(connection, schema, name)
+    if valid is None:
+        raise MigrationError(f"{file.filename}: there is no index {name} to drop; name one of schema {schema}")
+    if not valid:
+        raise MigrationError(
+            f"{file.filename}: {name} is no valid index, so it is not what the rollback would make again; "
+            "find out who left it, then drop it by hand or build it again"
+        )
+
+
+def _bring_back(
+    connection: Connection, schema: str, file: MigrationFile, require_back: Callable[[], None], reason: str | None
+) -> None:
+    """Build the index again that a file dropped; if that fails the file stays applied, without a half-built rest."""
+    started = time.monotonic()
+    _in_transaction(connection, change_state, schema, file, "reverting")
+    try:
+        _make_whole(connection, schema, file)
+        require_back()
+    except MigrationError:
+        _drop(connection, schema, _index_of(file).name)
+        _in_transaction(connection, change_state, schema, file, "done")
+        raise
+    with connection.transaction(), connection.cursor() as cursor:
+        forget(cursor, schema, file, round((time.monotonic() - started) * 1000), reason=reason)
+
+
+def _make_whole(connection: Connection, schema: str, file: MigrationFile) -> None:
+    """Have a valid index of the file's name."""
+    index = _index_of(file)
+    valid = _validity(connection, schema, index.name)
+    if valid is False:
+        _drop(connection, schema, index.name)
+    if not valid:
+        with connection.cursor() as cursor:
+            run_statement(cursor, file, index.statement)
 
 
 def _drop(connection: Connection, schema: str, name: str) -> None:

@@ -128,7 +128,9 @@ def copy_rows(
         for table in both:
             columns = [name for name in theirs[table] if name in ours[table]]
             is_empty = not sizes[table].row_bytes
-            found[table] = CopiedTable(table, 0) if is_empty else copier.copy(table, columns, sizes[table])
+            found[table] = (
+                CopiedTable(table, 0) if is_empty else copier.copy(table, columns, sizes[table], filled[table])
+            )
     for name, value in _rows(live, _SEQUENCES, [schema]):
         if value is not None:
             _set_sequence(scratch, schema, name, value)
@@ -190,8 +192,8 @@ class _Copier:
         self._live, self._scratch, self._schema = live, scratch, schema
         self._keys, self._only, self._limit = keys, only, limit
 
-    def copy(self, table: str, columns: Sequence[str], size: TableSize) -> CopiedTable:
-        """Copy one table whose parents are there."""
+    def copy(self, table: str, columns: Sequence[str], size: TableSize, filled: TableSize) -> CopiedTable:
+        """Copy one table whose parents are there, and which was so large here before its rows were deleted."""
         limit = _limit(size, self._limit)
         try:
             with self._live.transaction(), self._scratch.transaction():
@@ -199,14 +201,17 @@ class _Copier:
         except psycopg.Error as error:
             return CopiedTable(table, max(size.rows, 1), 0, f"its rows could not be copied: {_first_line(error)}")
         is_whole = read < limit and table not in self._only
-        rows = read if is_whole else max(read + 1, self._by_density(table, copied, size))
+        rows = read if is_whole else max(read + 1, self._by_density(table, copied, size, filled.row_bytes))
         problem = "" if copied == read else f"{read - copied} of them refer to rows that were not copied"
         return CopiedTable(table, rows, copied, problem)
 
-    def _by_density(self, table: str, copied: int, size: TableSize) -> int:
-        """Rows as densely as here on all the pages there: the server's own count may be old, or not made yet."""
-        here = table_sizes(self._scratch, self._schema)[table].row_bytes
-        return round(copied * size.row_bytes / here) if here else size.rows
+    def _by_density(self, table: str, copied: int, size: TableSize, dead: int) -> int:
+        """Rows as densely as here on all the pages there: the server's own count may be old, or not made yet.
+
+        What a migration put in was deleted before, but its pages are still here.
+        """
+        here = table_sizes(self._scratch, self._schema)[table].row_bytes - dead
+        return round(copied * size.row_bytes / here) if here > 0 else size.rows
 
     def _copied(self, table: str, columns: Sequence[str], limit: int) -> tuple[int, int]:
         name, held = sql.Identifier(self._schema, table), sql.Identifier(_HELD)

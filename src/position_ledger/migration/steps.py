@@ -15,7 +15,7 @@ from position_ledger.migration.bookkeeping import forget, read_applied, remember
 from position_ledger.migration.catalogue import diff
 from position_ledger.migration.classify import ProjectedChange, sets_to_undo
 from position_ledger.migration.execute import StatementFailed, is_lock_trouble, run_section, verify_section
-from position_ledger.migration.index_build import build_index, drop_index
+from position_ledger.migration.index_build import apply_index, undo_index
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.scratch import Targets
 from position_ledger.migration.session import Connection, Limits, lock_blockers, use_schema
@@ -110,7 +110,7 @@ class Steps:
             self.run_in_place(connection, file, run)
             return
         started = time.monotonic()
-        build_index(connection, self._schema, file)
+        apply_index(connection, self._schema, file)
         use_schema(connection, self._schema)
         run.files.append(file)
         run.say(f"applied {file.filename} in {elapsed_ms(started)} ms")
@@ -211,7 +211,11 @@ class Steps:
             self.undo_in_place(connection, step, run)
             return
         started = time.monotonic()
-        drop_index(connection, self._schema, step, reason=self._reason)
+        self._targets.prepare([step.number - 1, step.number])
+        known = self.drift(connection, step.number)
+        undo_index(
+            connection, self._schema, step, lambda: self._require_back(connection, step, known), reason=self._reason
+        )
         use_schema(connection, self._schema)
         run.files.append(step)
         run.say(f"rolled back {step.filename} in {elapsed_ms(started)} ms")
@@ -235,13 +239,16 @@ class Steps:
             self._begin(connection, run)
             run_section(cursor, file, file.rollback.statements)
             self._settle(connection)
-            left = [line for line in self.drift(connection, file.number - 1) if line not in known]
-            if left:
-                raise MigrationError(
-                    f"the rollback of {file.filename} does not lead back to the schema before it: "
-                    f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
-                )
+            self._require_back(connection, file, known)
             forget(cursor, self._schema, file, elapsed_ms(started), reason=self._reason, action=action)
+
+    def _require_back(self, connection: Connection, file: MigrationFile, known: Collection[str]) -> None:
+        left = [line for line in self.drift(connection, file.number - 1) if line not in known]
+        if left:
+            raise MigrationError(
+                f"the rollback of {file.filename} does not lead back to the schema before it: "
+                f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
+            )
 
     def drift(self, connection: Connection, number: int) -> list[str]:
         """How the live schema differs from what the files up to number make: what was done by hand stays as it is."""

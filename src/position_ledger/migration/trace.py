@@ -318,8 +318,10 @@ class Tracer:
 
 
 def _concurrent(locks: tuple[Lock, ...]) -> tuple[Lock, ...]:
-    """The lock that an index takes which is built CONCURRENTLY, though here it was built in a transaction."""
-    return tuple(Lock(lock.table, "SHARE UPDATE EXCLUSIVE") for lock in locks if lock.mode == "SHARE")
+    """The lock that an index takes which is built or dropped CONCURRENTLY, though here that was in a transaction."""
+    return tuple(
+        Lock(lock.table, "SHARE UPDATE EXCLUSIVE") for lock in locks if lock.mode in {"SHARE", "ACCESS EXCLUSIVE"}
+    )
 
 
 def _text(file: MigrationFile, statement: Statement) -> str:

@@ -57,6 +57,14 @@ class SwapPlan:
     after: Catalogue
     record: Callable[[psycopg.Cursor[Any]], None]
     verify: Callable[[psycopg.Cursor[Any]], None] = lambda _cursor: None
+    is_undo: bool = False
+
+    def undone_constraints(self, table: str) -> list[str]:
+        """Foreign keys and checks that a rollback takes from a table: kept aside, they would hold what goes after it."""
+        if not self.is_undo or table not in self.after.tables or table not in self.before.tables:
+            return []
+        wanted, found = self.after.tables[table].constraints, self.before.tables[table].constraints
+        return [one.name for one in found.values() if one.kind in {"c", "f"} and one.name not in wanted]
 
     @property
     def tables(self) -> list[str]:
@@ -92,6 +100,10 @@ def take_away(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> 
             SQL("ALTER PUBLICATION {} DROP TABLE {}").format(Identifier(publication.name), live_name)
             for publication in hanging.publications
             if publication.scope == "table"
+        ]
+        statements += [
+            SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(live_name, Identifier(name))
+            for name in plan.undone_constraints(move.table)
         ]
         statements.append(SQL("ALTER TABLE {} SET SCHEMA {}").format(live_name, Identifier(aside(schema, move))))
     return statements

@@ -58,7 +58,7 @@ def roll_back(
 
         result = swap(
             where.connection,
-            SwapPlan(tuple(moves), back.before, back.after, back.record),
+            SwapPlan(tuple(moves), back.before, back.after, back.record, is_undo=True),
             where.codec,
             schema=where.schema,
             tell=where.tell,

@@ -112,7 +112,7 @@ def test_a_bad_file_is_refused_naming_what_and_where(old: str, new: str, message
         ('CONCURRENTLY "By Name" ON', 'CONCURRENTLY IF NOT EXISTS "By Name" ON', "IF NOT EXISTS would take"),
         ('CONCURRENTLY "By Name" ON', "CONCURRENTLY ON", "needs a name of its own"),
         ("(name);", "(name); SELECT 1;", "exactly one statement in '-- forward', not 2"),
-        ("DROP INDEX CONCURRENTLY", "DROP INDEX", "is one DROP INDEX CONCURRENTLY"),
+        ("DROP INDEX CONCURRENTLY", "DROP INDEX", "with one DROP INDEX CONCURRENTLY, not"),
         ('EXISTS "By Name"', "EXISTS by_name", "drops another index than the 'By Name'"),
         ('EXISTS "By Name"', 'EXISTS ledger."By Name"', "name exactly one index, without a schema"),
         ('EXISTS "By Name"', 'EXISTS "By Name", other', "name exactly one index, without a schema"),
@@ -122,6 +122,37 @@ def test_a_file_outside_transactions_holds_one_index(old: str, new: str, message
     assert old in INDEX
     with pytest.raises(MigrationError, match=rf"^001_x.sql: .*{message}"):
         parse_file("001_x.sql", INDEX.replace(old, new).encode())
+
+
+DROPPED = INDEX.replace('CREATE UNIQUE INDEX CONCURRENTLY "By Name" ON t (name)', "FORWARD").replace(
+    'DROP INDEX CONCURRENTLY IF EXISTS "By Name"', "BACK"
+)
+
+
+@pytest.mark.parametrize(
+    ("forward", "back", "message"),
+    [
+        (
+            "DROP INDEX CONCURRENTLY a",
+            "DROP INDEX CONCURRENTLY a",
+            "drops the index 'a' is the CREATE INDEX CONCURRENTLY",
+        ),
+        ("DROP INDEX CONCURRENTLY a", "CREATE INDEX CONCURRENTLY b ON t (n)", "builds another index than the 'a'"),
+        ("DROP INDEX a", "CREATE INDEX a ON t (n)", "with one DROP INDEX CONCURRENTLY, not"),
+        ("CREATE INDEX a ON t (n)", "DROP INDEX a", "write CREATE INDEX CONCURRENTLY, or leave out the header line"),
+        ("REINDEX INDEX CONCURRENTLY a", "SELECT 1", "REINDEX changes no schema: run it by hand"),
+        ("VACUUM t", "SELECT 1", "VACUUM changes no schema: run it by hand"),
+        ("ALTER TYPE a ADD VALUE 'b'", "SELECT 1", "leave out the header line, .* the new value in a later file"),
+        ("ALTER TABLE t DETACH PARTITION p CONCURRENTLY", "SELECT 1", "leave out CONCURRENTLY and the header line"),
+        ("ALTER SYSTEM SET work_mem = '1MB'", "SELECT 1", "about the server, not the schema"),
+        ("UPDATE t SET n = 1", "SELECT 1", "leave out the header line for anything else"),
+    ],
+)
+def test_what_does_not_belong_outside_transactions_is_told_where_it_belongs(
+    forward: str, back: str, message: str
+) -> None:
+    with pytest.raises(MigrationError, match=rf"^001_x.sql: .*{message}"):
+        parse_file("001_x.sql", DROPPED.replace("FORWARD", forward).replace("BACK", back).encode())
 
 
 @pytest.mark.parametrize("name", ["1_x.sql", "001.sql", "001_X.sql", "001-x.sql", "x_001.sql", "001_x .sql"])

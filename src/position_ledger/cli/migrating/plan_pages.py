@@ -81,7 +81,7 @@ def _file(file: PlannedFile) -> Iterator[str]:
 
 def _kind(file: PlannedFile) -> str:
     if not file.transactional:
-        return "builds an index while everybody goes on, outside a transaction"
+        return "builds or drops an index while everybody goes on, outside a transaction"
     return {
         "plain": "plain: runs in one transaction",
         "projected": "projected: brought about by a rebuild once there are events",
