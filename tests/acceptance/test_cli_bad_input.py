@@ -144,6 +144,10 @@ def test_a_database_from_the_future_is_left_alone(ledger_template: Template) -> 
 
         refused(run("migrate", "up"), "ahead of this release", "099_later", "install the release")
         refused(run("migrate", "down", "1"), "ahead of this release")
+        refused(run("rebuild-projection", "positions"), "ahead of this release", "migration 099")
+        said = run("migrate", "status").out
+        assert "ahead of this folder: 099_later" in said
+        assert "run position-ledger migrate up" not in said
         assert run("check").code == 1
         states = {row["number"]: row["state"] for row in run("migrate", "status", "--json").document["migrations"]}
         assert states["099"] == "unknown"
