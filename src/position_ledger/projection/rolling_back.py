@@ -111,7 +111,7 @@ def _require_followed(connection: psycopg.Connection[Any], live: Generation, old
         return
     msg = (
         f"the retired generation of {live.projection} is {behind} events behind and was built by other code "
-        f"({old.fingerprint[:8]} of release {old.release}, see position-ledger status): start a worker with that code, wait until it has caught "
-        "up, and run the rollback again"
+        f"({old.fingerprint[:8]} of release {old.release}, see position-ledger status): start a worker with that "
+        "code, wait until it has caught up, and run the rollback again"
     )
     raise GenerationNotOurs(msg)
