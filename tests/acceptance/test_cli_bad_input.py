@@ -131,6 +131,17 @@ def test_a_database_without_migrations_is_told_the_command(arguments: str, ledge
     refused(on(address_of(ledger_server_url, "postgres"))(*arguments.split()), "position-ledger migrate up")
 
 
+def test_a_ledger_without_the_record_of_its_migrations_is_sent_to_baseline(ledger_template: Template) -> None:
+    """Given a ledger that was restored without the runner's tables, when migrating, then it is told how to adopt it."""
+    with ledger_template.clone() as url:
+        with psycopg.connect(url) as owner:
+            owner.execute("DROP TABLE ledger.schema_migrations, ledger.schema_migration_history")
+
+        refused(on(url)("migrate", "up"), "no record of its migrations", "migrate baseline 0")
+        assert on(url)("migrate", "baseline", "13").code == 0
+        assert on(url)("migrate", "up").code == 0
+
+
 def test_a_database_from_the_future_is_left_alone(ledger_template: Template) -> None:
     """Given a migration that this release does not know, when migrating, then it refuses and names the migration."""
     with ledger_template.clone() as url:
@@ -144,6 +155,10 @@ def test_a_database_from_the_future_is_left_alone(ledger_template: Template) -> 
 
         refused(run("migrate", "up"), "ahead of this release", "099_later", "install the release")
         refused(run("migrate", "down", "1"), "ahead of this release")
+        refused(run("rebuild-projection", "positions"), "ahead of this release", "migration 099")
+        said = run("migrate", "status").out
+        assert "ahead of this folder: 099_later" in said
+        assert "run position-ledger migrate up" not in said
         assert run("check").code == 1
         states = {row["number"]: row["state"] for row in run("migrate", "status", "--json").document["migrations"]}
         assert states["099"] == "unknown"

@@ -78,8 +78,11 @@ def test_the_holder_of_the_lock_is_named(database_url: str) -> None:
         expected = (
             rf"another migration of schema ledger is running: server process {pid} \(position-ledger migrate .*since 20"
         )
+        told: list[str] = []
         with pytest.raises(MigrationError, match=expected):
-            Migrator(database_url, [T1], limits=IMPATIENT).up()
+            Migrator(database_url, [T1], limits=IMPATIENT, tell=told.append).up()
+        assert "waiting up to" in told[0]
+        assert f"server process {pid} " in told[0]
         Migrator(database_url, [migration(1, "CREATE TABLE a (x int);")], "other", limits=IMPATIENT).up()
     assert Migrator(database_url, [T1], limits=IMPATIENT).up().files
 

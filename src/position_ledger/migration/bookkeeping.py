@@ -193,18 +193,23 @@ def change_state(cursor: AnyCursor, schema: str, file: MigrationFile, state: Sta
 
 
 def finish(cursor: AnyCursor, schema: str, file: MigrationFile, duration_ms: int) -> None:
-    """Record a file as applied, whether its change set has begun with a row for it or not."""
-    cursor.execute(
-        sql.SQL(
-            "UPDATE {} SET state = 'done', duration_ms = duration_ms + %s, applied_at = clock_timestamp()"
-            " WHERE number = %s AND state IN ('expanded', 'building')"
-        ).format(sql.Identifier(schema, TABLE)),
-        [duration_ms, file.number],
-    )
-    if cursor.rowcount == 0:
+    """Record a file as applied, whether its change set has begun with a row for it or not.
+
+    A rebuild took from when it was begun until now: a pause between a kill and the next run counts.
+    """
+    row = cursor.execute(sql.SQL(_FINISH).format(sql.Identifier(schema, TABLE)), [duration_ms, file.number]).fetchone()
+    if row is None:
         remember(cursor, schema, file, "done", duration_ms)
     else:
-        add_history(cursor, schema, file, "up", duration_ms)
+        add_history(cursor, schema, file, "up", int(str(row[0])))
+
+
+_FINISH: Final = """
+UPDATE {} SET state = 'done', applied_at = clock_timestamp(), duration_ms = duration_ms + %s + CASE state
+         WHEN 'building' THEN least(greatest(extract(epoch FROM clock_timestamp() - applied_at) * 1000, 0), 1e9)::integer
+         ELSE 0 END
+ WHERE number = %s AND state IN ('expanded', 'building') RETURNING duration_ms
+"""
 
 
 def accept(cursor: AnyCursor, schema: str, file: MigrationFile, old: Applied, reason: str | None) -> None:

@@ -53,7 +53,7 @@ _CREATE: Final = (
     )
     """,
     """
-    CREATE FUNCTION {guard}() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION {guard}() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         RAISE EXCEPTION 'the history of migrations is append-only' USING ERRCODE = 'insufficient_privilege';
     END

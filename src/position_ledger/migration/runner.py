@@ -107,7 +107,7 @@ class Migrator:
         stays applied.
         """
         run = Run(self._tell)
-        with migration_session(self._conninfo, self._schema, self._limits) as connection:
+        with migration_session(self._conninfo, self._schema, self._limits, self._tell) as connection:
             applied = read_applied(connection, self._schema)
             self._check(applied)
             files = pending_files(self.files, applied, target)
@@ -129,7 +129,7 @@ class Migrator:
         Raises MigrationError, SchemaMismatch, DatabaseUnavailable; run it again to go on.
         """
         run = Run(self._tell)
-        with migration_session(self._conninfo, self._schema, self._limits) as connection:
+        with migration_session(self._conninfo, self._schema, self._limits, self._tell) as connection:
             self._check(read_applied(connection, self._schema))
             self._sets.abort(connection, self.files, abandon, run)
         return run.outcome()
@@ -151,7 +151,7 @@ class Migrator:
         ``only`` is what the caller has shown and been told to roll back: MigrationError if it would be others by now.
         """
         run = Run(self._tell)
-        with migration_session(self._conninfo, self._schema, self._limits) as connection:
+        with migration_session(self._conninfo, self._schema, self._limits, self._tell) as connection:
             applied = read_applied(connection, self._schema)
             self._check(applied)
             files = to_roll_back(self.files, applied, number)

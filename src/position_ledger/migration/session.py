@@ -22,7 +22,7 @@ from psycopg.pq import TransactionStatus
 from position_ledger.errors import DatabaseUnavailable, MigrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
 __all__ = [
@@ -125,8 +125,12 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def migration_session(conninfo: str, schema: str, limits: Limits) -> Iterator[Connection]:
+def migration_session(
+    conninfo: str, schema: str, limits: Limits, tell: Callable[[str], None] = lambda _message: None
+) -> Iterator[Connection]:
     """Yield the session that holds the migration lock of schema; raise MigrationError naming the holder after the wait.
+
+    ``tell`` hears for whom it waits, as soon as it has to.
 
     The lock belongs to the session: a killed runner loses it as soon as the server notices, and the server looks every
     second even while a statement of the dead runner is still at work.
@@ -134,7 +138,7 @@ def migration_session(conninfo: str, schema: str, limits: Limits) -> Iterator[Co
     with open_session(conninfo, limits) as connection:
         use_schema(connection, schema)
         key = lock_key(connection.info.dbname, schema)
-        _take_lock(connection, key, schema, limits.migration_lock_wait_s)
+        _take_lock(connection, key, schema, limits.migration_lock_wait_s, tell)
         try:
             yield connection
         finally:
@@ -150,7 +154,13 @@ def use_schema(connection: Connection, schema: str) -> None:
             connection.execute("SET client_connection_check_interval = '1s'")
 
 
-def _take_lock(connection: Connection, key: tuple[int, int], schema: str, wait_s: float) -> None:
+def _take_lock(
+    connection: Connection, key: tuple[int, int], schema: str, wait_s: float, tell: Callable[[str], None]
+) -> None:
+    if _try_lock(connection, key):
+        return
+    running = lock_holder(connection, key) or "it ended just now"
+    tell(f"waiting up to {wait_s:g} s for the migration of schema {schema} that is running: {running}")
     polling = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda taken: not taken),
         wait=tenacity.wait_random(0.05, 0.2),

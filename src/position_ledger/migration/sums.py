@@ -50,6 +50,11 @@ def sum_text(files: Iterable[MigrationFile]) -> str:
 
 def check_sum(files: Iterable[MigrationFile], text: str) -> None:
     """Raise MigrationError naming the first file in which the sum file and the folder differ."""
+    if any(line.startswith(("<<<<<<<", ">>>>>>>")) for line in text.splitlines()):
+        raise MigrationError(
+            f"{SUM_FILE} has conflict markers of git: two branches have changed the migrations; give one of two files with "
+            "the same number the next free one, then run `position-ledger migrate sum`"
+        )
     for found, expected in zip_longest(_written(text), _lines(files), fillvalue=""):
         if found != expected:
             raise MigrationError(

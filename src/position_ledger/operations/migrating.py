@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from position_ledger.database import translated
-from position_ledger.errors import SchemaMismatch
+from position_ledger.errors import MigrationError, SchemaMismatch
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.plan import Status
-from position_ledger.migration.runner import Outcome
+from position_ledger.migration.runner import Migrator, Outcome
 from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
 from position_ledger.operations.rebuilding import abandon, fill, finish_swaps, outlook_of, rebuild_for, restore_for
@@ -57,6 +57,7 @@ def migrate_up(
     chosen = options or RebuildOptions()
     with translated(), telling_unfollowed(settings, reached, tell) as unfollowed:
         strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
+        _refuse_unrecorded(settings, reached, migrator)
         said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
         finish_swaps(settings, reached, tell)
@@ -65,6 +66,20 @@ def migrate_up(
             tell(f"filling {projection.table} from the log")
             fill(settings, reached, migrator, projection, chosen, progress, tell)
     return replace(outcome, messages=(*said, *outcome.messages, *unfollowed))
+
+
+def _refuse_unrecorded(settings: Settings, reached: Reached, migrator: Migrator) -> None:
+    """MigrationError for a ledger that does not know its migrations, such as one restored without their record."""
+    if any(row.applied is not None for row in migrator.status().rows):
+        return
+    with owner(settings, reached) as connection:
+        is_there = connection.execute(HAS_TABLE).fetchone() == (True,)
+    if is_there:
+        msg = (
+            f"schema {settings.ledger_schema} has the tables of a ledger and no record of its migrations: adopt it with "
+            f"position-ledger migrate baseline {len(migrator.files):03}, which names another number if that one does not fit"
+        )
+        raise MigrationError(msg)
 
 
 def migrate_abort(settings: Settings, reached: Reached, tell: Tell) -> Outcome:

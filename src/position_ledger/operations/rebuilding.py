@@ -12,6 +12,7 @@ import psycopg
 from position_ledger.database import connect, translated
 from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch, VerificationFailed
 from position_ledger.events import EVENTS
+from position_ledger.migration.catalogue import Catalogue
 from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.runner import Migrator
@@ -67,7 +68,7 @@ def rebuild(
         migrator = migrator_of(settings, reached, tell)
         change = _pending_change(migrator, table)
         if change is None:
-            catalogue = migrator.targets.catalogue_at(last_applied(settings, reached))
+            catalogue = _catalogue_now(settings, reached, migrator)
             target = Target(catalogue, catalogue)
             with where(settings, reached, tell, progress) as at:
                 return rebuilding.rebuild(at, [projection], target, options)[0]
@@ -243,9 +244,21 @@ def fill(
     tell: Tell,
 ) -> RebuildReport:
     """Fill a table that is there, was never projected, and has a history to be made from."""
-    catalogue = migrator.targets.catalogue_at(last_applied(settings, reached))
+    catalogue = _catalogue_now(settings, reached, migrator)
     with where(settings, reached, tell, progress) as at:
         return rebuilding.rebuild(at, [projection], Target(catalogue, catalogue), options)[0]
+
+
+def _catalogue_now(settings: Settings, reached: Reached, migrator: Migrator) -> Catalogue:
+    """What the applied migrations make; SchemaMismatch if the folder lacks one of them."""
+    number = last_applied(settings, reached)
+    if number > len(migrator.files):
+        msg = (
+            f"the database is ahead of this release: migration {number:03} is applied and {settings.migrations} ends at "
+            f"{len(migrator.files):03}; use the folder or release that has it"
+        )
+        raise SchemaMismatch(msg)
+    return migrator.targets.catalogue_at(number)
 
 
 def _pending_change(migrator: Migrator, table: str) -> ProjectedChange | None:

@@ -110,7 +110,8 @@ def _require_followed(connection: psycopg.Connection[Any], live: Generation, old
     if not behind or (behind <= SHORT_TAIL_EVENTS and leases.workers_alive(connection).get(old.fingerprint)):
         return
     msg = (
-        f"the retired generation of {live.projection} is {behind} events behind and was built by other code (release "
-        f"{old.release}): start a worker of that release, wait until it has caught up, and run the rollback again"
+        f"the retired generation of {live.projection} is {behind} events behind and was built by other code "
+        f"({old.fingerprint[:8]} of release {old.release}, see position-ledger status): start a worker with that "
+        "code, wait until it has caught up, and run the rollback again"
     )
     raise GenerationNotOurs(msg)

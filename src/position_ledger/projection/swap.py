@@ -6,6 +6,7 @@ does not even ask for the lock, and when it asks it gives up after 20 ms, so no 
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,13 +57,16 @@ POSITIONS = "SELECT c.position FROM projection_checkpoints AS c WHERE c.generati
 
 
 BUSY = """
-SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), extract(epoch FROM clock_timestamp() - a.xact_start)::float8,
-       left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80)
+SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), coalesce(a.state, '?'),
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8, left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80)
   FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
  WHERE l.relation = ANY(%s::regclass[]) AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
    AND a.pid <> pg_backend_pid() AND a.xact_start < clock_timestamp() - make_interval(secs => %s)
  ORDER BY a.xact_start LIMIT 5
 """
+
+TOLD_AFTER_S = 3.0
+"""A swap that has waited so long says for whom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,7 @@ def swap(
         MigrationError: a verification of the plan does not hold; likewise.
     """
     patience = _Patience(time.monotonic(), budget_s)
+    waiting = _waiting(tell, plan.tables, budget_s)
     attempts = 0
     tables = ", ".join(plan.tables)
     while True:
@@ -162,7 +167,7 @@ def swap(
         catch_up()
         attached = _movable(connection, plan, schema)
         try:
-            _wait_for_quiet(connection, _relations(connection, attached, schema), patience)
+            _wait_for_quiet(connection, _relations(connection, attached, schema), patience, waiting)
             lock_ms, tail = _attempt(connection, plan, codec, attached, schema, patience)
         except (_TryAgain, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if patience.is_over:
@@ -222,7 +227,25 @@ def _exists(connection: psycopg.Connection[Any], schema: str, table: str) -> boo
     return connection.execute("SELECT to_regclass(%s)::oid", (name,)).fetchone() != (None,)
 
 
-def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str], patience: _Patience) -> None:
+def _waiting(tell: Callable[[str], None], tables: Sequence[str], budget_s: float) -> Callable[[Sequence[Any]], None]:
+    """Says once for whom the swap waits, when it has done so for a while."""
+    due = time.monotonic() + TOLD_AFTER_S
+
+    def say(busy: Sequence[Any]) -> None:
+        nonlocal due
+        if time.monotonic() > due:
+            due = math.inf
+            tell(f"waiting up to {budget_s:g} s for a quiet moment to swap {', '.join(tables)}: {_named(busy)}")
+
+    return say
+
+
+def _wait_for_quiet(
+    connection: psycopg.Connection[Any],
+    relations: Sequence[str],
+    patience: _Patience,
+    waiting: Callable[[Sequence[Any]], None],
+) -> None:
     while True:
         busy = connection.execute(BUSY, (list(relations), patience.quiet_ms / 1000)).fetchall()
         if not busy:
@@ -230,6 +253,7 @@ def _wait_for_quiet(connection: psycopg.Connection[Any], relations: Sequence[str
         if patience.is_over:
             msg = "transactions hold the table"
             raise _TryAgain(msg)
+        waiting(busy)
         time.sleep(PAUSE_S / 2)
 
 
@@ -237,10 +261,17 @@ def _who(
     connection: psycopg.Connection[Any], attached: Mapping[str, Attached], schema: str, tables: str, error: Exception
 ) -> str:
     busy = connection.execute(BUSY, (_relations(connection, attached, schema), 0.0)).fetchall()
-    names = "; ".join(f"pid {pid} ({application}, {age:.1f} s): {query}" for pid, application, age, query in busy)
+    ending = f" (SELECT pg_terminate_backend({busy[0][0]}) does)" if busy else ""
     return (
-        f"no quiet moment came to swap {tables}: {names or error}; the live table is unchanged, end what "
-        "blocks it and run the same command again"
+        f"no quiet moment came to swap {tables}: {_named(busy) or error}; the live table is unchanged, end what "
+        f"blocks it{ending} and run the same command again"
+    )
+
+
+def _named(busy: Sequence[Any]) -> str:
+    return "; ".join(
+        f"pid {pid} ({application}, {state}, in a transaction for {age:.1f} s): {query.rstrip('; ')}"
+        for pid, application, state, age, query in busy
     )
 
 

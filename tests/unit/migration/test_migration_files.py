@@ -241,6 +241,13 @@ def test_the_sum_file_covers_every_file_and_those_before_it(tmp_path: Path) -> N
     assert not set(sum_text(load_folder(tmp_path)).splitlines()[1:]) & set(text.splitlines()[1:])
 
 
+def test_conflict_markers_in_the_sum_file_are_called_by_their_name(tmp_path: Path) -> None:
+    write(tmp_path, "001_a.sql", "002_b.sql")
+    text = write_sum(tmp_path).read_text()
+    with pytest.raises(MigrationError, match=r"conflict markers of git.*migrate sum"):
+        check_sum(load_folder(tmp_path), f"{text}<<<<<<< ours\n=======\n>>>>>>> theirs\n")
+
+
 def test_two_branches_with_one_number_change_the_same_line(tmp_path: Path) -> None:
     """Each branch appends its own line 2 to the sum file: git cannot merge that silently."""
     branches = []

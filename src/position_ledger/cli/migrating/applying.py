@@ -106,7 +106,19 @@ def _verdict(found: Status) -> str:
             f"the change set {first:03} to {last:03} has begun and is not applied: go on with position-ledger migrate up, "
             "or undo it with position-ledger migrate up --abort"
         )
+    odd = next((row for row in found.rows if row.state in _ODD), None)
+    if odd is not None:
+        return _ODD[odd.state].format(name=odd.name, number=f"{odd.number:03}")
     return f"{len(found.pending)} pending: run position-ledger migrate up"
+
+
+_ODD = {
+    "unknown": "the database is ahead of this folder: {name} is applied and not in it; use the folder or release that has it",
+    "edited": "{name} was edited after it was applied: restore the file, or, if the edit changes nothing in the database, "
+    "run position-ledger migrate accept-checksum {number} --reason TEXT",
+    "reverting": "the rollback of {name} was interrupted: finish it with position-ledger migrate down {number}",
+}
+"""What keeps `migrate up` from running, and what to do about it."""
 
 
 def _row(row: StatusRow) -> dict[str, Any]:
