@@ -390,7 +390,7 @@ def test_a_drop_that_was_killed_is_resumed_or_given_up(database_url: str, connec
     migrator = Migrator(database_url, [T1, T2, UNIQUE, DROPPED])
     Migrator(database_url, [T1, T2, UNIQUE]).up()
     before = read_catalogue(connection, "ledger")
-    for finish in (lambda: migrator.down(4), migrator.up):
+    for command in ("down", "up"):
         with psycopg.connect(database_url) as old_snapshot:
             old_snapshot.execute("LOCK TABLE ledger.strategies IN ROW EXCLUSIVE MODE")
             runner = ThreadPoolExecutor().submit(migrator.up)
@@ -404,8 +404,9 @@ def test_a_drop_that_was_killed_is_resumed_or_given_up(database_url: str, connec
             with pytest.raises(DatabaseUnavailable, match="the connection was lost"):
                 runner.result()
         assert [row.state for row in migrator.status().rows][3] == "running"
-        assert [file.number for file in finish().files] == [4]
-        if finish != migrator.up:
+        finished = migrator.down(4) if command == "down" else migrator.up()
+        assert [file.number for file in finished.files] == [4]
+        if command == "down":
             assert read_catalogue(connection, "ledger") == before
     assert migrator.status().is_current
     assert "strategies_name" not in read_catalogue(connection, "ledger").tables["strategies"].indexes
