@@ -187,7 +187,8 @@ def test_files_before_the_failing_one_stay(database_url: str) -> None:
 
 
 def test_settings_of_one_file_do_not_reach_the_next(database_url: str, connection: psycopg.Connection) -> None:
-    careless = migration(1, "CREATE TABLE a (x int); SET search_path = public; SET default_transaction_read_only = on;")
+    leaves = "SELECT set_config('search_path', 'public', false); SET default_transaction_read_only = on;"
+    careless = migration(1, f"CREATE TABLE a (x int); {leaves}")
     following = migration(2, "CREATE TABLE b (x int);")
     Migrator(database_url, [careless, following]).up()
     assert connection.execute("SELECT to_regclass('ledger.b')::text").fetchone() == ("ledger.b",)

@@ -265,13 +265,18 @@ def _section(name: str, text: str, tokens: list[Token], marks: Mapping[str, Toke
 
 
 def _refuse_unsendable(statement: Statement) -> None:
-    """Statements that would end the runner's own transaction or wait for input that a file cannot give."""
+    """Statements that would end the runner's own transaction, leave its schema or wait for input that a file cannot give."""
     words = statement.words
     control = words[:1] and words[0] in _TRANSACTION_CONTROL
     if control or words[:2] in {("prepare", "transaction"), ("set", "transaction")}:
         raise MigrationError(
             f"line {statement.line}: {statement.excerpt!r} controls the transaction; leave it out, "
             "the runner wraps each file in one transaction"
+        )
+    if words[:1] == ("set",) and {"search_path", "schema"} & set(words[1:3]):
+        raise MigrationError(
+            f"line {statement.line}: {statement.excerpt!r} would have the rest of the file change another schema, which "
+            "nobody would verify; leave it out, and write the schema before the name where another one is meant"
         )
     if words[:1] == ("copy",) and {"stdin", "stdout"} & set(words):
         raise MigrationError(f"line {statement.line}: COPY cannot read from or write to a migration file; use INSERT")

@@ -94,6 +94,8 @@ def test_each_header_key_is_needed(key: str, how: str) -> None:
         ("-- Rollback: drops it", "-- Rollback: none, as agreed", "says '-- Rollback: none' but the section"),
         ("COMMENT ON", "COMMIT; COMMENT ON", "line 12: 'COMMIT' controls the transaction"),
         ("COMMENT ON", "begin; COMMENT ON", "line 12: 'begin' controls the transaction"),
+        ("COMMENT ON", "SET LOCAL search_path = public; COMMENT ON", "line 12: .* change another schema"),
+        ("COMMENT ON", "SET SCHEMA 'public'; COMMENT ON", "line 12: .* change another schema"),
         ("COMMENT ON", "COPY t FROM STDIN; COMMENT ON", "line 12: COPY cannot read from"),
         ("COMMENT ON", "\\i other.sql\nCOMMENT ON", "line 12: .* is a psql command"),
         ("COMMENT ON", "SELECT 'never; COMMENT ON", "line 17: the string that begins here never ends"),
