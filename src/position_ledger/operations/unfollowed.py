@@ -32,11 +32,16 @@ def telling_unfollowed(settings: Settings, reached: Reached, tell: Tell) -> Iter
         if not swapped or not log_size(connection):
             return
         alive = workers_alive(connection)
-    alone = sorted(one.projection for one in swapped.values() if one.mode == "worker" and one.fingerprint not in alive)
+    alone = sorted(
+        (one.projection, one.fingerprint[:8])
+        for one in swapped.values()
+        if one.mode == "worker" and one.fingerprint not in alive
+    )
     if alone:
+        named = ", ".join(f"{table} ({code})" for table, code in alone)
         told.append(
-            f"no worker that is running has the code of {', '.join(alone)}, so what happens from now on is not in there "
-            "yet: start position-ledger worker with this code, then stop the workers of the code before it"
+            f"no worker that is running has the code of {named}, so what happens from now on is not in there yet: start "
+            "position-ledger worker with that code, then stop the workers of other code"
         )
         tell(told[-1])
 

@@ -86,7 +86,7 @@ def check_start(connection: psycopg.Connection[Any], projections: Iterable[Proje
             new.append(projection.table)
             continue
         if not mine:
-            gaps.append(_of_other_code(projection, current))
+            gaps.append(of_other_code(projection, current))
         for generation in mine:
             check_columns(connection, generation.schema, projection)
     if new:
@@ -100,11 +100,21 @@ def _never_set_up(tables: Sequence[str]) -> str:
     return f"{named} never been set up in this database: run position-ledger migrate up"
 
 
-def _of_other_code(projection: Projection[Any], current: Generation) -> str:
+def of_other_code(projection: Projection[Any], current: Generation) -> str:
+    """Why a process whose code did not make the active generation is refused, and what closes the gap."""
     return (
         f"table {projection.table} was built by other code (release {current.release}), and this process may not write "
-        f"it{column_gap(projection.columns, current.columns)}: run rebuild-projection {projection.table}"
+        f"it{column_gap(projection.columns, current.columns)}: {_remedy(projection, current)}"
     )
+
+
+def _remedy(projection: Projection[Any], current: Generation) -> str:
+    """A column more in the code waits for its migration; a column more in the table is that of newer code."""
+    is_ahead = bool(set(projection.columns) - set(current.columns))
+    is_behind = bool(set(current.columns) - set(projection.columns))
+    steps = ["run position-ledger migrate up"] if is_ahead else []
+    steps += [f"start the code that has the columns of {projection.table}"] if is_behind else []
+    return ", or ".join(steps) or f"run rebuild-projection {projection.table}"
 
 
 def column_gap(code: Sequence[str], table: Sequence[str]) -> str:

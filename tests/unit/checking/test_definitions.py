@@ -10,7 +10,7 @@ import pytest
 from position_ledger.checking.definitions import judged, mismatch_of
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.fingerprint import fingerprint_of
-from position_ledger.projection.generations import Generation
+from position_ledger.projection.generations import Generation, of_other_code
 
 POSITIONS = next(one for one in load_projections("position_ledger.reference.projections") if one.table == "positions")
 OURS = Generation(1, "positions", fingerprint_of(POSITIONS), POSITIONS.columns, "ledger", "active", "worker", "1.0")
@@ -39,3 +39,19 @@ def test_the_state_of_a_definition(generations: list[Generation], state: str, wh
     mismatch = mismatch_of(found)
     assert (mismatch is None) is (state in {"current", "kept"})
     assert mismatch is None or "run " in mismatch.sentence
+
+
+@pytest.mark.parametrize(
+    ("columns", "remedy"),
+    [
+        (POSITIONS.columns, "it: run rebuild-projection positions"),
+        (POSITIONS.columns[1:], "the table lacks id: run position-ledger migrate up"),
+        ([*POSITIONS.columns, "x"], "the row type lacks x: start the code that has the columns of positions"),
+        (
+            [*POSITIONS.columns[1:], "x"],
+            "lacks x: run position-ledger migrate up, or start the code that has the columns",
+        ),
+    ],
+)
+def test_who_may_not_write_a_table_is_told_what_closes_the_gap(columns: list[str], remedy: str) -> None:
+    assert remedy in of_other_code(POSITIONS, replace(OTHER, columns=columns))
