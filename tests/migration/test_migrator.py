@@ -204,6 +204,11 @@ def test_the_sum_file_of_the_folder_is_checked(database_url: str, tmp_path: Path
         Migrator(database_url, tmp_path).up()
     write_sum(tmp_path)
     assert len(Migrator(database_url, str(tmp_path)).up().files) == 2
+    Migrator(database_url, tmp_path).require_current()
+    with (tmp_path / "migrations.sum").open("a", encoding="utf-8") as sums:
+        sums.write("<<<<<<< HEAD\n")
+    with pytest.raises(MigrationError, match="migrations.sum"):
+        Migrator(database_url, tmp_path).require_current()
 
 
 def test_another_schema_is_migrated_apart(database_url: str, connection: psycopg.Connection) -> None:

@@ -72,7 +72,10 @@ class Migrator:
             return status_of(self.files, read_applied(connection, self._schema))
 
     def require_current(self) -> None:
-        """Raise SchemaMismatch, naming the gap and the command, unless exactly the folder's migrations are applied."""
+        """Raise SchemaMismatch, naming the gap and the command, unless exactly the folder's migrations are applied.
+
+        Raises MigrationError for an edited file, and for a sum file that does not fit the folder.
+        """
         with open_session(self._conninfo, self._limits) as connection:
             applied = read_applied(connection, self._schema)
         check_fit(self.files, applied)
@@ -82,6 +85,7 @@ class Migrator:
                 f"the database is behind: {', '.join(row.name for row in pending)} not applied; "
                 "run `position-ledger migrate up`"
             )
+        self._check_sum()
 
     def differences(self) -> list[str]:
         """How the database differs from what its applied files make, in words; empty: it is exactly that.
@@ -195,6 +199,9 @@ class Migrator:
     def _check(self, applied: Sequence[Any]) -> None:
         """The database first: that an applied file was edited says more than that the sum file does not fit."""
         check_fit(self.files, applied)
+        self._check_sum()
+
+    def _check_sum(self) -> None:
         if self._sum_text is not None:
             check_sum(self.files, self._sum_text)
 
