@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 NEWEST = 18
 OLDEST = 15
 ON_BOTH_VERSIONS = ("tests/integration/", "tests/migration/")
-NEWEST_IS_ENOUGH = ("tests/integration/importing/",)
+NEWEST_IS_ENOUGH = (
+    "tests/integration/importing/",
+    "tests/integration/execution/",
+    "tests/integration/reporting/",
+    "tests/integration/settling/",
+    "tests/integration/testing/",
+    "tests/integration/test_as_of.py",
+    "tests/integration/projection/test_verified_laws.py",
+    "tests/integration/store/test_reference_data.py",
+)
 """Folders whose database tests run on the oldest supported version as well; with this variable, all folders do."""
 ALL_ON_BOTH = "POSITION_LEDGER_TEST_ALL_ON_BOTH"
 

@@ -354,6 +354,7 @@ def test_a_foreign_key_to_exit_reasons(desk: Desk, url: str) -> None:
     assert (rows(url, FOREIGN_KEYS), versions(url)) == ([], now)
 
 
+@pytest.mark.soak
 def test_a_reason_of_history_that_has_no_parent_stops_the_foreign_key(desk: Desk, url: str) -> None:
     """S24, S67: the sentence names migration and reason, rows and schema stay, and the corrected file goes through."""
     before = versions(url)
@@ -453,6 +454,7 @@ def test_not_null_without_a_backfill_never_reaches_the_table(desk: Desk, url: st
     assert desk("migrate", "status", "--json").document["migrations"][-1]["state"] == "pending"
 
 
+@pytest.mark.soak
 def test_not_null_on_a_projected_table_needs_no_backfill(desk: Desk, url: str) -> None:
     """S3, S71: the values come from the log; a fold that has none to give is refused before anything is touched."""
     done(desk, "migrate", "new", "highest", "--template", "add-column", "--table", "positions", "--column",

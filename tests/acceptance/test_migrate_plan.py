@@ -102,6 +102,7 @@ def test_a_plan_says_what_is_right_and_wrong(run: CommandLine, folder: Path, cas
         ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("case", MORE, ids=lambda case: case.name)
 def test_a_plan_says_what_else_is_wrong(run: CommandLine, folder: Path, case: Case) -> None:
     """What nobody would look for: values, keepers of history, effects that are none."""

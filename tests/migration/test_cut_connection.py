@@ -73,7 +73,7 @@ def moments(proxy: CuttingProxy, every: int) -> list[tuple[int, Cut]]:
     return [(number, ways[number // every % 2]) for number in range(1, proxy.messages + 1, every)]
 
 
-@pytest.mark.parametrize("every", [5, ALL])
+@pytest.mark.parametrize("every", [11, ALL])
 def test_up_is_cut_at_each_message_and_goes_on(
     database_url: str, connection: psycopg.Connection, proxy: CuttingProxy, made: dict[int, Catalogue], every: int
 ) -> None:
@@ -90,7 +90,7 @@ def test_up_is_cut_at_each_message_and_goes_on(
         assert [row.number for row in read_history(connection, "ledger") if row.action == "up"] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("every", [17, ALL])
+@pytest.mark.parametrize("every", [37, ALL])
 def test_down_is_cut_at_each_message_and_goes_on(
     database_url: str, connection: psycopg.Connection, proxy: CuttingProxy, made: dict[int, Catalogue], every: int
 ) -> None:
