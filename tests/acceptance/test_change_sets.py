@@ -211,6 +211,7 @@ def test_what_needs_no_history_rebuilds_nothing(team: Settings, releases: Releas
     as_it_should_be(later)
 
 
+@pytest.mark.soak
 def test_one_rebuild_does_for_a_release_with_plain_files_between(team: Settings, releases: Releases) -> None:
     """Several releases at once: the code fits the last migration only, and what stands between moves with the set."""
     first = releases.add("ALTER TABLE holdings ADD one integer;", "ALTER TABLE holdings DROP one;")
@@ -235,6 +236,7 @@ def test_one_rebuild_does_for_a_release_with_plain_files_between(team: Settings,
     assert query(team, "SELECT to_regclass('desks') IS NULL AND to_regclass('ones') IS NULL") == [(True,)]
 
 
+@pytest.mark.soak
 def test_a_new_table_that_comes_with_other_things_is_filled_after_them(
     settings: Settings, history: None, releases: Releases
 ) -> None:

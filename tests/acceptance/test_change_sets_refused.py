@@ -58,6 +58,7 @@ def test_a_set_that_fails_leaves_the_database_as_it_was(team: Settings, releases
     ]  # fmt: skip
 
 
+@pytest.mark.soak
 def test_a_plain_file_of_a_set_that_fails_takes_those_before_it_back(team: Settings, releases: Releases) -> None:
     releases.add("CREATE TABLE desks (code text PRIMARY KEY);", "DROP TABLE desks;")
     releases.add("ALTER TABLE desks ADD rate integer CHECK (rate > 0); INSERT INTO desks VALUES ('a', 1 - 1);")
@@ -84,6 +85,7 @@ def test_what_could_not_be_undone_is_no_part_of_a_set(team: Settings, releases: 
     as_it_should_be(later)
 
 
+@pytest.mark.soak
 def test_a_release_that_fits_a_later_migration_is_told_which(team: Settings, releases: Releases) -> None:
     first = releases.add("ALTER TABLE holdings ADD one integer;", "ALTER TABLE holdings DROP one;")
     releases.add("ALTER TABLE holdings ADD two integer;", "ALTER TABLE holdings DROP two;")

@@ -149,6 +149,7 @@ def test_trading_goes_on_after_the_upgrade(new: str) -> None:
     assert run("verify").code == 0
 
 
+@pytest.mark.soak
 def test_a_team_s_column_is_filled_from_the_history_of_the_previous_release(new: str, tmp_path: Path) -> None:
     """S3, S57: a NOT NULL column that only history knows, on a log that another release wrote."""
     folder = Path(shutil.copytree(ROOT / "migrations", tmp_path / "migrations"))
