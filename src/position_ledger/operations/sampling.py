@@ -312,7 +312,7 @@ def _column_at_fault(
 def _copy_one(connection: psycopg.Connection[Any], column: str, value: Any) -> None:
     row = connection.execute(
         "SELECT a.atttypid, t.typname FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid "
-        "WHERE a.attrelid = 'pg_temp.position_ledger_probe'::regclass AND a.attname = %s",
+        "WHERE a.attrelid = to_regclass('pg_temp.position_ledger_probe') AND a.attname = %s",
         (column,),
     ).fetchone()
     oid, name = row or (0, "")

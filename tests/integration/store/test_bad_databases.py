@@ -165,7 +165,7 @@ FROM_THE_FUTURE = {
     ),
     "rows that newer code made": (
         "UPDATE projection_generations SET fingerprint = 'newer', release = '9.9', columns = columns || '{worst_mark}'",
-        r"release 9\.9.*lacks worst_mark.*rebuild-projection positions",
+        r"release 9\.9.*lacks worst_mark.*start the code that has the columns of positions",
     ),
     "a table that was removed": ("DROP TABLE positions CASCADE", r"ledger\.positions does not exist"),
 }
