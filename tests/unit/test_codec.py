@@ -23,6 +23,7 @@ from position_ledger import (
     DetermineMarket,
     DisputeMarket,
     Handle,
+    IncreasePosition,
     MarkPosition,
     QuoteMarket,
     RecordFill,
@@ -102,6 +103,7 @@ def every_event() -> list[Event]:
         opening(side="LONG", handle="third"),
         SplitShares(position_id=Handle("third"), ratio=4),
         TransferPosition(position_id=Handle("third"), to_account="other", quantity=1),
+        IncreasePosition(position_id=Handle("third"), quantity=2, price="0.10", effective_at=long_ago),
         *(
             RecordFill(
                 environment="paper", account="main", market="M", side="YES", action=action, quantity=quantity,
