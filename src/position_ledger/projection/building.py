@@ -20,14 +20,16 @@ from position_ledger.migration.attached import attached_to
 from position_ledger.migration.catalogue import Catalogue, Column, Table
 from position_ledger.migration.ddl import create_table, finish_table, shadow_path
 from position_ledger.migration.introspect import read_table
-from position_ledger.projection import chunk_ledger, foreign_keys, generations, verification
+from position_ledger.projection import chunk_ledger, comparing, foreign_keys, generations, verification
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
+from position_ledger.projection.differences import Difference
+from position_ledger.projection.digests import Digest
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.loading import CHUNKS, does_not_fit, load
+from position_ledger.projection.provers import provers
 from position_ledger.projection.swap import make_schema
-from position_ledger.projection.verification import Difference
 from position_ledger.settings import Settings
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
@@ -104,6 +106,9 @@ class Building:
         self._new: Generation | None = None
         self.goes_on = False
         """Whether it was built already when the run began: nothing of it is to be loaded."""
+        self._loaded: tuple[int, Digest] | None = None
+        """What this run has loaded, from the first part to the last, and up to which number."""
+        self._processes = 1
 
     @property
     def new(self) -> Generation:
@@ -129,6 +134,7 @@ class Building:
         self.report.generation_id = self._new.generation_id
         if not self.goes_on:
             self._load(processes)
+        self._processes = processes
         self._statistics()
         self.catch_up()
 
@@ -198,6 +204,7 @@ class Building:
         started = time.perf_counter()
         progress, new = self._where.progress, self.new
         upto = chunk_ledger.horizon(self._connection, new.schema)
+        is_resumed = chunk_ledger.progress(self._connection, new.schema)[0] > 0
         progress.start(upto, f"loading {self._table.name}")
         progress.advance(chunk_ledger.progress(self._connection, new.schema)[2])
         loaded = load(
@@ -212,6 +219,8 @@ class Building:
         self.report.events, self.report.versions = loaded.events, loaded.versions
         self.report.load_s = time.perf_counter() - started
         self.tell(f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s")
+        if not is_resumed:
+            self._loaded = upto, comparing.loaded(self._connection, new.schema, self.projection, upto)
         self._finish(upto)
 
     def _finish(self, upto: int) -> None:
@@ -260,6 +269,7 @@ class Building:
         if broken is not None:
             msg = f"the rebuilt table breaks a law: {broken}; it was dropped, the live table is unchanged"
             raise VerificationFailed(msg)
+        self._require_replay()
         if self.live is not None:
             self._compare(self.live, self._comparable(before, after, changed), must_equal=must_equal)
         self.report.verify_s = time.perf_counter() - started
@@ -269,8 +279,28 @@ class Building:
                 f"in {self.report.verify_s:.2f} s"
             )
 
+    def _require_replay(self) -> None:
+        """The shadow still is what was loaded; one that lay about since, or has parts of a killed run, is what the log gives.
+
+        Raises:
+            VerificationFailed: somebody has written to it; names the first cell.
+        """
+        if self._loaded is not None:
+            upto, was = self._loaded
+            difference = comparing.differs_from_loaded(self._connection, self.new, self.projection, upto, was)
+        else:
+            with provers(self._where.url, self._where.settings, self._processes) as crew:
+                proof = verification.table_equals_log(self._connection, self.projection, self.new, crew)
+            difference = proof.difference
+        if difference is not None:
+            msg = (
+                f"the rebuilt table is not what the log gives, first at {difference}; something has written to it, and it "
+                "was dropped: the live table is unchanged, run again"
+            )
+            raise VerificationFailed(msg)
+
     def _compare(self, live: Generation, columns: Sequence[str], *, must_equal: bool) -> None:
-        upto, differences = verification.generations_differ(
+        upto, differences = comparing.generations_differ(
             self._connection, live, self.new, columns, self.projection.key_column
         )
         self.report.verified_up_to, self.report.differences = upto, differences

@@ -48,7 +48,7 @@ def problems(settings: Settings, *tables: str) -> str:
     ("change", "words"),
     [
         ("current_price = 0.51", "current_price is 0.51"),
-        ("position_metadata = '{\"a\": 1}'", "position_metadata is {'a': 1}"),
+        ("position_metadata = '{\"a\": 1}'", 'position_metadata is {"a": 1}, the log says null'),
         ("account_id = 'other'", "account_id is other, the log says main"),
         ("mark_time = mark_time + interval '1 microsecond'", "mark_time is"),
         ("row_expiration_date = row_expiration_date + interval '1 microsecond'", "row_expiration_date is"),
