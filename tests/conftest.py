@@ -24,6 +24,7 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/execution/",
     "tests/integration/reporting/",
     "tests/integration/settling/",
+    "tests/integration/auditing/",
     "tests/integration/testing/",
     "tests/integration/test_as_of.py",
     "tests/integration/test_doctor.py",

@@ -10,10 +10,12 @@ import psycopg
 import redis
 from psycopg import sql
 
+from position_ledger.auditing.state import AuditStatus, audits, findings
 from position_ledger.database import connect, first_line, translated
 from position_ledger.errors import LedgerError
 from position_ledger.operations import migration_status
 from position_ledger.projection.definition import load_projections
+from position_ledger.projection.differences import Difference
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.lag import Lag, lag_of
 from position_ledger.projection.leases import WORKER_FORGOTTEN_S
@@ -139,6 +141,9 @@ class LedgerStatus:
     queue_length: int | None
     overdrawn: tuple[Overdrawn, ...] = ()
     """The worst first, at most OVERDRAWN_MAX."""
+    audits: tuple[AuditStatus, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    """Rows of live tables that the audit found to differ from the log, the first of them."""
 
 
 def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
@@ -175,6 +180,8 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             workers=tuple(_workers(link, ours)),
             queue_length=queue_length,
             overdrawn=tuple(_overdrawn(link)),
+            audits=tuple(audits(link)),
+            differences=tuple(findings(link)),
         )
 
 

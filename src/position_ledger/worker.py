@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import RedisError
 
+from position_ledger.auditing.service import AuditService
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.packages import import_part, import_told
@@ -38,6 +39,7 @@ class WorkerProcess:
         projections = load_projections(settings.projections)
         self.service = FollowerService(reached.database_url, settings, projections, Codec(EVENTS))
         self.settling = SettlingService(reached.database_url, settings, projections, Codec(EVENTS))
+        self.audit = AuditService(reached.database_url, settings, projections, Codec(EVENTS))
 
     def follow(self, send_again: Callable[[], object], turn_s: float = TURN_S) -> None:
         """Hold the feed for a turn. Ends only after the next message is in the queue; without Redis it goes on."""
@@ -47,10 +49,12 @@ class WorkerProcess:
         """Follow from now on, and put the first message into the queue if Redis answers."""
         self.service.start()
         self.settling.start()
+        self.audit.start()
         _sent(send_first)
 
     def stop(self) -> None:
         """Give every shard back and leave the embedded servers, if any."""
+        self.audit.stop()
         self.settling.stop()
         self.service.stop()
         self.reached.close()

@@ -11,8 +11,8 @@ from position_ledger import supervised
 from position_ledger.cli.app import app
 from position_ledger.cli.rebuild import _lines
 from position_ledger.cli.running import run
-from position_ledger.projection.rebuild import RebuildReport
 from position_ledger.projection.differences import Difference
+from position_ledger.projection.rebuild import RebuildReport
 
 if TYPE_CHECKING:
     import pytest

@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from position_ledger.as_of import AsOfReader
 from position_ledger.as_of_rows import RowsAsOf
+from position_ledger.auditing import auditor, records
 from position_ledger.domain.references import REFERENCE_TABLES
 from position_ledger.errors import ReferenceRefused
 from position_ledger.execution.references import KnownReferences
@@ -123,6 +124,8 @@ def _of_proofs(taking: _Taking, table: Identifier, schema: str, projection: Proj
     taking.take(digests.digest(differences.folded(table), typed))
     taking.take(digests.digest(before, typed))
     taking.take(differences.comparison(differences.folded(table), before, key, columns, 1))
+    taking.take(auditor.rows_of_step(schema, projection))
+    taking.take(records.close_surplus(schema, projection.table))
 
 
 def _as_of(taking: _Taking, schema: str, projections: Sequence[Projection[Any]]) -> None:

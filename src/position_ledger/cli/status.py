@@ -21,6 +21,7 @@ from position_ledger.status import read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from rich.console import Console, RenderableType
 
@@ -119,6 +120,20 @@ def _row(one: ProjectionStatus) -> dict[str, Any]:
     }
 
 
+def _audited(found: LedgerStatus) -> Iterator[str]:
+    """How far the audit is, in a line for all tables that it walks over together, and what it has found."""
+    rounds: dict[tuple[datetime | None, float], list[str]] = {}
+    for one in found.audits:
+        rounds.setdefault((one.ended_at, one.done), []).append(one.table)
+    for (ended_at, done), tables in rounds.items():
+        last = f"last whole round ended {ended_at:%Y-%m-%d %H:%M:%S}Z" if ended_at else "no whole round yet"
+        yield f"audit of {', '.join(tables)}: {last}, this one at {done:.0%}"
+    for one in found.audits:
+        if one.differences:
+            yield f"audit: {one.differences} rows of {one.table} differ from the log, rebuild-projection {one.table} mends them"
+    yield from (f"  {difference}" for difference in found.differences)
+
+
 def _lines(found: LedgerStatus) -> Iterator[str]:
     kind = "embedded " if found.is_embedded else ""
     for server in found.servers:
@@ -140,6 +155,7 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
             f"overdrawn {account.account} in {account.environment} ({account.balance_id}): free is {account.free:f} "
             f"{account.currency}"
         )
+    yield from _audited(found)
     alive = len(found.workers)
     yield f"workers {alive}" + ("" if alive else ": none is alive, start position-ledger worker")
     yield "messages in the queue " + ("unknown" if found.queue_length is None else str(found.queue_length))

@@ -67,7 +67,8 @@ def _among(
 ) -> Iterator[Difference]:
     names = list(dict.fromkeys(["id", key, *columns]))
     should, is_ = (
-        SQL("{} WHERE t.id >= %(low)s AND t.id < %(high)s").format(rows_up_to(one, key, names)) for one in (shadow, live)
+        SQL("{} WHERE t.id >= %(low)s AND t.id < %(high)s").format(rows_up_to(one, key, names))
+        for one in (shadow, live)
     )
     statement = comparison(should, is_, key, columns, DIFFERENCES_MAX)
     return differing(connection, statement, parameters, live.projection, columns)

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 THE_ROW = "the row"
+NO_ROW = "no row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def differing(
     """Every cell that a `comparison` finds."""
     for key, row_id, should, is_ in connection.execute(statement, parameters).fetchall():
         if should is None or is_ is None:
-            words = ("no row", "a row") if should is None else ("a row", "missing")
+            words = (NO_ROW, "a row") if should is None else ("a row", "missing")
             yield Difference(table, key, row_id, THE_ROW, *words)
             continue
         for column, expected, found in zip(columns, should, is_, strict=True):

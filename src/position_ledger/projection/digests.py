@@ -55,7 +55,9 @@ class Column:
     """An amount with a fixed number of places: equal values are written alike."""
 
 
-def columns_of(connection: psycopg.Connection[Any], schema: str, table: str, names: Iterable[str]) -> tuple[Column, ...]:
+def columns_of(
+    connection: psycopg.Connection[Any], schema: str, table: str, names: Iterable[str]
+) -> tuple[Column, ...]:
     """The columns of a table in the order of ``names``."""
     name = Identifier(schema, table).as_string(connection)
     found = {row[0]: Column(row[0], row[2], row[1] >= 0) for row in connection.execute(TYPES, (name,)).fetchall()}
@@ -87,9 +89,9 @@ def _parts(column: Column) -> Iterator[Composable]:
 
 def digest(source: Composable, columns: Iterable[Column]) -> Composed:
     """Rows and hash of each bucket of what ``source`` gives as ``t`` (parameter: shift)."""
-    return SQL(
-        "SELECT t.id >> %(shift)s::integer, count(*), bit_xor({hash}) FROM {source} GROUP BY 1"
-    ).format(hash=hash_of(columns), source=source)
+    return SQL("SELECT t.id >> %(shift)s::integer, count(*), bit_xor({hash}) FROM {source} GROUP BY 1").format(
+        hash=hash_of(columns), source=source
+    )
 
 
 class Digest:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
@@ -25,7 +24,7 @@ from position_ledger.events import EVENTS
 from position_ledger.projection import digests, statements
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.projection.differences import folded
-from position_ledger.projection.loading import Chunk, _end_with_parent, replayed
+from position_ledger.projection.loading import Chunk, _end_with_parent, _no_collecting, replayed
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.snapshots import exported, snapshot
 from position_ledger.settings import Settings
@@ -133,7 +132,7 @@ def _folded(
 
     events, digest, resolver = 0, digests.Digest(), Resolver(Codec(EVENTS), projection.folds)
     waiting: deque[Future[Digested]] = deque()
-    with ThreadPoolExecutor(1, "hashing rows") as sending:
+    with _no_collecting(), ThreadPoolExecutor(1, "hashing rows") as sending:
         for batch in replayed(hands.reading, projection, resolver, chunk):
             events += batch.events
             if not batch.versions:

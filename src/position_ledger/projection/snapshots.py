@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -81,7 +82,7 @@ class Reach:
 def _cut(low: UUID, high: UUID, upto: int, parts: int) -> Iterator[tuple[UUID, UUID, int]]:
     width = high.int - low.int + 1
     edges = [low.int + width * part // parts for part in range(parts + 1)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in pairwise(edges):
         if begin < end:
             yield UUID(int=begin), UUID(int=end - 1), upto
 

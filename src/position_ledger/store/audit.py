@@ -41,8 +41,9 @@ def broken_links(
 ) -> Iterator[BrokenLink]:
     """Every event whose hash or version does not follow from its stream so far; none: the log is as it was written.
 
-    Reads the log of a range of streams once, in one snapshot, with a bounded memory. Whoever can remove the fences of the database
-    can also remove the last events of a stream or write a whole chain anew: keep the hashes elsewhere against that.
+    Reads the log of a range of streams once, in one snapshot, with a bounded memory. Whoever can remove the fences of the
+    database can also remove the last events of a stream or write a whole chain anew: keep the hashes elsewhere against
+    that.
     """
     stream: UUID | None = None
     version, previous = 0, NO_HASH
