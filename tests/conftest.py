@@ -25,6 +25,7 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/reporting/",
     "tests/integration/settling/",
     "tests/integration/auditing/",
+    "tests/integration/rebuild/test_planted.py",
     "tests/integration/testing/",
     "tests/integration/test_as_of.py",
     "tests/integration/test_doctor.py",

@@ -215,12 +215,12 @@ class Building:
             processes=processes,
             advance=progress.advance,
         )
+        if not is_resumed:
+            self._loaded = upto, comparing.loaded(self._connection, new.schema, self.projection, upto)
         progress.finish()
         self.report.events, self.report.versions = loaded.events, loaded.versions
         self.report.load_s = time.perf_counter() - started
         self.tell(f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s")
-        if not is_resumed:
-            self._loaded = upto, comparing.loaded(self._connection, new.schema, self.projection, upto)
         self._finish(upto)
 
     def _finish(self, upto: int) -> None:
