@@ -53,8 +53,8 @@ def audits(connection: psycopg.Connection[Any]) -> list[AuditStatus]:
     if connection.execute(THERE_ARE).fetchone() != (True,):
         return []
     return [
-        AuditStatus(*fields, share(begun, next_stream), differences)
-        for *fields, begun, next_stream, differences in connection.execute(AUDITS).fetchall()
+        AuditStatus(*row[:7], done=share(*row[7:9]), differences=row[9])
+        for row in connection.execute(AUDITS).fetchall()
     ]
 
 
