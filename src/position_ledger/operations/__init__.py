@@ -23,6 +23,7 @@ from position_ledger.operations.rolling_back import (
     roll_back_table,
     rollback_impact,
 )
+from position_ledger.operations.steering import Steered, steer_rebuild
 from position_ledger.operations.writing import SumReport, new_migration, renew_sum
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
@@ -36,6 +37,7 @@ __all__ = [
     "RebuildOptions",
     "RebuildReport",
     "RolledBack",
+    "Steered",
     "SumReport",
     "VerifyReport",
     "Written",
@@ -62,6 +64,7 @@ __all__ = [
     "rollback_impact",
     "schema_pages",
     "set_mode",
+    "steer_rebuild",
     "verify",
     "write_pages",
 ]
