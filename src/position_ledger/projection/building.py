@@ -50,6 +50,8 @@ class RebuildReport:
     events: int = 0
     versions: int = 0
     load_s: float = 0.0
+    helped_events: int = 0
+    """Of the events, those that workers loaded."""
     expected_s: float | None = None
     """How long all of it was said to take when a tenth was loaded; None if it was too short for that."""
     index_s: float = 0.0
@@ -227,11 +229,13 @@ class Building:
         started = time.perf_counter()
         where, new = self._where, self.new
         where.progress.start(total, f"loading {self._table.name}")
-        where.progress.advance(chunk_ledger.progress(self._connection, new.schema).events)
+        before = chunk_ledger.progress(self._connection, new.schema)
+        where.progress.advance(before.events)
         self.watch.wait()
-        if not chunk_ledger.is_complete(self._connection, new.schema):
+        own = 0
+        if before.done < before.parts:
             where.call_workers(new.generation_id)
-            load(
+            own = load(
                 where.url,
                 where.settings,
                 self.projection,
@@ -239,7 +243,7 @@ class Building:
                 processes=processes,
                 generation_id=self.watch.generation_id,
                 tick=lambda: self.watch.look_at_load(new.schema),
-            )
+            ).events
         loaded = chunk_ledger.progress(self._connection, new.schema)
         if loaded.done < loaded.parts:
             self.watch.wait()  # the loading processes have heard of it first
@@ -249,6 +253,7 @@ class Building:
         where.progress.finish()
         self.watch.loaded(loaded.events)
         self.report.events, self.report.versions = loaded.events, loaded.versions
+        self.report.helped_events = max(0, loaded.events - before.events - own)
         self.report.load_s = time.perf_counter() - started
         self.report.expected_s = self.watch.expected_s
         self.tell(f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s")

@@ -81,7 +81,7 @@ class Progress:
 
 
 def _on(statement: str, schema: str) -> Composed:
-    return SQL(statement).format(  # type: ignore[arg-type] # one of the statements above
+    return SQL(statement).format(
         table=Identifier(schema, TABLE), read=Identifier(schema, READ), loaders=Identifier(LOADERS)
     )
 

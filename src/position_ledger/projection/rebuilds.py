@@ -169,7 +169,7 @@ def latest(connection: psycopg.Connection[Any]) -> list[RebuildStatus]:
     if not exist(connection):
         return []
     rows = connection.execute(LATEST).fetchall()
-    return [RebuildStatus(*row, is_running=row[2] not in ENDED and is_running(connection, row[0])) for row in rows]
+    return [RebuildStatus(*(*row, row[2] not in ENDED and is_running(connection, row[0]))) for row in rows]
 
 
 def after_the_last(connection: psycopg.Connection[Any], table: str) -> float | None:

@@ -116,4 +116,4 @@ def _no_vacuum(schema: str, table: str) -> Any:
 
 
 def _for_loaders(statement: str, schema: str, table: str) -> Any:
-    return SQL(statement).format(Identifier(schema, table), Identifier(chunk_ledger.LOADERS))  # type: ignore[arg-type] # ours
+    return SQL(statement).format(Identifier(schema, table), Identifier(chunk_ledger.LOADERS))

@@ -148,7 +148,7 @@ class Watch:
         if passed_s < LOOK_S:
             return
         self._looked = now
-        if self._is_paused or self._stands_back_since is not None:
+        if self._is_held:
             self._held_s += passed_s
         load = chunk_ledger.progress(self._connection, schema)
         self._count(load, now)
@@ -159,13 +159,13 @@ class Watch:
 
     @property
     def _is_held(self) -> bool:
-        return self._is_paused or self._stands_back_since is not None or self._throttle_per_s is not None
+        return self._is_paused or self._stands_back_since is not None
 
     def _count(self, load: chunk_ledger.Progress, now: float) -> None:
         if load.events != self._done:
             self._done, self._moved = load.events, now
         worked_s = now - self._began - self._held_s
-        if not (self._is_paused or self._stands_back_since is not None):
+        if not self._is_held:
             self._rate.seen(worked_s, load.events)
         per_s = self._rate.per_s
         total = self._advance(load.events, per_s)
