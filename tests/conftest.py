@@ -28,6 +28,7 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/reporting/",
     "tests/integration/settling/",
     "tests/integration/testing/",
+    "tests/integration/rebuild/test_running.py",
     "tests/integration/test_as_of.py",
     "tests/integration/test_doctor.py",
     "tests/integration/test_schema_pages.py",

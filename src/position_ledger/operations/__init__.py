@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         roll_back_table,
         rollback_impact,
     )
+    from position_ledger.operations.steering import Steered, steer_rebuild
     from position_ledger.operations.writing import SumReport, new_migration, renew_sum
     from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
@@ -43,6 +44,7 @@ __all__ = [
     "RebuildOptions",
     "RebuildReport",
     "RolledBack",
+    "Steered",
     "SumReport",
     "VerifyReport",
     "Written",
@@ -69,6 +71,7 @@ __all__ = [
     "rollback_impact",
     "schema_pages",
     "set_mode",
+    "steer_rebuild",
     "verify",
     "write_pages",
 ]
@@ -85,6 +88,7 @@ _HOMES = {
     "position_ledger.operations.recording": "accept_checksum migrate_baseline migration_history",
     "position_ledger.operations.requiring": "require_ledger",
     "position_ledger.operations.rolling_back": "Impact RolledBack roll_back_migrations roll_back_table rollback_impact",
+    "position_ledger.operations.steering": "Steered steer_rebuild",
     "position_ledger.operations.writing": "SumReport new_migration renew_sum",
     "position_ledger.projection.rebuild": "Progress RebuildOptions RebuildReport",
 }

@@ -38,7 +38,7 @@ class NoProgress:
     def start(self, total: int, what: str) -> None:
         """Nothing."""
 
-    def advance(self, done: int) -> None:
+    def advance(self, done: int, how: str = "") -> None:
         """Nothing."""
 
     def finish(self) -> None:
