@@ -19,6 +19,7 @@ from position_ledger.projection.differences import Difference
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.lag import Lag, lag_of
 from position_ledger.projection.leases import WORKER_FORGOTTEN_S
+from position_ledger.projection.rebuilds import RebuildStatus, latest
 from position_ledger.setup import masked
 from position_ledger.store import feed
 
@@ -144,6 +145,8 @@ class LedgerStatus:
     audits: tuple[AuditStatus, ...] = ()
     differences: tuple[Difference, ...] = ()
     """Rows of live tables that the audit found to differ from the log, the first of them."""
+    rebuilds: tuple[RebuildStatus, ...] = ()
+    """The last one of each table."""
 
 
 def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
@@ -182,6 +185,7 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             overdrawn=tuple(_overdrawn(link)),
             audits=tuple(audits(link)),
             differences=tuple(findings(link)),
+            rebuilds=tuple(latest(link)),
         )
 
 

@@ -52,10 +52,8 @@ def audits(connection: psycopg.Connection[Any]) -> list[AuditStatus]:
     """One for each live table that was looked at; none where the schema is older than audits."""
     if connection.execute(THERE_ARE).fetchone() != (True,):
         return []
-    return [
-        AuditStatus(*row[:7], done=share(*row[7:9]), differences=row[9])
-        for row in connection.execute(AUDITS).fetchall()
-    ]
+    rows = connection.execute(AUDITS).fetchall()
+    return [AuditStatus(*(*row[:7], share(row[7], row[8]), row[9])) for row in rows]
 
 
 def share(begun: UUID, at: UUID) -> float:

@@ -19,12 +19,12 @@ import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
 from position_ledger.database import connect, only_row
-from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.projection import digests, statements
-from position_ledger.projection.definition import Projection, load_projections
+from position_ledger.projection.definition import Projection
 from position_ledger.projection.differences import folded
-from position_ledger.projection.loading import Chunk, _end_with_parent, _no_collecting, replayed
+from position_ledger.projection.load_crew import end_with_parent, projection_of
+from position_ledger.projection.loading import Chunk, no_collecting, replayed
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.snapshots import exported, snapshot
 from position_ledger.settings import Settings
@@ -100,7 +100,7 @@ def do(hands: Hands, part: Part) -> Found:
     Raises:
         FoldFailed, LogBroken, SchemaMismatch: the log does not give rows.
     """
-    projection = _projection(hands.settings, part.table)
+    projection = projection_of(hands.settings, part.table)
     columns = digests.columns_of(hands.reading, part.schema, part.table, projection.columns)
     if part.chunk is not None:
         return _folded(hands, projection, part, part.chunk, columns)
@@ -108,14 +108,6 @@ def do(hands: Hands, part: Part) -> Found:
     statement = stored(part.schema, part.table, columns)
     found = hands.reading.execute(statement, {"shift": part.shift, "first": first, "last": last}).fetchall()
     return Found(is_of_log=False, events=0, digest=found)
-
-
-def _projection(settings: Settings, table: str) -> Projection[Any]:
-    found = next((one for one in load_projections(settings.projections) if one.table == table), None)
-    if found is None:
-        msg = f"setting projections: {settings.projections!r} defines no table {table!r}"
-        raise ConfigurationError(msg)
-    return found
 
 
 Digested = list[tuple[int, int, int]]
@@ -132,7 +124,7 @@ def _folded(
 
     events, digest, resolver = 0, digests.Digest(), Resolver(Codec(EVENTS), projection.folds)
     waiting: deque[Future[Digested]] = deque()
-    with _no_collecting(), ThreadPoolExecutor(1, "hashing rows") as sending:
+    with no_collecting(), ThreadPoolExecutor(1, "hashing rows") as sending:
         for batch in replayed(hands.reading, projection, resolver, chunk):
             events += batch.events
             if not batch.versions:
@@ -200,7 +192,7 @@ _hands: list[Hands] = []
 
 
 def _set_up(url: str, settings: Settings) -> None:
-    _end_with_parent()
+    end_with_parent()
     _hands.append(Hands(settings, _connected(url, settings), _connected(url, settings)))
 
 
