@@ -22,6 +22,7 @@ from bench import (
     rebuilding,
     settling,
     six_tables,
+    verifying,
 )
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
@@ -37,6 +38,7 @@ MEASUREMENTS = {
     "load": loading.measure,
     "rebuild": rebuilding.measure,
     "rebuild-beside-trading": living.measure,
+    "verify": verifying.measure,
     "settling": settling.measure,
     "migrate-up": migrating.measure,
     "migrate-plan": planning.measure,
