@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -29,7 +29,7 @@ from tests.support.commands import opening
 from tests.support.engine import Traffic
 from tests.support.engine_fixtures import NO_QUEUE
 from tests.support.processes import kill, running
-from tests.support.rebuilding import execute, left_over, rebuild, row_of, running_rebuild, steer
+from tests.support.rebuilding import execute, left_over, rebuild, row_of, running_rebuild, shadows, steer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,14 +62,6 @@ def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks on more often than once a second, so that no test waits long."""
     monkeypatch.setattr(watching, "LOOK_S", 0.05)
     monkeypatch.setattr(load_crew, "TICK_S", 0.05)
-
-
-def shadows(settings: Settings) -> list[tuple[Any, ...]]:
-    """What is being built of positions: generation and schema."""
-    with engine.connected(settings, as_app=False) as owner:
-        return owner.execute(
-            "SELECT generation_id, schema_name FROM projection_generations WHERE state = 'building'"
-        ).fetchall()
 
 
 # Held, and let go on
