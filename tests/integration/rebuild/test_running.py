@@ -25,6 +25,7 @@ from position_ledger.projection import (
 from position_ledger.projection.pacing import Pace
 from position_ledger.settings import Settings, load_settings
 from tests.support import engine
+from tests.support.command_line import in_this_process
 from tests.support.commands import opening
 from tests.support.engine import Traffic
 from tests.support.engine_fixtures import NO_QUEUE
@@ -83,6 +84,10 @@ def test_a_rebuild_is_paused_goes_on_and_is_cancelled(settings: Settings, histor
         assert later.events_done <= paused.events_done + 300  # what was under way when it heard
         last = going.until(lambda row: (row.updated_at - later.updated_at).total_seconds() > 0.2)
         assert last.events_done == later.events_done < last.events_total
+        status = in_this_process(str(settings.database_url))
+        assert "rebuild of positions (generation 2) is paused while loading" in status("status").out
+        (shown,) = status("status", "--json").document["rebuilds"]
+        assert (shown["wanted"], shown["is_running"], shown["events_done"]) == ("pause", True, last.events_done)
         # When it is told to go on, then it ends as if nothing had been
         execute(settings, "UPDATE projection_rebuilds SET throttle_per_s = NULL")
         steer(settings, "run")
