@@ -1,7 +1,7 @@
 """What an operator does to a ledger: migrate, check, verify, rebuild, roll back. Each function is one command."""
 
 from position_ledger.operations.backup import BackupState, backup_state
-from position_ledger.operations.checking import CheckReport, check
+from position_ledger.operations.checking import CheckReport, around_of, check, definition_states
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
 from position_ledger.operations.documenting import Written, compare_pages, schema_pages, write_pages
 from position_ledger.operations.migrating import (
@@ -40,9 +40,11 @@ __all__ = [
     "VerifyReport",
     "Written",
     "accept_checksum",
+    "around_of",
     "backup_state",
     "check",
     "compare_pages",
+    "definition_states",
     "migrate_abort",
     "migrate_baseline",
     "migrate_down",

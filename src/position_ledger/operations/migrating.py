@@ -65,7 +65,13 @@ def migrate_up(
         for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
             tell(f"filling {projection.table} from the log")
             fill(settings, reached, migrator, projection, chosen, progress, tell)
+        _note_missing_parts(settings, reached)
     return replace(outcome, messages=(*said, *outcome.messages, *unfollowed))
+
+
+def _note_missing_parts(settings: Settings, reached: Reached) -> None:
+    with owner(settings, reached) as connection:
+        generations.note_missing_parts(connection, projections(settings))
 
 
 def _refuse_unrecorded(settings: Settings, reached: Reached, migrator: Migrator) -> None:

@@ -58,6 +58,7 @@ class SwapPlan:
     record: Callable[[psycopg.Cursor[Any]], None]
     verify: Callable[[psycopg.Cursor[Any]], None] = lambda _cursor: None
     is_undo: bool = False
+    retired_kept_hours: float = 72.0
 
     def undone_constraints(self, table: str) -> list[str]:
         """Foreign keys and checks that a rollback takes from a table: kept aside, they would hold what goes after it."""

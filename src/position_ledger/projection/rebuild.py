@@ -18,10 +18,11 @@ import psycopg
 from position_ledger.errors import MigrationError, SwapBlocked
 from position_ledger.migration.catalogue import Catalogue
 from position_ledger.projection import generations
-from position_ledger.projection.building import Building, Progress, RebuildReport, Where, drop, drop_older
+from position_ledger.projection.building import Building, Progress, RebuildReport, Where, drop
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
+from position_ledger.projection.retention import drop_older
 from position_ledger.projection.swap import BUDGET_S, swap
 
 __all__ = [
@@ -163,6 +164,7 @@ def _swap(where: Where, builds: Sequence[Building], target: Target, again: Again
         target.after,
         record=partial(_record, [one.new for one in builds], target),
         verify=again,
+        retired_kept_hours=where.settings.retired_kept_hours,
     )
 
     def catch_up() -> None:

@@ -32,6 +32,7 @@ from position_ledger.projection.exchange import (
     retired_schema,
     take_away,
 )
+from position_ledger.projection.generation_notes import keep, keep_for
 from position_ledger.projection.generations import GENERATION_LOCK, Generation
 from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
@@ -307,7 +308,7 @@ def _attempt(
         for statement in clear_away(plan, attached, schema):
             cursor.execute(statement)
         for move in plan.moves:
-            _record(cursor, move, schema)
+            _record(cursor, move, schema, plan.retired_kept_hours)
             if move.new is not None and move.table in attached:
                 foreign_keys.note(cursor, move.new.generation_id, attached[move.table].foreign_keys)
         plan.verify(cursor)
@@ -421,13 +422,14 @@ UPDATE projection_generations SET state = 'dropped', schema_name = %s, retired_a
  WHERE generation_id = %s AND state = 'active'
 """
 ACTIVATE = """
-UPDATE projection_generations SET state = 'active', schema_name = %s, activated_at = clock_timestamp(), retired_at = NULL
+UPDATE projection_generations
+   SET state = 'active', schema_name = %s, activated_at = coalesce(activated_at, clock_timestamp()), retired_at = NULL
  WHERE generation_id = %s AND state IN ('building', 'retired')
 """
 FORGET = "DELETE FROM projection_checkpoints WHERE generation_id = %s"
 
 
-def _record(cursor: psycopg.Cursor[Any], move: Move, schema: str) -> None:
+def _record(cursor: psycopg.Cursor[Any], move: Move, schema: str, kept_hours: float) -> None:
     """Exchange the states of the generations; exactly one row each, or the swap does not happen."""
     done = []
     if move.live is not None:
@@ -435,7 +437,10 @@ def _record(cursor: psycopg.Cursor[Any], move: Move, schema: str) -> None:
         done.append(cursor.execute(away, (retired_schema(schema, move.live), move.live.generation_id)).rowcount)
         if move.new is None:
             cursor.execute(FORGET, (move.live.generation_id,))
+        else:
+            keep_for(cursor.connection, move.live.generation_id, kept_hours)
     if move.new is not None:
+        keep(cursor.connection, move.new.generation_id)
         done.append(cursor.execute(ACTIVATE, (schema, move.new.generation_id)).rowcount)
     if done != [1] * len(done):
         msg = f"the generations of {move.table} were changed by somebody else meanwhile: look at position-ledger status"

@@ -1,0 +1,69 @@
+"""What makes the code of now another than that which made a generation, in words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.fingerprint import parts_of
+
+NAMED_MAX = 3
+"""Of many folds or events that changed in one way so many are named, and the others counted."""
+
+
+def differences(projection: Projection[Any], columns: Sequence[str], parts: Mapping[str, Any]) -> list[str]:
+    """Each difference of a definition to a generation with these columns and parts of the fingerprint, a clause each.
+
+    Nothing can be told beside the columns of a generation whose parts are unknown (empty).
+    """
+    found = list(_of_columns(projection.columns, columns))
+    if parts:
+        ours = parts_of(projection)
+        found += _of_defaults(ours["columns"], parts["columns"])
+        if ours["key"] != parts["key"]:
+            found.append("the business key is made differently")
+        found += _of_folds(ours["folds"], parts["folds"])
+        found += _of_events(ours["events"], parts["events"])
+    return found
+
+
+def _of_columns(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[str]:
+    yield from (f"column {name} was added" for name in ours if name not in theirs)
+    yield from (f"column {name} was removed" for name in theirs if name not in ours)
+    if sorted(ours) == sorted(theirs) and list(ours) != list(theirs):
+        yield "the columns are in another order"
+
+
+def _of_defaults(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> Iterator[str]:
+    for name in ours:
+        if name in theirs and ours[name] != theirs[name]:
+            yield f"the default of column {name} changed"
+
+
+def _of_folds(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[str]:
+    yield from _named("{} is folded now", "{} are folded now", (topic for topic in ours if topic not in theirs))
+    yield from _named(
+        "{} is no longer folded", "{} are no longer folded", (topic for topic in theirs if topic not in ours)
+    )
+    changed = (topic for topic in ours if topic in theirs and ours[topic] != theirs[topic])
+    yield from _named("the fold of {} changed", "the folds of {} changed", changed)
+
+
+def _of_events(ours: Mapping[str, Sequence[Any]], theirs: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    common = sorted(ours.keys() & theirs.keys())
+    for topic in common:
+        (version, _), (before, _) = ours[topic], theirs[topic]
+        if version != before:
+            yield f"event {topic} is version {version} now, the rows were made with {before}"
+    reshaped = (topic for topic in common if ours[topic][0] == theirs[topic][0] and ours[topic][1] != theirs[topic][1])
+    yield from _named("event {} has other fields", "events {} have other fields", reshaped)
+
+
+def _named(one: str, many: str, topics: Iterable[str]) -> Iterator[str]:
+    """A clause about some topics, or none."""
+    names = sorted(topics)
+    if not names:
+        return
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+    yield (one if len(names) == 1 else many).format(", ".join(names[:NAMED_MAX]) + more)
