@@ -23,7 +23,7 @@ from position_ledger.operations.rolling_back import (
     roll_back_table,
     rollback_impact,
 )
-from position_ledger.operations.writing import SumReport, new_migration, renew_sum
+from position_ledger.operations.writing import SumReport, new_migration, renew_sum, sum_fits
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "rollback_impact",
     "schema_pages",
     "set_mode",
+    "sum_fits",
     "verify",
     "write_pages",
 ]

@@ -20,7 +20,8 @@ def differences(projection: Projection[Any], columns: Sequence[str], parts: Mapp
     found = list(_of_columns(projection.columns, columns))
     if parts:
         ours = parts_of(projection)
-        found += _of_defaults(ours["columns"], parts["columns"])
+        common = set(projection.columns) & set(columns)
+        found += _of_defaults(common, ours["defaults"], parts["defaults"])
         if ours["key"] != parts["key"]:
             found.append("the business key is made differently")
         found += _of_folds(ours["folds"], parts["folds"])
@@ -35,10 +36,10 @@ def _of_columns(ours: Sequence[str], theirs: Sequence[str]) -> Iterator[str]:
         yield "the columns are in another order"
 
 
-def _of_defaults(ours: Mapping[str, str | None], theirs: Mapping[str, str | None]) -> Iterator[str]:
-    for name in ours:
-        if name in theirs and ours[name] != theirs[name]:
-            yield f"the default of column {name} changed"
+def _of_defaults(columns: Iterable[str], ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(columns):
+        if ours.get(name) != theirs.get(name):
+            yield f"the default of field {name} changed"
 
 
 def _of_folds(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[str]:

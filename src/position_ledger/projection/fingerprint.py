@@ -62,16 +62,15 @@ def fingerprint_of(projection: Projection[Any]) -> str:
 def parts_of(projection: Projection[Any]) -> Mapping[str, Any]:
     """What the fingerprint is made of, each part apart and fit for JSON, so that a difference can be named.
 
-    ``key`` has a digest, ``columns`` the default of each field of the row type as text (null: none), ``folds`` a digest
-    of the code for each topic, ``events`` the version and a digest of the shape for each topic. Raises as
-    `fingerprint_of`.
+    ``key`` is a digest, ``defaults`` has the fields of the row type that have one, as text, ``folds`` a digest of the
+    code for each topic, ``events`` version and digest of the shape for each topic. Raises as `fingerprint_of`.
     """
     fields, defaults = projection.row.__struct_fields__, projection.row.__struct_defaults__
     given = dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))
     folds = {event.TOPIC: _code(fold, _Walk.of(fold)) for event, fold in projection.folds.items()}
     return {
         "key": _digest([projection.key_column, *_code(projection.key, _Walk.of(projection.key))]),
-        "columns": {name: _constant(name, given[name]) if name in given else None for name in fields},
+        "defaults": {name: _constant(name, value) for name, value in given.items() if value is not msgspec.NODEFAULT},
         "folds": {topic: _digest(folds[topic]) for topic in sorted(folds)},
         "events": {event.TOPIC: [event.VERSION, _digest(_shape(event))] for event in projection.folds},
     }

@@ -28,9 +28,7 @@ SELECT g.release, (to_jsonb(g) ->> 'kept_until')::timestamptz FROM projection_ge
  WHERE g.projection = %s AND g.state = 'dropped' AND g.retired_at IS NOT NULL
  ORDER BY g.retired_at DESC, g.generation_id DESC LIMIT 1
 """
-MIGRATIONS = (
-    "SELECT g.migrations FROM projection_generations AS g WHERE g.projection = %s AND g.state = 'active'"
-)
+MIGRATIONS = "SELECT g.migrations FROM projection_generations AS g WHERE g.projection = %s AND g.state = 'active'"
 
 
 def drop_older(connection: psycopg.Connection[Any], table: str, *, expired: bool = True) -> None:
