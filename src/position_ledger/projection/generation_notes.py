@@ -23,6 +23,9 @@ UPDATE projection_generations SET kept_until = clock_timestamp() + make_interval
 """
 KEEP = "UPDATE projection_generations SET kept_until = NULL WHERE generation_id = %s"
 
+HAS_FUNCTION = "SELECT to_regprocedure('drop_expired_generations()') IS NOT NULL"
+DROP_EXPIRED = "SELECT drop_expired_generations()"
+
 
 def has_notes(connection: psycopg.Connection[Any]) -> bool:
     """Whether the migrations of this database have come so far."""
@@ -45,3 +48,14 @@ def keep(connection: psycopg.Connection[Any], generation_id: int) -> None:
     """Have a generation kept that has become the live one again."""
     if has_notes(connection):
         connection.execute(KEEP, (generation_id,))
+
+
+def drop_expired(connection: psycopg.Connection[Any]) -> list[int]:
+    """What a worker does now and then: drop retired generations whose time is over; answers their ids.
+
+    Never waits: what somebody reads, projects or swaps is left to the next call.
+    """
+    if connection.execute(HAS_FUNCTION).fetchone() != (True,):
+        return []
+    row = connection.execute(DROP_EXPIRED).fetchone()
+    return list(row[0]) if row else []

@@ -174,7 +174,8 @@ def advance(connection: psycopg.Connection[Any], works: Sequence[Work], start: i
     for work in works:
         held, found = len(work.leases), counts[work.projector.generation_id]
         if found != held:
-            msg = f"{work.projector.projection.table}: {held - found} of {held} shards are held by another worker, or by other code"
+            table = work.projector.projection.table
+            msg = f"{table}: {held - found} of {held} shards are held by another worker, or by other code"
             raise LeaseLost(msg)
     return dict(moved)
 

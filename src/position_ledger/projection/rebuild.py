@@ -23,7 +23,7 @@ from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.retention import drop_older
-from position_ledger.projection.swap import BUDGET_S, swap
+from position_ledger.projection.swap import BUDGET_S, movable, swap
 
 __all__ = [
     "Progress",
@@ -131,6 +131,8 @@ def rebuild(
         for live in (build.live for build in builds):
             if live is not None:
                 require_worker_mode(live)
+        if options.swap and not options.dry_run:
+            _require_movable(where, builds, target)
         try:
             _build(where, builds, target, options)
         except BaseException:
@@ -143,6 +145,13 @@ def rebuild(
             if build.report.swapped:
                 drop_older(where.connection, build.projection.table)
     return [build.report for build in builds]
+
+
+def _require_movable(where: Where, builds: Sequence[Building], target: Target) -> None:
+    """What hangs on a live table and cannot be moved is named before anything is built."""
+    for build in builds:
+        if build.live is not None:
+            movable(where.connection, where.schema, build.projection.table, target.before)
 
 
 def _build(where: Where, builds: Sequence[Building], target: Target, options: RebuildOptions) -> None:

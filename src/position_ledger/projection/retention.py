@@ -21,8 +21,6 @@ SELECT r.generation_id FROM (
          FROM projection_generations AS g WHERE g.projection = %s AND g.state = 'retired') AS r
  WHERE r.place > 1 OR (%s AND r.kept_until <= clock_timestamp())
 """
-HAS_FUNCTION = "SELECT to_regprocedure('drop_expired_generations()') IS NOT NULL"
-DROP_EXPIRED = "SELECT drop_expired_generations()"
 LAST_DROPPED = """
 SELECT g.release, (to_jsonb(g) ->> 'kept_until')::timestamptz FROM projection_generations AS g
  WHERE g.projection = %s AND g.state = 'dropped' AND g.retired_at IS NOT NULL
@@ -40,17 +38,6 @@ def drop_older(connection: psycopg.Connection[Any], table: str, *, expired: bool
     for generation in generations.kept(connection, table) if over else ():
         if generation.generation_id in over:
             drop(connection, generation)
-
-
-def drop_expired(connection: psycopg.Connection[Any]) -> list[int]:
-    """What a worker does now and then: drop retired generations whose time is over; answers their ids.
-
-    Never waits: what somebody reads, projects or swaps is left to the next call.
-    """
-    if connection.execute(HAS_FUNCTION).fetchone() != (True,):
-        return []
-    row = connection.execute(DROP_EXPIRED).fetchone()
-    return list(row[0]) if row else []
 
 
 def nothing_to_go_back_to(connection: psycopg.Connection[Any], table: str) -> str:

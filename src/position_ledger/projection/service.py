@@ -23,8 +23,8 @@ from position_ledger.domain.errors import LedgerError
 from position_ledger.errors import SchemaMismatch
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.follower import Follower
+from position_ledger.projection.generation_notes import drop_expired
 from position_ledger.projection.generations import check_start
-from position_ledger.projection.retention import drop_expired
 from position_ledger.projection.seldom import Seldom
 from position_ledger.settings import Settings
 from position_ledger.store import feed
