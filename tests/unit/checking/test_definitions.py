@@ -34,7 +34,8 @@ UNTIL = datetime(2026, 11, 25, 12, tzinfo=UTC)
         ([TOLD], HERE, None, "needs rebuild", "the business key is made differently", "run rebuild-projection positions"),
         ([replace(OTHER, columns=POSITIONS.columns[1:])], Around("1.0", pending=(9,)), None, "needs rebuild",
          "column id was added", "migrate up"),
-        ([replace(OTHER, columns=POSITIONS.columns[1:])], HERE, None, "needs rebuild", "column id was added", "write a migration"),
+        ([replace(OTHER, columns=POSITIONS.columns[1:])], HERE, None, "needs rebuild",
+         "column id was added", "write a migration"),
         ([replace(OTHER, columns=[*POSITIONS.columns, "x"])], Around("1.0", pending=(9,)), None, "needs rebuild",
          "column x was removed", "migrate up"),
         ([replace(OTHER, columns=[*POSITIONS.columns, "x"])], HERE, None, "only newer code may write it",
@@ -49,7 +50,7 @@ UNTIL = datetime(2026, 11, 25, 12, tzinfo=UTC)
          "a column less, pending", "a column less", "a later release", "an earlier release", "unknown migrations",
          "ours was before", "ours came after and went back"],
 )  # fmt: skip
-def test_the_state_of_a_definition(  # noqa: PLR0913 - the table's columns
+def test_the_state_of_a_definition(
     generations: list[Generation], around: Around, earlier: int | None, state: str, why: str, remedy: str
 ) -> None:
     found = judged(POSITIONS, generations, around, earlier)
