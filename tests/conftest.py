@@ -35,6 +35,7 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/projection/test_proofs.py",
     "tests/integration/projection/test_service.py",
     "tests/integration/projection/test_verified_laws.py",
+    "tests/integration/rebuild/test_parents.py",
     "tests/integration/rebuild/test_retention.py",
     "tests/integration/rebuild/test_side_by_side.py",
     "tests/integration/test_round_trips.py",

@@ -169,14 +169,15 @@ def hang_on(
 
 
 def _foreign_keys(hanging: Attached) -> list[Statement]:
-    return [
+    made: list[Statement] = [
         SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
             Identifier(fk.schema, fk.table),
             Identifier(fk.name),
             SQL(fk.definition.removesuffix(" NOT VALID")),
         )
         for fk in hanging.foreign_keys
-    ] + [
+    ]
+    return made + [
         SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
             Identifier(fk.name), Identifier(fk.schema, fk.table), Literal(fk.comment)
         )
