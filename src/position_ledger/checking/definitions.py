@@ -89,7 +89,7 @@ def judged(
         remedy = f"start release {current.release}, or the code that has its columns and migrations"
         if earlier is not None and not around.unknown:
             remedy += f"; run rebuild-projection {table} with this code to go back to it"
-        why = f"release {current.release} made its rows; {_why(projection, current)}"
+        why = f"release {current.release} made its rows; {_why(projection, current, is_older=True)}"
         return State(table, "only newer code may write it", why, remedy, ())
     return State(table, "needs rebuild", _why(projection, current), _remedy(projection, current, around), ())
 
@@ -111,8 +111,8 @@ def _is_later(release: str, other: str) -> bool:
     return bool(one and two) and one > two
 
 
-def _why(projection: Projection[Any], current: Generation) -> str:
-    clauses = why_other(projection, current)
+def _why(projection: Projection[Any], current: Generation, *, is_older: bool = False) -> str:
+    clauses = why_other(projection, current, is_older=is_older)
     if clauses:
         return "; ".join(clauses)
     untold = "" if current.parts else ", which did not tell what it is made of"

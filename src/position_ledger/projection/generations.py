@@ -130,9 +130,9 @@ def of_other_code(projection: Projection[Any], current: Generation) -> str:
     )
 
 
-def why_other(projection: Projection[Any], current: Generation) -> list[str]:
+def why_other(projection: Projection[Any], current: Generation, *, is_older: bool = False) -> list[str]:
     """What differs between a definition and the code that made a generation, a clause each; empty if nobody can tell."""
-    return differences(projection, current.columns, current.parts)
+    return differences(projection, current.columns, current.parts, is_older=is_older)
 
 
 def remedy(projection: Projection[Any], current: Generation) -> str:

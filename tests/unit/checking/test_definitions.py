@@ -39,7 +39,7 @@ UNTIL = datetime(2026, 11, 25, 12, tzinfo=UTC)
         ([replace(OTHER, columns=[*POSITIONS.columns, "x"])], Around("1.0", pending=(9,)), None, "needs rebuild",
          "column x was removed", "migrate up"),
         ([replace(OTHER, columns=[*POSITIONS.columns, "x"])], HERE, None, "only newer code may write it",
-         "release 1.0 made its rows; column x was removed", "start release 1.0"),
+         "release 1.0 made its rows; this code lacks column x", "start release 1.0"),
         ([NEWER], HERE, None, "only newer code may write it", "release 2.0 made its rows", "start release 2.0"),
         ([replace(OTHER, release="0.9.9")], Around("0.10.0"), None, "needs rebuild", "release 0.9.9", "rebuild-projection"),
         ([OTHER], Around("1.0", unknown=(12,)), None, "only newer code may write it", "did not tell", "start release 1.0"),

@@ -60,3 +60,12 @@ def test_columns_are_told_of_any_generation(made: dict[str, Any]) -> None:
     assert differences(POSITIONS, columns[:-1], made) == [f"column {columns[-1]} was added"]
     assert differences(POSITIONS, [*columns, "worst"], made) == ["column worst was removed"]
     assert differences(POSITIONS, columns[::-1], made) == ["the columns are in another order"]
+
+
+def test_older_code_says_what_it_lacks() -> None:
+    made = parts(events={"position.opened": [2, "x"]}, folds={"position.split_back": "x"})
+    assert differences(POSITIONS, [*POSITIONS.columns, "worst"], made, is_older=True) == [
+        "this code lacks column worst",
+        "this code does not fold position.split_back",
+        "event position.opened is version 1 in this code, the rows were made with 2",
+    ]
