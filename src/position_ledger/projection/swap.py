@@ -351,13 +351,11 @@ EXCEPT SELECT o."column", o.privilege, o.grantee FROM granted AS o WHERE o.oid =
 def _revoke_surplus(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, schema: str) -> None:
     """Take back what default privileges, or times long past, have granted on the new table and nobody on the live one."""
     target = plan.after.tables[move.table]
-    wanted: set[tuple[str | None, str, str]] = {
-        (None, grant.privilege, grantee(grant.grantee).as_string(None)) for grant in target.grants
-    }
-    wanted |= {
-        (column.name, grant.privilege, grantee(grant.grantee).as_string(None))
-        for column in target.columns.values()
-        for grant in column.grants
+    parts = [(None, target.grants), *((column.name, column.grants) for column in target.columns.values())]
+    wanted = {
+        (column, grant.privilege, grantee(grant.grantee).as_string(None))
+        for column, grants in parts
+        for grant in grants
     }
     new, old = Identifier(schema, move.table), Identifier(aside(schema, move), move.table)
     names = {"new": new.as_string(cursor), "old": old.as_string(cursor)}
