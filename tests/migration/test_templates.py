@@ -52,6 +52,10 @@ FILLED: dict[str, list[tuple[str, Filling]]] = {
     ],
     "change-type": [
         ("wider_rank", Filling(table="exit_reasons", column=("rank",), type=("bigint",), old_type="integer")),
+        (
+            "bounded_reason_below_a_view",
+            Filling(table="positions", column=("exit_reason",), type=("varchar(500)",), old_type="text"),
+        ),
     ],
     "reference-data": [
         (

@@ -14,6 +14,7 @@ from position_ledger.errors import MigrationError
 from position_ledger.migration.files import SUM_FILE, MigrationFile, load_folder, ordered, parse_file
 from position_ledger.migration.sums import SumChange, check_sum, sum_changes, write_sum
 from position_ledger.migration.templates import Draft, Filling, draft_files
+from position_ledger.migration.view_texts import views_on
 from position_ledger.operations.common import migrations_folder, projections
 from position_ledger.settings import Settings
 
@@ -45,9 +46,10 @@ def new_migration(
     given = filling or Filling()
     is_projected = given.table in {projection.table for projection in projections(settings)}
     is_projected = is_projected and template != "projected-table"
-    draft = Draft(
-        name, template, replace(given, is_projected=is_projected), _author(folder), datetime.now(UTC).date(), summary
-    )
+    is_retyped = template == "change-type" and given.column
+    views = views_on(existing, given.table, given.column[0]) if is_retyped else ()
+    found = replace(given, is_projected=is_projected, views=views)
+    draft = Draft(name, template, found, _author(folder), datetime.now(UTC).date(), summary)
     texts = draft_files(draft, len(existing) + 1)
     added = [parse_file(filename, text.encode()) for filename, text in texts]
     _refuse_taken(existing, added)
