@@ -50,6 +50,10 @@ def test_a_retired_table_is_kept_for_its_hours_and_then_dropped(swapped: Setting
     # When it goes back, then the other one is the retired one, for the hours of who did it
     roll_back(swapped.model_copy(update={"retired_kept_hours": 5}))
     assert generations(swapped) == [(1, "active", None, True), (2, "retired", 5, True)]
+    # (a generation of a release that did not tell what it is made of is told by the next command)
+    execute(swapped, "UPDATE projection_generations SET fingerprint_parts = '{}'")
+    operations.migrate_up(swapped, engine.reached(swapped), None, engine.quiet)
+    assert engine.active(swapped).parts["folds"]
     # When the time is over, one can still go back as long as nobody has dropped it
     execute(swapped, OVER)
     roll_back(swapped)
