@@ -17,6 +17,7 @@ from position_ledger.projection.definition import load_projections
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.lag import Lag, lag_of
 from position_ledger.projection.leases import WORKER_FORGOTTEN_S
+from position_ledger.projection.rebuilds import RebuildStatus, latest
 from position_ledger.setup import masked
 from position_ledger.store import feed
 
@@ -145,6 +146,8 @@ class LedgerStatus:
     """The worst first, at most OVERDRAWN_MAX."""
     definitions: tuple[State, ...] = ()
     """How the code that asks stands to each table: current, to be rebuilt and why, or for newer code."""
+    rebuilds: tuple[RebuildStatus, ...] = ()
+    """The last one of each table."""
 
 
 def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
@@ -183,6 +186,7 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             queue_length=queue_length,
             overdrawn=tuple(_overdrawn(link)),
             definitions=definition_states(link, settings, around_of(migrations)),
+            rebuilds=tuple(latest(link)),
         )
 
 

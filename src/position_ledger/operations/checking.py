@@ -13,7 +13,7 @@ from typing import Any, Final
 import psycopg
 
 from position_ledger.checking import composed as composing
-from position_ledger.checking.definitions import Around, State, mismatch_of, states_of
+from position_ledger.checking.definitions import Around, State, mismatch_of
 from position_ledger.checking.files import Sources
 from position_ledger.checking.findings import Mismatch, StatementsChecked, Undescribed
 from position_ledger.checking.row_types import row_type_mismatches
@@ -25,14 +25,14 @@ from position_ledger.errors import ConfigurationError, MigrationError, SchemaMis
 from position_ledger.migration.bookkeeping import BOOKKEEPING
 from position_ledger.migration.catalogue import Catalogue
 from position_ledger.migration.introspect import read_catalogue
-from position_ledger.migration.plan import Status
 from position_ledger.migration.runner import Migrator
-from position_ledger.operations.common import RELEASE, migrator_of, owner, projections
+from position_ledger.operations.common import migrator_of, owner, projections
+from position_ledger.operations.defined import around_of, definition_states
 from position_ledger.projection.definition import Projection
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
 
-__all__ = ["CheckReport", "around_of", "check", "definition_states", "sources_of"]
+__all__ = ["CheckReport", "check", "sources_of"]
 
 PROGRAM: Final = Path(__file__).resolve().parents[1]
 """Our own package."""
@@ -148,22 +148,6 @@ class _Catalogues:
         if schema not in self._read:
             self._read[schema] = read_catalogue(self._connection, schema, beside=self._live)
         return self._read[schema]
-
-
-def around_of(status: Status) -> Around:
-    """This release, and how its migrations stand to those of the database."""
-    rows = status.rows
-    pending = tuple(row.number for row in rows if row.state not in {"applied", "edited", "unknown"})
-    return Around(RELEASE, pending, tuple(row.number for row in rows if row.state == "unknown"))
-
-
-def definition_states(connection: psycopg.Connection[Any], settings: Settings, around: Around) -> tuple[State, ...]:
-    """How each definition of the settings stands to its table."""
-    known = projections(settings)
-    if connection.execute("SELECT to_regclass('projection_generations') IS NULL").fetchone() == (True,):
-        remedy = "run position-ledger migrate up"
-        return tuple(State(one.table, "never set up", "there is no ledger", remedy, ()) for one in known)
-    return states_of(connection, known, around)
 
 
 def _definitions(

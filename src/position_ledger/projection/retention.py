@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from position_ledger.projection import generations
-from position_ledger.projection.building import drop
+from position_ledger.projection.shadow import drop
 
 OVER = """
 SELECT r.generation_id FROM (

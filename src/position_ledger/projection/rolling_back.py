@@ -43,9 +43,8 @@ def roll_back(
         for table in sorted(tables):
             stack.enter_context(alone(where.connection, table))
         for table in tables:
-            drop_older(
-                where.connection, table, expired=False
-            )  # a process that was killed behind its swap has left that to do
+            # A process that was killed behind its swap has left that to do.
+            drop_older(where.connection, table, expired=False)
         kept = {table: generations.kept(where.connection, table) for table in tables}
         live = {table: one for table in tables for one in kept[table] if one.state == "active"}
         old = {table: one for table in tables for one in kept[table] if one.state == "retired"}

@@ -1,4 +1,4 @@
--- Migration: 014
+-- Migration: 015
 -- Description: Why a generation needs a rebuild, and how long a retired one is kept
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers
