@@ -24,7 +24,8 @@ from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.load_crew import LoadInterrupted
 from position_ledger.projection.rebuilds import REBUILD_LOCK
-from position_ledger.projection.shadow import drop, drop_older
+from position_ledger.projection.retention import drop_older
+from position_ledger.projection.shadow import drop
 from position_ledger.projection.swap import BUDGET_S, movable, swap
 from position_ledger.projection.watching import Progress
 
@@ -190,6 +191,7 @@ def _swap(where: Where, builds: Sequence[Building], target: Target, again: Again
         target.after,
         record=partial(_record, [one.new for one in builds], target),
         verify=again,
+        retired_kept_hours=where.settings.retired_kept_hours,
     )
 
     for build in builds:
