@@ -27,6 +27,8 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/execution/",
     "tests/integration/reporting/",
     "tests/integration/settling/",
+    "tests/integration/auditing/",
+    "tests/integration/rebuild/test_planted.py",
     "tests/integration/testing/",
     "tests/integration/rebuild/test_running.py",
     "tests/integration/test_as_of.py",

@@ -21,6 +21,7 @@ from position_ledger.migration.catalogue import Catalogue, Column, Table
 from position_ledger.migration.introspect import read_table
 from position_ledger.projection import (
     chunk_ledger,
+    comparing,
     estimate,
     foreign_keys,
     generations,
@@ -30,11 +31,13 @@ from position_ledger.projection import (
 )
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
+from position_ledger.projection.differences import Difference
+from position_ledger.projection.digests import Digest
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.load_crew import load
 from position_ledger.projection.loading import does_not_fit
-from position_ledger.projection.verification import Difference
+from position_ledger.projection.provers import provers
 from position_ledger.projection.watching import Progress, Watch
 from position_ledger.settings import Settings
 from position_ledger.store import feed
@@ -104,6 +107,9 @@ class Building:
         self.goes_on = False
         """Whether it was built already when the run began: nothing of it is to be loaded."""
         self._watch: Watch | None = None
+        self._loaded: tuple[int, Digest] | None = None
+        """What this run has loaded, from the first part to the last, and up to which number."""
+        self._processes = 1
 
     @property
     def new(self) -> Generation:
@@ -138,6 +144,7 @@ class Building:
         self.goes_on = self._new is not None and not chunk_ledger.exists(self._connection, self._new.schema)
         self._drop_leftovers()
         foreign_keys.validate_pending(self._connection, self.projection.table)
+        self._processes = processes
         total = 0
         if not self.goes_on:
             total = self._begin(throttle_per_s)
@@ -249,6 +256,9 @@ class Building:
             self.watch.wait()  # the loading processes have heard of it first
             msg = f"the load of {self._table.name} ended with {loaded.done} of {loaded.parts} parts: run the same command again"
             raise MigrationError(msg)
+        if before.done == 0:
+            upto = chunk_ledger.horizon(self._connection, new.schema)
+            self._loaded = upto, comparing.loaded(self._connection, new.schema, self.projection, upto)
         where.progress.advance(loaded.events)
         where.progress.finish()
         self.watch.loaded(loaded.events)
@@ -299,6 +309,7 @@ class Building:
         if broken is not None:
             msg = f"the rebuilt table breaks a law: {broken}; it was dropped, the live table is unchanged"
             raise VerificationFailed(msg)
+        self._require_replay()
         if self.live is not None:
             self._compare(self.live, self._comparable(before, after, changed), must_equal=must_equal)
         self.report.verify_s = time.perf_counter() - started
@@ -308,8 +319,28 @@ class Building:
                 f"in {self.report.verify_s:.2f} s"
             )
 
+    def _require_replay(self) -> None:
+        """The shadow still is what was loaded; one that lay about since, or has parts of a killed run, is what the log gives.
+
+        Raises:
+            VerificationFailed: somebody has written to it; names the first cell.
+        """
+        if self._loaded is not None:
+            upto, was = self._loaded
+            difference = comparing.differs_from_loaded(self._connection, self.new, self.projection, upto, was)
+        else:
+            with provers(self._where.url, self._where.settings, self._processes) as crew:
+                proof = verification.table_equals_log(self._connection, self.projection, self.new, crew)
+            difference = proof.difference
+        if difference is not None:
+            msg = (
+                f"the rebuilt table is not what the log gives, first at {difference}; something has written to it, and it "
+                "was dropped: the live table is unchanged, run again"
+            )
+            raise VerificationFailed(msg)
+
     def _compare(self, live: Generation, columns: Sequence[str], *, must_equal: bool) -> None:
-        upto, differences = verification.generations_differ(
+        upto, differences = comparing.generations_differ(
             self._connection, live, self.new, columns, self.projection.key_column
         )
         self.report.verified_up_to, self.report.differences = upto, differences

@@ -135,7 +135,7 @@ class Loader:
         return chunk_ledger.is_complete(self._reading, self._schema)
 
     def _take(self) -> Loaded | None:
-        with _no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
+        with no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
             part = chunk_ledger.claim(cursor, self._schema)
             if part is None:
                 return None
@@ -177,7 +177,7 @@ class Loader:
 
 
 @contextmanager
-def _no_collecting() -> Iterator[None]:
+def no_collecting() -> Iterator[None]:
     """Without the collector of cycles: a load makes none, and to look for them costs a twentieth of it."""
     was_on = gc.isenabled()
     gc.disable()
