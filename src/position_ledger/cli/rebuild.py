@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ from position_ledger.cli.output import write_json, write_lines
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.cli.tables import known_table
-from position_ledger.operations import RebuildOptions, rebuild, roll_back_table
+from position_ledger.operations import RebuildOptions, archived_history, rebuild, roll_back_table
 from position_ledger.projection.definition import load_projections
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ PROCESSES_MAX = 64
     Examples:
       rebuild-projection positions
       rebuild-projection positions --dry-run
+      rebuild-projection positions --archive /srv/archive
       rebuild-projection positions --rollback
     """
 )
@@ -44,6 +46,12 @@ PROCESSES_MAX = 64
 @click.option("--dry-run", is_flag=True, help="Build and verify, say what would differ, and throw it away.")
 @click.option("--processes", type=click.IntRange(1, PROCESSES_MAX), metavar="N", help="Processes that load.")
 @click.option("--no-swap", is_flag=True, help="Build, catch up and verify; the next rebuild swaps it.")
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Load from the archive there (position-ledger archive export), and only what came later from the log.",
+)
 @click.option("--accept-differences", is_flag=True, help="Swap even if columns differ that were not declared changed.")
 @click.option("--changed", multiple=True, metavar="COLUMN", help="A column whose values may change; may be repeated.")
 @as_json
@@ -56,12 +64,15 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     dry_run: bool,
     processes: int | None,
     no_swap: bool,
+    archive: Path | None,
     accept_differences: bool,
     changed: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Rebuild each table and say what happened."""
-    _refuse_contradictions(table, every=every, rollback=rollback, building=dry_run or no_swap or bool(changed))
+    _refuse_contradictions(
+        table, every=every, rollback=rollback, building=dry_run or no_swap or bool(changed or archive)
+    )
     if reason is not None and not rollback:
         raise click.UsageError("--reason is that of a rollback; add --rollback or leave it out")
     options = RebuildOptions(
@@ -73,6 +84,8 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     )
     reports = []
     with open_servers() as (settings, reached), Bar() as bar:
+        if archive is not None:
+            options = replace(options, history=archived_history(settings, reached, archive))
         known = [known_table(settings, table)] if table else [p.table for p in load_projections(settings.projections)]
         for name in known:
             if rollback:

@@ -1,5 +1,7 @@
 """What an operator does to a ledger: migrate, check, verify, rebuild, roll back. Each function is one command."""
 
+from position_ledger.archive import Archive, ArchiveReport, ExportReport
+from position_ledger.operations.archiving import archive_against_log, archive_export, archive_verify, archived_history
 from position_ledger.operations.backup import BackupState, backup_state
 from position_ledger.operations.checking import CheckReport, check
 from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
@@ -28,8 +30,11 @@ from position_ledger.projection.rebuild import Progress, RebuildOptions, Rebuild
 
 __all__ = [
     "RELEASE",
+    "Archive",
+    "ArchiveReport",
     "BackupState",
     "CheckReport",
+    "ExportReport",
     "Impact",
     "NoProgress",
     "Progress",
@@ -40,6 +45,10 @@ __all__ = [
     "VerifyReport",
     "Written",
     "accept_checksum",
+    "archive_against_log",
+    "archive_export",
+    "archive_verify",
+    "archived_history",
     "backup_state",
     "check",
     "compare_pages",

@@ -25,7 +25,7 @@ from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
-from position_ledger.projection.loading import CHUNKS, does_not_fit, load
+from position_ledger.projection.loading import CHUNKS, History, does_not_fit, load
 from position_ledger.projection.swap import make_schema
 from position_ledger.projection.verification import Difference
 from position_ledger.settings import Settings
@@ -118,17 +118,20 @@ class Building:
         self.report.messages.append(message)
         self._where.tell(message)
 
-    def build(self, *, processes: int) -> None:
-        """Make the shadow and fill it, or go on with one that a killed run left; it is current when this ends."""
-        self._new = self._waiting() or self._half_built()
+    def build(self, *, processes: int, history: History | None = None) -> None:
+        """Make the shadow and fill it, or go on with one that a killed run left; it is current when this ends.
+
+        With a ``history`` it is filled from there up to the last number that it has, and from the log after it.
+        """
+        self._new = self._waiting() or self._half_built(history)
         self.goes_on = self._new is not None and not chunk_ledger.exists(self._connection, self._new.schema)
         self._drop_leftovers()
         foreign_keys.validate_pending(self._connection, self.projection.table)
         if self._new is None:
-            self._new = self._begin(feed.horizon(self._connection))
+            self._new = self._begin(feed.horizon(self._connection) if history is None else history.upto)
         self.report.generation_id = self._new.generation_id
         if not self.goes_on:
-            self._load(processes)
+            self._load(processes, history)
         self._statistics()
         self.catch_up()
 
@@ -146,12 +149,17 @@ class Building:
                 return generation
         return None
 
-    def _half_built(self) -> Generation | None:
-        """A shadow of this code and these columns whose load was interrupted: only what is missing is loaded."""
+    def _half_built(self, history: History | None) -> Generation | None:
+        """A shadow of this code and these columns whose load was interrupted: only what is missing is loaded.
+
+        None if the history does not go as far as that load.
+        """
         for generation in generations.kept(self._connection, self.projection.table):
             if generation.state != "building" or generation.fingerprint != fingerprint_of(self.projection):
                 continue
             if not chunk_ledger.exists(self._connection, generation.schema):
+                continue
+            if history is not None and chunk_ledger.horizon(self._connection, generation.schema) > history.upto:
                 continue
             made = read_table(self._connection, generation.schema, self._table.name, beside=self._where.schema)
             if _bare(made) == _bare(self._table):
@@ -194,11 +202,11 @@ class Building:
         self.tell(f"building generation {generation_id} of {table.name} in schema {shadow}")
         return next(g for g in generations.kept(self._connection, table.name) if g.generation_id == generation_id)
 
-    def _load(self, processes: int) -> None:
+    def _load(self, processes: int, history: History | None) -> None:
         started = time.perf_counter()
         progress, new = self._where.progress, self.new
         upto = chunk_ledger.horizon(self._connection, new.schema)
-        progress.start(upto, f"loading {self._table.name}")
+        progress.start(upto, f"loading {self._table.name}{f' from {history}' if history else ''}")
         progress.advance(chunk_ledger.progress(self._connection, new.schema)[2])
         loaded = load(
             self._where.url,
@@ -207,11 +215,15 @@ class Building:
             new.schema,
             processes=processes,
             advance=progress.advance,
+            history=history,
         )
         progress.finish()
         self.report.events, self.report.versions = loaded.events, loaded.versions
         self.report.load_s = time.perf_counter() - started
-        self.tell(f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s")
+        source = f" of {history}, up to event {upto}," if history else ""
+        self.tell(
+            f"loaded {loaded.versions:,} versions from {loaded.events:,} events{source} in {self.report.load_s:.2f} s"
+        )
         self._finish(upto)
 
     def _finish(self, upto: int) -> None:

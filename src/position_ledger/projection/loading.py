@@ -9,13 +9,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from multiprocessing.connection import wait
 from operator import attrgetter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 import psycopg
@@ -67,6 +68,21 @@ class Chunk:
     upto: int
 
 
+class History(Protocol):
+    """Where a load takes events from, if not from the log; sent to every process that loads."""
+
+    @property
+    def upto(self) -> int:
+        """The number up to which it has every event."""
+
+    def reading(self, projection: Projection[Any]) -> Pages:
+        """What gives the events of a chunk that concern a projection, in pages, in order of stream and version."""
+
+
+EventPages = Generator[Sequence[Recorded[Any]], None, None]
+Pages = Callable[[Chunk], EventPages]
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a chunk came to: events read and versions written."""
@@ -88,15 +104,19 @@ def load(
     *,
     processes: int,
     advance: Callable[[int], None],
+    history: History | None = None,
 ) -> Loaded:
-    """Load what the list in ``schema`` says is missing into the bare table there; ``advance`` hears of events as it goes."""
+    """Load what the list in ``schema`` says is missing into the bare table there; ``advance`` hears of events as it goes.
+
+    With a ``history`` events come from there, and nothing reads the log.
+    """
     pending = _missing(url, settings, schema)
     if processes <= 1:
-        with Loader(url, settings, projection, schema) as loader:
+        with Loader(url, settings, projection, schema, history) as loader:
             done = [_told(loader.load(chunk), advance) for chunk in pending]
     else:
         context = multiprocessing.get_context("spawn")
-        setting_up = (url, settings, projection.table, schema)
+        setting_up = (url, settings, projection.table, schema, history)
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=setting_up) as pool:
             running = [pool.submit(_load_in_process, chunk) for chunk in pending]
             try:
@@ -131,19 +151,29 @@ def _told(loaded: Loaded, advance: Callable[[int], None]) -> Loaded:
 
 
 class Loader:
-    """Loads chunks over two connections that it keeps: one reads and folds, the other copies. Not for threads."""
+    """Loads chunks over connections that it keeps: one copies, and without a history one reads. Not for threads."""
 
-    def __init__(self, url: str, settings: Settings, projection: Projection[Any], schema: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        projection: Projection[Any],
+        schema: str,
+        history: History | None = None,
+    ) -> None:
         self._projection = projection
         self._schema = schema
-        self._resolver = Resolver(Codec(EVENTS), projection.folds)
         self._copy_in = statements.copy_in(schema, projection)
-        self._reading, self._writing = (
-            connect(url, settings, as_app=False, name="position-ledger rebuild") for _ in range(2)
-        )
-        for connection in (self._reading, self._writing):
-            connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        self._encoder = _encoder(self._writing, schema, projection)
+        self._connections = ExitStack()
+        with ExitStack() as opening:
+            self._writing = opening.enter_context(_connected(url, settings))
+            if history is None:
+                reading = opening.enter_context(_connected(url, settings))
+                self._pages: Pages = partial(log_pages, reading, projection, Resolver(Codec(EVENTS), projection.folds))
+            else:
+                self._pages = history.reading(projection)
+            self._encoder = _encoder(self._writing, schema, projection)
+            self._connections = opening.pop_all()
 
     def load(self, chunk: Chunk) -> Loaded:
         """Fold one range of streams and copy its versions into the table, in one transaction that marks it as loaded.
@@ -171,7 +201,7 @@ class Loader:
         encoder, values_of = self._encoder, statements.values_of
         waiting: deque[Future[None]] = deque()
         with cursor.copy(self._copy_in) as copy, ThreadPoolExecutor(1, "writing rows") as writing:
-            for batch in replayed(self._reading, self._projection, self._resolver, chunk):
+            for batch in folded(self._projection, self._pages(chunk)):
                 events += batch.events
                 versions += len(batch.versions)
                 block = encoder.block([values_of(version) for version in batch.versions])
@@ -189,9 +219,18 @@ class Loader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close both connections."""
-        self._reading.close()
-        self._writing.close()
+        """Close the connections."""
+        self._connections.close()
+
+
+@contextmanager
+def _connected(url: str, settings: Settings) -> Iterator[psycopg.Connection[Any]]:
+    connection = connect(url, settings, as_app=False, name="position-ledger rebuild")
+    try:
+        connection.execute("SELECT set_config('statement_timeout', '0', false)")
+        yield connection
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -240,13 +279,13 @@ _loaders: list[Loader] = []
 """The loader of a process of the pool; it ends with the process."""
 
 
-def _set_up(url: str, settings: Settings, table: str, schema: str) -> None:
+def _set_up(url: str, settings: Settings, table: str, schema: str, history: History | None) -> None:
     _end_with_parent()
     projection = next((one for one in load_projections(settings.projections) if one.table == table), None)
     if projection is None:
         msg = f"setting projections: {settings.projections!r} defines no table {table!r}"
         raise ConfigurationError(msg)
-    _loaders.append(Loader(url, settings, projection, schema))
+    _loaders.append(Loader(url, settings, projection, schema, history))
 
 
 def _load_in_process(chunk: Chunk) -> Loaded:
@@ -264,12 +303,33 @@ class Replayed:
 def replayed(
     connection: psycopg.Connection[Any], projection: Projection[Any], resolver: Resolver, chunk: Chunk
 ) -> Iterator[Replayed]:
-    """Fold a range of streams from their beginning, a bounded number of events at a time, each stream whole.
+    """Fold a range of streams of the log from their beginning."""
+    return folded(projection, log_pages(connection, projection, resolver, chunk))
+
+
+def folded(projection: Projection[Any], pages: EventPages) -> Iterator[Replayed]:
+    """Fold streams from their beginning, a bounded number of events at a time, each stream whole; closes ``pages``.
 
     The one way in which history becomes rows outside live projecting: load and verification both go through it.
     """
     current: dict[str, Version] = {}
     stream: UUID | None = None
+    with closing(pages):
+        for events in pages:
+            finished: list[Version] = []
+            for of_stream, some in groupby(events, key=attrgetter("stream")):
+                if of_stream != stream:
+                    finished.extend(current.values())
+                    current, stream = {}, of_stream
+                finished.extend(_superseded(projection, some, current))
+            yield Replayed(len(events), finished)
+        yield Replayed(0, list(current.values()))
+
+
+def log_pages(
+    connection: psycopg.Connection[Any], projection: Projection[Any], resolver: Resolver, chunk: Chunk
+) -> EventPages:
+    """The events of a range of streams that concern a projection, from the log, in order of stream and version."""
     with connection.transaction(), connection.cursor(name="replay") as cursor:
         cursor.adapters.register_loader("uuid", ByteaBinaryLoader)
         cursor.execute(
@@ -284,15 +344,7 @@ def replayed(
         )
         with closing(_pages(cursor)) as pages:
             for rows in pages:
-                events = resolver.resolve(connection, _stored(rows))
-                finished: list[Version] = []
-                for of_stream, some in groupby(events, key=attrgetter("stream")):
-                    if of_stream != stream:
-                        finished.extend(current.values())
-                        current, stream = {}, of_stream
-                    finished.extend(_superseded(projection, some, current))
-                yield Replayed(len(rows), finished)
-        yield Replayed(0, list(current.values()))
+                yield resolver.resolve(connection, _stored(rows))
 
 
 def _pages(cursor: psycopg.ServerCursor[Any]) -> Generator[Sequence[Sequence[Any]], None, None]:

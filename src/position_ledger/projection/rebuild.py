@@ -22,6 +22,7 @@ from position_ledger.projection.building import Building, Progress, RebuildRepor
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
+from position_ledger.projection.loading import History
 from position_ledger.projection.swap import BUDGET_S, swap
 
 __all__ = [
@@ -54,6 +55,7 @@ class RebuildOptions:
 
     ``dry_run`` builds and verifies, reports the differences, and drops what it built. Without ``swap`` the shadow stays,
     kept current by workers with its code, and the next rebuild goes on from there.
+    ``history`` is where events are loaded from, if not from the log; what came after it is read from the log.
     ``changed`` names columns whose values the new code means to change; ``accept_differences`` accepts any.
     """
 
@@ -63,6 +65,7 @@ class RebuildOptions:
     accept_differences: bool = False
     changed: tuple[str, ...] = ()
     swap_budget_s: float = BUDGET_S
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ def rebuild(
 
 def _build(where: Where, builds: Sequence[Building], target: Target, options: RebuildOptions) -> None:
     for build in builds:
-        build.build(processes=options.processes)
+        build.build(processes=options.processes, history=options.history)
     must_equal = not options.accept_differences and not options.dry_run
     for build in builds:
         build.prove(target.before, target.after, changed=options.changed, must_equal=must_equal)
