@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import pairwise
 from types import ModuleType
@@ -156,7 +156,7 @@ def references(array: Any) -> list[tuple[Ref, ...]]:
     return [tuple(all_of_them[low - first : high - first]) if high > low else () for low, high in pairwise(ends)]
 
 
-READERS = {
+READERS: dict[str, Callable[[Any], list[Any]]] = {
     "notification_id": integers,
     "originator_id": fixed,
     "originator_version": integers,

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from msgspec import structs
@@ -157,28 +156,36 @@ def _begun(connection: psycopg.Connection[Any], folder: Path, tell: Callable[[st
     return layout.write_manifest(folder, structs.replace(manifest, pending=pending))
 
 
+def require_same_ledger(connection: psycopg.Connection[Any], folder: Path, manifest: Manifest) -> None:
+    """Refuse an archive of another ledger than that of the connection, by the first event. Raises `ArchiveError`."""
+    if _others(connection, [manifest.first]):
+        msg = f"{folder} is the archive of another ledger: name the one of this ledger, or export into a new folder"
+        raise ArchiveError(msg)
+
+
 def require_same_log(connection: psycopg.Connection[Any], folder: Path, manifest: Manifest) -> None:
     """Refuse an archive of another log than that of the connection, by the first event and the last of each segment.
 
     Raises:
         ArchiveError: says whether it is of another ledger, or of another history of this one.
     """
-    known = [manifest.first, *(segment.last for segment in manifest.segments)]
-    rows = connection.execute(
-        "SELECT e.notification_id, e.event_id FROM events AS e WHERE e.notification_id = ANY(%s)",
-        ([one.number for one in known],),
-    ).fetchall()
-    found: dict[int, UUID] = dict(rows)
-    if found.get(manifest.first.number) != manifest.first.event_id:
-        msg = f"{folder} is the archive of another ledger: name the one of this ledger, or export into a new folder"
-        raise ArchiveError(msg)
-    other = next((one for one in known if found.get(one.number) != one.event_id), None)
-    if other is not None:
+    require_same_ledger(connection, folder, manifest)
+    others = _others(connection, [segment.last for segment in manifest.segments])
+    if others:
         msg = (
-            f"event {other.number} of archive {folder} is not in the log, or another one there: the database was restored "
+            f"event {others[0].number} of archive {folder} is not in the log, or another one there: the database was restored "
             "from an older backup; keep this archive as evidence and export into a new folder"
         )
         raise ArchiveError(msg)
+
+
+def _others(connection: psycopg.Connection[Any], events: Sequence[Event]) -> list[Event]:
+    """Those that are not in the log as they are given."""
+    rows = connection.execute(
+        "SELECT e.notification_id, e.event_id FROM events AS e WHERE e.notification_id = ANY(%s)",
+        ([one.number for one in events],),
+    ).fetchall()
+    return [one for one in events if (one.number, one.event_id) not in rows]
 
 
 def _require_known_columns(connection: psycopg.Connection[Any]) -> None:

@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
 from position_ledger.errors import ArchiveError
+
+KindT = TypeVar("KindT")
 
 FORMAT = 1
 """Of folder, manifest and columns together; a reader refuses every other."""
@@ -129,21 +132,24 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"{folder} is no archive, it has no {MANIFEST}: name the folder that position-ledger archive export wrote"
         raise ArchiveError(msg) from error
-    try:
-        found = msgspec.json.decode(raw, type=_Format).format
-        if found == FORMAT:
-            manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ArchiveError(_damaged(folder)) from error
+    found = _decoded(folder, raw, _Format).format
     if found != FORMAT:
         msg = (
             f"archive {folder} has format {found} and this release reads format {FORMAT}: use the release that wrote it, "
             "or export into a new folder"
         )
         raise ArchiveError(msg)
+    manifest = _decoded(folder, raw, Manifest)
     if raw != _written(manifest):
         raise ArchiveError(_damaged(folder))
     return manifest
+
+
+def _decoded(folder: Path, raw: bytes, kind: type[KindT]) -> KindT:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ArchiveError(_damaged(folder)) from error
 
 
 def _damaged(folder: Path) -> str:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,20 @@ import psycopg
 
 from position_ledger.archive import layout
 from position_ledger.archive.arrow import DIGEST_SQL, LOG_COLUMNS, OPENED, REFS, Row, row_digest
-from position_ledger.archive.exporting import log_rows, require_same_log
-from position_ledger.archive.history import open_archive
+from position_ledger.archive.exporting import log_rows, require_same_ledger
+from position_ledger.archive.history import EPOCH, open_archive
 from position_ledger.archive.layout import PARTS, File, Manifest, Pending, Segment, file_path, part_of
 from position_ledger.archive.numbering import Numbering
 from position_ledger.archive.reading import files_of, rows_of
 from position_ledger.archive.writing import about, said_by
-from position_ledger.errors import ArchiveError
+from position_ledger.errors import ArchiveError, LedgerError
 from position_ledger.store.envelope import NO_HASH, chain
 
 PROBLEMS_MAX = 20
 """Problems that are named; more are counted by nobody, since one is enough."""
+
+SHOWN_MAX = 80
+"""Characters of a value that are shown."""
 
 ROW_COLUMNS = (*LOG_COLUMNS, OPENED, REFS)
 """The fields of a `Row`, in its order."""
@@ -235,7 +240,7 @@ def compare_with_log(connection: psycopg.Connection[Any], report: ArchiveReport)
         ArchiveError: the archive is of another log.
     """
     manifest = layout.read_manifest(report.folder)
-    require_same_log(connection, report.folder, manifest)
+    require_same_ledger(connection, report.folder, manifest)
     with connection.transaction():
         connection.execute("SET LOCAL statement_timeout = 0")
         begins = [segment.after + 1 for segment in manifest.segments]
@@ -248,35 +253,26 @@ def compare_with_log(connection: psycopg.Connection[Any], report: ArchiveReport)
     }
     different = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
     problems = [
-        _difference(connection, report.folder, manifest, *key, here.get(key, (0, 0))[0], there.get(key, (0, 0))[0])
-        for key in different[:PROBLEMS_MAX]
+        f"segment {number}, part {part}: {_difference(connection, report.folder, manifest.segments[number - 1], part)}"
+        for number, part in different[:PROBLEMS_MAX]
     ]
     return replace(report, problems=(*report.problems, *problems)[:PROBLEMS_MAX], compared=True)
 
 
-def _difference(
-    connection: psycopg.Connection[Any],
-    folder: Path,
-    manifest: Manifest,
-    number: int,
-    part: int,
-    archived: int,
-    logged: int,
-) -> str:
-    segment = manifest.segments[number - 1]
-    name = f"segment {number}, part {part}"
+def _difference(connection: psycopg.Connection[Any], folder: Path, segment: Segment, part: int) -> str:
+    """Where the rows of a part differ from those of the log, which have another digest."""
     pending = Pending(segment.number, segment.after, segment.upto)
     files = [(segment, file) for file in segment.files if file.part == part]
+    ours = archived_rows(folder, files) if files else iter(())
     try:
-        ours = archived_rows(folder, files) if files else iter(())
-        theirs = (row for page in log_rows(connection, pending, part, part, Numbering()) for row in page)
-        for archive_row, log_row in zip_longest(ours, theirs):
-            told = _told(archive_row, log_row)
-            if told is not None:
-                return f"{name}: {told}"
-    except ArchiveError as error:
+        with closing(log_rows(connection, pending, part, part, Numbering())) as pages:
+            theirs = (row for page in pages for row in page)
+            differences = (_told(*both) for both in zip_longest(ours, theirs))
+            return next(
+                filter(None, differences), "the digests differ and the rows do not, so a file was changed meanwhile"
+            )
+    except LedgerError as error:
         return str(error)
-    return f"{name}: the archive has {archived:,} events and the log {logged:,}, which differ"
 
 
 def _told(ours: Row | None, theirs: Row | None) -> str | None:
@@ -288,7 +284,9 @@ def _told(ours: Row | None, theirs: Row | None) -> str | None:
     for field, column in zip(Row._fields, LOG_COLUMNS, strict=False):
         mine, other = getattr(ours, field), getattr(theirs, field)
         if mine != other:
-            return f"{_named(ours)}: {column} is {_shown(other)} in the log and {_shown(mine)} in the archive"
+            return (
+                f"{_named(ours)}: {column} is {_shown(column, other)} in the log, {_shown(column, mine)} in the archive"
+            )
     return None
 
 
@@ -296,7 +294,10 @@ def _named(row: Row) -> str:
     return f"event {row.number} (version {row.version} of stream {UUID(bytes=row.stream)})"
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.hex() if not value.startswith(b"{") else value.decode(errors="replace")[:80]
-    return str(value)[:80]
+def _shown(column: str, value: Any) -> str:
+    """A value of a row for people, shortened."""
+    if column in ("recorded_at", "effective_at"):
+        return (EPOCH + timedelta(microseconds=value)).isoformat()
+    if column == "state":
+        return repr(value.decode(errors="replace")[:SHOWN_MAX])
+    return value.hex() if isinstance(value, bytes) else str(value)[:SHOWN_MAX]

@@ -103,7 +103,7 @@ class PartWriter:
         """Write what is left, and give the file its name."""
         if self._waiting:
             self._write(len(self._waiting))
-        facts = {
+        facts: dict[str, Any] = {
             "rows": self._rows,
             "first_number": self._first,
             "last_number": self._last,
