@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench import (
     append,
+    archiving,
     checking,
     known_at,
     lag,
@@ -35,6 +36,7 @@ MEASUREMENTS = {
     "known-at": known_at.measure,
     "load": loading.measure,
     "rebuild": rebuilding.measure,
+    "archive": archiving.measure,
     "settling": settling.measure,
     "migrate-up": migrating.measure,
     "migrate-plan": planning.measure,

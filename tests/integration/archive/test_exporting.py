@@ -7,17 +7,21 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
+from position_ledger import Ledger
 from position_ledger.archive import exporting, layout, writing
 from position_ledger.archive.exporting import slices
-from tests.support import engine
+from position_ledger.embedded.temporary import TemporaryPostgres
+from position_ledger.settings import load_settings
+from tests.support import engine, only_positions
 from tests.support.command_line import MAIN, CommandLine, in_this_process
 from tests.support.engine import Traffic
+from tests.support.engine_fixtures import NO_QUEUE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from position_ledger import Ledger
     from position_ledger.settings import Settings
     from position_ledger.testing.databases import Template
 
@@ -95,8 +99,6 @@ def test_the_archive_of_another_ledger_is_refused(
     folder = str(tmp_path / "archive")
     assert run("archive", "export", folder).code == 0
     with ledger_template.clone() as url:
-        from position_ledger import Ledger
-
         with Ledger.open(database_url=url, redis_url="redis://127.0.0.1:1/0") as other:
             Traffic(other, 2).run(5)
         strange = in_this_process(url)
@@ -138,6 +140,37 @@ def test_a_folder_with_something_else_and_one_in_use_are_refused(
         answer = run("archive", "export", str(folder))
     assert answer.code == 2
     assert "another export into" in answer.err
+
+
+def test_on_a_standby_an_export_ends_where_its_tables_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is behind a replayed checkpoint is whole; of what is before it a standby cannot know."""
+    monkeypatch.setenv("POSITION_LEDGER_PROJECTIONS", only_positions.MODULE)
+    with TemporaryPostgres(is_durable=False) as server:
+        # given projected events, and more that are not projected, on a server that becomes a standby
+        settings = load_settings(database_url=server.database_url, redis_url=NO_QUEUE)
+        engine.migrate(settings)
+        with Ledger(settings, engine.reached(settings)) as ledger:
+            traffic = Traffic(ledger, 4)
+            projected = traffic.run(30)
+            engine.project_all(settings)
+            assert traffic.run(30) > projected
+        server.stop()
+        (server.data / "standby.signal").touch()
+        server.start()
+        # when it is asked for an export, twice
+        run, folder = in_this_process(server.database_url), tmp_path / "archive"
+        first, second = (run("archive", "export", str(folder)) for _ in range(2))
+        # then it has what is projected there
+        assert first.code == 0, first
+        assert layout.read_manifest(folder).upto == projected
+        assert second.out == f"nothing new: {folder} has every event up to {projected}\n"
+        assert run("archive", "verify", str(folder), "--against-log").code == 0
+        # and an archive that is further is not taken for that of another history
+        further = layout.read_manifest(folder)
+        layout.write_manifest(folder, structs.replace(further, pending=layout.Pending(2, projected, projected + 9)))
+        refused = run("archive", "export", str(folder))
+        assert refused.code == 2
+        assert f"has replayed the projected events up to {projected}" in refused.err
 
 
 def test_without_pyarrow_the_sentence_says_what_to_install(run: CommandLine, tmp_path: Path) -> None:
