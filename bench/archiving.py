@@ -59,14 +59,13 @@ def measure(servers: Servers, plan: Plan) -> tuple[list[Line], dict[str, Any]]:
 
 def _round(arena: Arena, events: int, *, is_odd: bool) -> Run:
     with _folder() as folder:
-        order = [lambda: _floor(arena), lambda: _apart(_export, arena, folder)]
+        turn = -1 if is_odd else 1
         found: Run = {}
-        for subject in order[:: -1 if is_odd else 1]:
-            found |= subject()
+        for subject in (_floor, _export)[::turn]:
+            found |= _apart(subject, arena, folder)
         found |= _apart(_verify, arena, folder)
-        loads = [lambda: _apart(_load_from_log, arena, folder), lambda: _apart(_load_from_archive, arena, folder)]
-        for subject in loads[:: -1 if is_odd else 1]:
-            found |= subject()
+        for subject in (_load_from_log, _load_from_archive)[::turn]:
+            found |= _apart(subject, arena, folder)
         _require_equal(arena)
         return {**found, "bytes": found["bytes"] / events}
 
@@ -86,7 +85,7 @@ def _apart(what: Callable[[Arena, Path], Run], arena: Arena, folder: Path) -> Ru
         return pool.submit(what, arena, folder).result()
 
 
-def _floor(arena: Arena) -> Run:
+def _floor(arena: Arena, _folder: Path) -> Run:
     with closing(arena.connect()) as connection, connection.cursor() as cursor:
         connection.execute("SET statement_timeout = 0")
         began = time.perf_counter()

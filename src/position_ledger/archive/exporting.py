@@ -54,6 +54,11 @@ LAST = """
 SELECT e.notification_id, e.event_id FROM events AS e WHERE e.notification_id <= %s
  ORDER BY e.notification_id DESC LIMIT 1
 """
+KNOWN = "SELECT e.notification_id, e.event_id FROM events AS e WHERE e.notification_id = ANY(%s)"
+LATE = """
+SELECT e.notification_id FROM unnest(%s::bigint[], %s::bigint[]) AS s (last, upto)
+  JOIN events AS e ON e.notification_id > s.last AND e.notification_id <= s.upto LIMIT 1
+"""
 COUNT = "SELECT count(*) FROM events AS e WHERE e.notification_id > %s AND e.notification_id <= %s"
 COLUMNS = """
 SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = 'events'::regclass AND a.attnum > 0 AND NOT a.attisdropped
@@ -106,9 +111,10 @@ def export(
             return _report(folder, manifest, None)
         _require_known_columns(connection)
         pending = manifest.pending
-        start(only_row(connection.execute(COUNT, (pending.after, pending.upto)))[0])
+        there = only_row(connection.execute(COUNT, (pending.after, pending.upto)))[0]
+        start(there)
         files = _write(connection, folder, manifest, pending, advance)
-        segment = _segment(connection, pending, files, release)
+        segment = _segment(pending, files, there, release)
         finished = layout.write_manifest(
             folder, structs.replace(manifest, segments=(*manifest.segments, segment), pending=None)
         )
@@ -119,10 +125,13 @@ def _bound(connection: psycopg.Connection[Any], wanted: int) -> int:
     """The number up to which the log is whole here: the horizon, or on a standby the last one that was replayed.
 
     Raises:
-        ArchiveError: a standby that has not replayed what the archive has already.
+        ArchiveError: a standby that has not replayed what the archive has already, or a log that was set back.
     """
     if not only_row(connection.execute("SELECT pg_is_in_recovery()"))[0]:
-        return feed.horizon(connection)
+        horizon = feed.horizon(connection)
+        if horizon < wanted:
+            raise ArchiveError(_set_back(f"the log ends at event {horizon} and the archive at {wanted}"))
+        return horizon
     replayed = int(only_row(connection.execute(REPLAYED))[0])
     if replayed < wanted:
         msg = (
@@ -143,15 +152,14 @@ def _begun(connection: psycopg.Connection[Any], folder: Path, tell: Callable[[st
         manifest = Manifest(format=layout.FORMAT, first=Event(*row))
     else:
         manifest = layout.read_manifest(folder)
-        bound = _bound(connection, manifest.pending.upto if manifest.pending else manifest.upto)
-        require_same_log(connection, folder, manifest)
+        bound = require_same_log(connection, folder, manifest)
     if manifest.pending is not None:
         tell(f"going on with segment {manifest.pending.number}, whose export was interrupted")
         return manifest
     last = connection.execute(LAST, (bound,)).fetchone()
     if last is None or last[0] <= manifest.upto:
         return manifest
-    pending = Pending(len(manifest.segments) + 1, manifest.upto, bound)
+    pending = Pending(len(manifest.segments) + 1, manifest.upto, bound, Event(*last))
     layout.segment_folder(folder, pending.number).mkdir(exist_ok=True)
     return layout.write_manifest(folder, structs.replace(manifest, pending=pending))
 
@@ -163,28 +171,36 @@ def require_same_ledger(connection: psycopg.Connection[Any], folder: Path, manif
         raise ArchiveError(msg)
 
 
-def require_same_log(connection: psycopg.Connection[Any], folder: Path, manifest: Manifest) -> None:
-    """Refuse an archive of another log than that of the connection, by the first event and the last of each segment.
+def require_same_log(connection: psycopg.Connection[Any], folder: Path, manifest: Manifest) -> int:
+    """Refuse an archive of another log than that of the connection; answers up to which number the log is whole here.
+
+    Segments are known by the last event of each, and by the numbers behind it that were never used.
 
     Raises:
         ArchiveError: says whether it is of another ledger, or of another history of this one.
     """
     require_same_ledger(connection, folder, manifest)
-    others = _others(connection, [segment.last for segment in manifest.segments])
+    bound = _bound(connection, max((segment.upto for segment in manifest.begun), default=0))
+    others = _others(connection, [segment.last for segment in manifest.begun])
     if others:
-        msg = (
-            f"event {others[0].number} of archive {folder} is not in the log, or another one there: the database was restored "
-            "from an older backup; keep this archive as evidence and export into a new folder"
-        )
-        raise ArchiveError(msg)
+        raise ArchiveError(_set_back(f"event {others[0].number} of archive {folder} is not that of the log"))
+    ends = ([segment.last.number for segment in manifest.begun], [segment.upto for segment in manifest.begun])
+    late = connection.execute(LATE, ends).fetchone()
+    if late is not None:
+        raise ArchiveError(_set_back(f"event {late[0]} of the log was not there when archive {folder} went past it"))
+    return bound
+
+
+def _set_back(what: str) -> str:
+    return (
+        f"{what}, so the database was restored from an older backup: keep this archive as evidence and export into a new "
+        "folder"
+    )
 
 
 def _others(connection: psycopg.Connection[Any], events: Sequence[Event]) -> list[Event]:
     """Those that are not in the log as they are given."""
-    rows = connection.execute(
-        "SELECT e.notification_id, e.event_id FROM events AS e WHERE e.notification_id = ANY(%s)",
-        ([one.number for one in events],),
-    ).fetchall()
+    rows = connection.execute(KNOWN, ([one.number for one in events],)).fetchall()
     return [one for one in events if (one.number, one.event_id) not in rows]
 
 
@@ -232,7 +248,7 @@ def slices(parts: Sequence[int], events: int) -> Iterator[tuple[int, int]]:
 
 
 def log_rows(
-    connection: psycopg.Connection[Any], pending: Pending, low: int, high: int, numbering: Numbering
+    connection: psycopg.Connection[Any], segment: Pending | Segment, low: int, high: int, numbering: Numbering
 ) -> Generator[list[Row], None, None]:
     """The events of some parts in order of stream and version, with all numbers, a bounded number at a time."""
     ranges = shard_ranges(PARTS)
@@ -244,7 +260,7 @@ def log_rows(
         cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
         cursor.execute(
             SLICE,
-            {"from": ranges[low][1], "to": ranges[high][2], "after": pending.after, "upto": pending.upto},
+            {"from": ranges[low][1], "to": ranges[high][2], "after": segment.after, "upto": segment.upto},
             binary=True,
         )
         while fetched := cursor.fetchmany(FETCH_EVENTS):
@@ -270,23 +286,21 @@ def _write_parts(
     return files
 
 
-def _segment(connection: psycopg.Connection[Any], pending: Pending, files: Sequence[File], release: str) -> Segment:
-    """The segment as the manifest has it, if it has as many events as the log."""
+def _segment(pending: Pending, files: Sequence[File], there: int, release: str) -> Segment:
+    """The segment as the manifest has it, if it has as many events as the log has between its ends."""
     events = sum(file.rows for file in files)
-    there = only_row(connection.execute(COUNT, (pending.after, pending.upto)))[0]
     if events != there:
         msg = (
             f"segment {pending.number} has {events:,} events and the log {there:,} with numbers {pending.after + 1} to "
             f"{pending.upto}: remove its folder and run the export again, and position-ledger verify"
         )
         raise ArchiveError(msg)
-    last = Event(*only_row(connection.execute(LAST, (pending.upto,))))
     return Segment(
         number=pending.number,
         after=pending.after,
         upto=pending.upto,
         events=events,
-        last=last,
+        last=pending.last,
         release=release,
         exported_at=datetime.now(UTC).replace(microsecond=0),
         files=tuple(files),

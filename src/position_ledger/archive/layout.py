@@ -70,11 +70,12 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A segment whose export has begun: the next export goes on with exactly this one."""
+    """A segment whose export has begun: the next export goes on with exactly this one. ``last`` is its last event."""
 
     number: int
     after: int
     upto: int
+    last: Event
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +91,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def upto(self) -> int:
         """The number up to which every event is in the archive."""
         return self.segments[-1].upto if self.segments else 0
+
+    @property
+    def begun(self) -> tuple[Segment | Pending, ...]:
+        """Every segment, that one included whose export was interrupted."""
+        return (*self.segments, *((self.pending,) if self.pending else ()))
 
     @property
     def events(self) -> int:

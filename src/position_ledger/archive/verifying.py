@@ -22,7 +22,7 @@ from position_ledger.archive import layout
 from position_ledger.archive.arrow import DIGEST_SQL, LOG_COLUMNS, OPENED, REFS, Row, row_digest
 from position_ledger.archive.exporting import log_rows, require_same_ledger
 from position_ledger.archive.history import EPOCH, open_archive
-from position_ledger.archive.layout import PARTS, File, Manifest, Pending, Segment, file_path, part_of
+from position_ledger.archive.layout import PARTS, File, Manifest, Segment, file_path, part_of
 from position_ledger.archive.numbering import Numbering
 from position_ledger.archive.reading import files_of, rows_of
 from position_ledger.archive.writing import about, said_by
@@ -160,7 +160,7 @@ def _check_part(
 def _of_another_export(folder: Path, ledger: str, segment: Segment, file: File) -> Iterator[str]:
     path = file_path(folder, segment.number, file.part)
     said = said_by(path) or {}
-    for name, value in about(ledger, Pending(segment.number, segment.after, segment.upto), file.part).items():
+    for name, value in about(ledger, segment, file.part).items():
         if said.get(name) != value:
             yield f"{path} says that it is of {name} {said.get(name)} and the manifest says {value}: it is of another export"
             return
@@ -261,11 +261,10 @@ def compare_with_log(connection: psycopg.Connection[Any], report: ArchiveReport)
 
 def _difference(connection: psycopg.Connection[Any], folder: Path, segment: Segment, part: int) -> str:
     """Where the rows of a part differ from those of the log, which have another digest."""
-    pending = Pending(segment.number, segment.after, segment.upto)
     files = [(segment, file) for file in segment.files if file.part == part]
     ours = archived_rows(folder, files) if files else iter(())
     try:
-        with closing(log_rows(connection, pending, part, part, Numbering())) as pages:
+        with closing(log_rows(connection, segment, part, part, Numbering())) as pages:
             theirs = (row for page in pages for row in page)
             differences = (_told(*both) for both in zip_longest(ours, theirs))
             return next(

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from position_ledger.archive.arrow import (
     row_digest,
     schema,
 )
-from position_ledger.archive.layout import FORMAT, UNFINISHED, File, Pending, file_path, sha256_of
+from position_ledger.archive.layout import FORMAT, UNFINISHED, File, Pending, Segment, file_path, sha256_of
 
 ROW_GROUP_EVENTS = 8_192
 """Rows that are written together, and so what a writer holds at a time: some 8 MB."""
@@ -65,7 +66,7 @@ class _Hashed(io.RawIOBase):
 class PartWriter:
     """Writes the file of one part of a segment; the block must end well for the file to have its name."""
 
-    def __init__(self, folder: Path, ledger: str, segment: Pending, part: int) -> None:
+    def __init__(self, folder: Path, ledger: str, segment: Pending | Segment, part: int) -> None:
         self._path = file_path(folder, segment.number, part)
         self._unfinished = self._path.with_name(self._path.name + UNFINISHED)
         self._about: dict[str, Any] = about(ledger, segment, part)
@@ -122,11 +123,12 @@ class PartWriter:
     def __exit__(self, *_error: object) -> None:
         """Let go of the file, if it was not finished."""
         if self._parquet.is_open:
-            self._parquet.close()
-        self._written.close()
+            with suppress(OSError, ValueError, pyarrow().ArrowException):  # a full disk has been told of already
+                self._parquet.close()
+                self._written.close()
 
 
-def about(ledger: str, segment: Pending, part: int) -> dict[str, Any]:
+def about(ledger: str, segment: Pending | Segment, part: int) -> dict[str, Any]:
     """What a file says of where it belongs: it is told from one of another export, and can be kept after a kill."""
     return {
         "format": FORMAT,
@@ -138,7 +140,7 @@ def about(ledger: str, segment: Pending, part: int) -> dict[str, Any]:
     }
 
 
-def kept(folder: Path, ledger: str, segment: Pending, part: int) -> File | None:
+def kept(folder: Path, ledger: str, segment: Pending | Segment, part: int) -> File | None:
     """What is known of a file that an export has finished before it was killed; None if there is none of this export."""
     path = file_path(folder, segment.number, part)
     if not path.exists():

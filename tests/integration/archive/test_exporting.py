@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import sys
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from msgspec import structs
@@ -48,7 +49,8 @@ def test_an_empty_log_and_one_that_was_archived_write_nothing(run: CommandLine, 
     folder = str(tmp_path / "archive")
     assert run("archive", "export", folder).out == "the log is empty\n"
     Traffic(ledger, 1).run(5)
-    assert run("archive", "export", folder).out.startswith("segment 1: ")
+    document = run("archive", "export", folder, "--json").document
+    assert (document["segment"], document["events"]) == (1, document["total_events"])
     before = layout.read_manifest(tmp_path / "archive")
     assert run("archive", "export", folder).out.startswith("nothing new: ")
     assert layout.read_manifest(tmp_path / "archive") == before
@@ -112,17 +114,47 @@ def test_the_archive_of_another_ledger_is_refused(
             assert f"{folder} is the archive of another ledger" in answer.err
 
 
-def test_a_log_that_lost_its_end_is_refused(
-    run: CommandLine, history: Traffic, settings: Settings, tmp_path: Path
+@pytest.mark.parametrize(
+    ("restored", "grows", "sentence"),
+    [
+        ("SELECT setval('events_notification_id_seq', 30)", 0, "the log ends at event 30 and the archive at"),
+        ("DELETE FROM events WHERE notification_id > 30", 9, "is not that of the log"),
+        (
+            "SELECT setval('events_notification_id_seq', nextval('events_notification_id_seq') - 3)",
+            9,
+            "was not there when",
+        ),
+    ],
+    ids=["the log is shorter", "other events came", "numbers that were not used are"],
+)
+def test_a_log_that_was_set_back_is_refused(
+    run: CommandLine,
+    history: Traffic,
+    settings: Settings,
+    tmp_path: Path,
+    restored: str,
+    grows: int,
+    sentence: str,
 ) -> None:
+    # given an archive that ends behind numbers that appends took and rolled back
     folder = str(tmp_path / "archive")
-    assert run("archive", "export", folder).code == 0
     with engine.connected(settings, as_app=False) as owner:
-        owner.execute("SET session_replication_role = replica")  # as after the restore of an older backup
-        owner.execute("DELETE FROM events WHERE notification_id > 30")
-    answer = run("archive", "export", folder)
-    assert answer.code == 2
-    assert "restored from an older backup" in answer.err
+        owner.execute("SELECT nextval('events_notification_id_seq') FROM generate_series(1, 5)")
+        assert run("archive", "export", folder).code == 0
+        # when the database becomes that of an older backup, and life goes on there
+        owner.execute("SET session_replication_role = replica")
+        owner.execute(restored.encode())
+        if "DELETE" in restored:
+            owner.execute("SELECT setval('events_notification_id_seq', 30)")
+    if grows:
+        with Ledger(settings, engine.reached(settings)) as ledger:
+            Traffic(ledger, 77).run(grows)
+    # then the archive neither goes on nor is rebuilt from: events would be missing
+    for command in (("archive", "export"), ("rebuild-projection", "positions", "--archive")):
+        answer = run(*command, folder)
+        assert answer.code == 2, answer
+        assert sentence in answer.err
+        assert "restored from an older backup" in answer.err
 
 
 def test_a_folder_with_something_else_and_one_in_use_are_refused(
@@ -167,7 +199,8 @@ def test_on_a_standby_an_export_ends_where_its_tables_end(tmp_path: Path, monkey
         assert run("archive", "verify", str(folder), "--against-log").code == 0
         # and an archive that is further is not taken for that of another history
         further = layout.read_manifest(folder)
-        layout.write_manifest(folder, structs.replace(further, pending=layout.Pending(2, projected, projected + 9)))
+        pending = layout.Pending(2, projected, projected + 9, layout.Event(projected + 9, uuid4()))
+        layout.write_manifest(folder, structs.replace(further, pending=pending))
         refused = run("archive", "export", str(folder))
         assert refused.code == 2
         assert f"has replayed the projected events up to {projected}" in refused.err
