@@ -26,7 +26,8 @@ from position_ledger.database import only_row
 from position_ledger.operations import archive_export, archive_verify
 from position_ledger.projection import chunk_ledger
 from position_ledger.projection.definition import load_projections
-from position_ledger.projection.loading import CHUNKS, load
+from position_ledger.projection.load_crew import load
+from position_ledger.projection.loading import CHUNKS
 
 TABLE = "positions"
 PROCESSES = 2
@@ -134,7 +135,6 @@ def _load(arena: Arena, schema: str, folder: Path | None) -> float:
         projection,
         schema,
         processes=PROCESSES,
-        advance=lambda _events: None,
         history=history,
     )
     return time.perf_counter() - began

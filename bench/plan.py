@@ -33,6 +33,10 @@ class Plan:
     """Look-ups of each kind in each round."""
     planned_migrations: int
     """Migrations that are there when the last of them is planned."""
+    living_events: int
+    """The log of a rebuild beside trading."""
+    living_window_s: float
+    """How long everybody trades in each window of it."""
 
 
 FULL = Plan(
@@ -50,6 +54,8 @@ FULL = Plan(
     known_at_versions=5_000_000,
     known_at_lookups=2_000,
     planned_migrations=50,
+    living_events=300_000,
+    living_window_s=10.0,
 )
 QUICK = Plan(
     rounds=3,
@@ -66,4 +72,6 @@ QUICK = Plan(
     known_at_versions=100_000,
     known_at_lookups=500,
     planned_migrations=50,
+    living_events=20_000,
+    living_window_s=4.0,
 )

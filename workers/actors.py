@@ -12,4 +12,11 @@ def follow() -> None:
     this_process().follow(dramatiq.get_broker().get_actor("follow").send)
 
 
-ACTORS = (follow,)
+def load(generation_id: int) -> None:
+    """Take parts of a rebuild that asks for help, in a process of their own; following goes on meanwhile."""
+    this_process().load(generation_id, dramatiq.get_broker().get_actor("load").send)
+
+
+ACTORS = (follow, load)
+LONG = ("load",)
+"""Actors with a queue of their own, so that no message for the others stands behind theirs."""

@@ -8,7 +8,7 @@ from dramatiq.brokers.redis import RedisBroker
 
 from position_ledger.worker import WorkerProcess, this_process
 
-from .actors import ACTORS
+from .actors import ACTORS, LONG
 
 RETRIES_MAX = 3
 TIME_LIMIT_MS = 120_000
@@ -36,8 +36,7 @@ def make_broker() -> RedisBroker:
     broker.add_middleware(Follows(worker))
     dramatiq.set_broker(broker)
     for actor in ACTORS:
-        register = dramatiq.actor(
-            broker=broker, queue_name=worker.queue, max_retries=RETRIES_MAX, time_limit=TIME_LIMIT_MS
-        )
+        queue = worker.load_queue if actor.__name__ in LONG else worker.queue
+        register = dramatiq.actor(broker=broker, queue_name=queue, max_retries=RETRIES_MAX, time_limit=TIME_LIMIT_MS)
         register(actor)
     return broker

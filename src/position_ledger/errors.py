@@ -15,6 +15,7 @@ __all__ = [
     "LedgerError",
     "MigrationError",
     "NotYetVisible",
+    "RebuildCancelled",
     "ReferenceRefused",
     "SchemaMismatch",
     "SwapBlocked",
@@ -79,6 +80,10 @@ class GenerationNotOurs(LedgerError):
 
 class SwapBlocked(LedgerError):
     """The swap found no quiet moment within its budget; the message names what blocked it, live rows are unchanged."""
+
+
+class RebuildCancelled(LedgerError):
+    """Somebody has cancelled the rebuild while it ran; what it had built was dropped, live rows are unchanged."""
 
 
 class VerificationFailed(LedgerError):

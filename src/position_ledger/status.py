@@ -17,6 +17,7 @@ from position_ledger.projection.definition import load_projections
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.lag import Lag, lag_of
 from position_ledger.projection.leases import WORKER_FORGOTTEN_S
+from position_ledger.projection.rebuilds import RebuildStatus, latest
 from position_ledger.setup import masked
 from position_ledger.store import feed
 
@@ -139,6 +140,8 @@ class LedgerStatus:
     queue_length: int | None
     overdrawn: tuple[Overdrawn, ...] = ()
     """The worst first, at most OVERDRAWN_MAX."""
+    rebuilds: tuple[RebuildStatus, ...] = ()
+    """The last one of each table."""
 
 
 def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
@@ -175,6 +178,7 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             workers=tuple(_workers(link, ours)),
             queue_length=queue_length,
             overdrawn=tuple(_overdrawn(link)),
+            rebuilds=tuple(latest(link)),
         )
 
 

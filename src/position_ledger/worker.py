@@ -11,8 +11,10 @@ from redis import RedisError
 
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
+from position_ledger.operations.helping import load_queue_of, queue_of
 from position_ledger.packages import import_part, import_told
 from position_ledger.projection.definition import load_projections
+from position_ledger.projection.load_help import LoadHelper
 from position_ledger.projection.service import FollowerService
 from position_ledger.settings import Settings, load_settings
 from position_ledger.settling.service import SettlingService
@@ -34,14 +36,21 @@ class WorkerProcess:
     def __init__(self, settings: Settings, reached: Reached) -> None:
         self.settings = settings
         self.reached = reached
-        self.queue = f"position-ledger.{settings.ledger_schema}"
+        self.queue = queue_of(settings)
+        self.load_queue = load_queue_of(settings)
         projections = load_projections(settings.projections)
         self.service = FollowerService(reached.database_url, settings, projections, Codec(EVENTS))
         self.settling = SettlingService(reached.database_url, settings, projections, Codec(EVENTS))
+        self.helper = LoadHelper(reached.database_url, settings, projections)
 
     def follow(self, send_again: Callable[[], object], turn_s: float = TURN_S) -> None:
         """Hold the feed for a turn. Ends only after the next message is in the queue; without Redis it goes on."""
         self.service.follow_for(turn_s, lambda: _sent(send_again))
+
+    def load(self, generation_id: int, send_again: Callable[[int], object]) -> None:
+        """Help to load a generation for a turn, and ask for the next one while parts are missing."""
+        if self.helper.help(generation_id):
+            _sent(lambda: send_again(generation_id))
 
     def start(self, send_first: Callable[[], object]) -> None:
         """Follow from now on, and put the first message into the queue if Redis answers."""
@@ -51,6 +60,7 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Give every shard back and leave the embedded servers, if any."""
+        self.helper.stop()
         self.settling.stop()
         self.service.stop()
         self.reached.close()

@@ -15,13 +15,18 @@ from position_ledger import Ledger, operations
 from position_ledger.demo.team import add_migration
 from position_ledger.migration import load_folder
 from position_ledger.operations import RebuildOptions, RebuildReport
+from position_ledger.projection import rebuilds
 from tests.support import engine
 from tests.support.engine import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from position_ledger.operations import Steered
+    from position_ledger.operations.steering import Wanted
+    from position_ledger.projection.rebuilds import RebuildStatus
     from position_ledger.settings import Settings
 
 TEAM = "position_ledger.demo.team.projections"
@@ -195,3 +200,56 @@ def reader(settings: Settings, reads: Reads) -> Callable[[threading.Event, int],
                     last = found[0][0]
 
     return read
+
+
+class Running:
+    """A rebuild that runs in a thread of its own while a test looks on."""
+
+    def __init__(self, settings: Settings, future: Future[RebuildReport], told: list[str]) -> None:
+        self.settings = settings
+        self.told = told
+        self.future = future
+
+    def report(self) -> RebuildReport:
+        """Its report, when it has ended; raises what it raised."""
+        return self.future.result(60)
+
+    def until(self, condition: Callable[[RebuildStatus], bool]) -> RebuildStatus:
+        """Wait until its row is so; answers the row."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = row_of(self.settings)
+            if found is not None and condition(found):
+                return found
+            assert not self.future.done(), (found, self.told, self.future.exception() or self.future.result())
+            assert time.monotonic() < deadline, (found, self.told)
+            time.sleep(0.02)
+
+    def until_told(self, words: str) -> None:
+        """Wait until it has said that."""
+        self.until(lambda _row: any(words in message for message in self.told))
+
+
+@contextmanager
+def running_rebuild(settings: Settings, table: str = "positions", **options: Any) -> Iterator[Running]:
+    """Rebuild a table in a thread; one that is still at it at the end of the block is cancelled."""
+    told: list[str] = []
+    where = (settings, engine.reached(settings))
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(operations.rebuild, *where, table, options=RebuildOptions(**options), tell=told.append)
+        try:
+            yield Running(settings, future, told)
+        finally:
+            if not future.done():
+                operations.steer_rebuild(*where, table, "cancel")
+
+
+def row_of(settings: Settings, table: str = "positions") -> RebuildStatus | None:
+    """The last rebuild of a table as `status` shows it."""
+    with engine.connected(settings, as_app=False) as owner:
+        return next((one for one in rebuilds.latest(owner) if one.table == table), None)
+
+
+def steer(settings: Settings, wanted: Wanted, table: str = "positions") -> Steered:
+    """What --pause, --resume and --cancel do."""
+    return operations.steer_rebuild(settings, engine.reached(settings), table, wanted)

@@ -216,6 +216,10 @@ def generation(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "projection_generations", GENERATION, changes
 
 
+def rebuild(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    return REBUILD[0], REBUILD[1], changes
+
+
 def checkpoint(**changes: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "projection_checkpoints", CHECKPOINT, changes
 
@@ -236,6 +240,12 @@ KEY = ("append_keys", {"key": "command:1", "digest": HASH, "appended": "{}"})
 WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
     "projection_workers",
     {"worker": "w", "fingerprints": ["f"], "seen_at": T0},
+    {},
+)
+
+REBUILD: tuple[str, dict[str, Any], dict[str, Any]] = (
+    "projection_rebuilds",
+    {"generation_id": 1, "projection": "positions", "events_total": 10},
     {},
 )
 
@@ -432,6 +442,29 @@ BREAKS: dict[str, list[Rows]] = {
     ],
     "projection_generations_one_table": [[generation(state="retired"), generation(state="building")]],
     "projection_generations_state_check": [[generation(state="shadow")]],
+    "projection_rebuilds_finished": [
+        [rebuild(finished_at=T0)],
+        *[[rebuild(state=end)] for end in ("built", "done", "cancelled")],
+        [rebuild(state="failed", problem="because")],
+    ],
+    "projection_rebuilds_generation": [[rebuild(generation_id=90)]],
+    "projection_rebuilds_pace": [
+        [rebuild(processes=0)],
+        [rebuild(throttle_per_s=0)],
+        [rebuild(events_per_s=-1)],
+    ],
+    "projection_rebuilds_pkey": [[rebuild(), rebuild()]],
+    "projection_rebuilds_problem": [
+        [rebuild(problem="because")],
+        [rebuild(state="failed", finished_at=T0)],
+    ],
+    "projection_rebuilds_progress": [
+        [rebuild(events_done=11)],
+        [rebuild(events_done=-1)],
+        [rebuild(after_load_s=-1)],
+    ],
+    "projection_rebuilds_state": [[rebuild(state="waiting")]],
+    "projection_rebuilds_wanted": [[rebuild(wanted="stop")]],
     "projection_workers_pkey": [[WORKER, WORKER]],
 }
 ALSO_BROKEN = {f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES}

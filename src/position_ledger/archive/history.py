@@ -15,8 +15,8 @@ import psycopg
 from position_ledger.archive import layout
 from position_ledger.archive.arrow import OPENED, REFS, Ref, pyarrow
 from position_ledger.archive.exporting import require_same_log
-from position_ledger.archive.layout import PARTS, Manifest
-from position_ledger.archive.reading import files_of, rows_of
+from position_ledger.archive.layout import PARTS, File, Manifest, Segment, file_path
+from position_ledger.archive.reading import Streams, counted, files_of, rows_of
 from position_ledger.errors import ArchiveError
 from position_ledger.events import EVENTS
 from position_ledger.projection.definition import Projection
@@ -60,6 +60,16 @@ class Archive:
         """Refuse it, if it is not of the log of the connection; reads one event for each segment. Raises `ArchiveError`."""
         require_same_log(connection, self.folder, self.manifest)
 
+    def events_of(self, projection: Projection[Any], upto: int) -> int:
+        """How many events up to a number concern a projection.
+
+        Raises:
+            ArchiveError: a file is missing or not as it was written; so nothing is begun with a damaged archive.
+        """
+        files = [(segment, file) for segment in self.manifest.segments for file in segment.files]
+        paths = [layout.require_as_written(self.folder, segment, file) for segment, file in files]
+        return sum(counted(path, projection.topics, upto) for path in paths)
+
     def reading(self, projection: Projection[Any]) -> Pages:
         """What gives the events of some streams that concern a projection, a page at a time, each stream whole."""
         return _Reading(self, projection).pages
@@ -88,6 +98,7 @@ class _Reading:
         self._topics = projection.topics
         self._codec = Codec(EVENTS)
         self._paths = paths_of(projection.folds)
+        self._whole: set[Path] = set()
 
     def pages(self, chunk: Chunk) -> EventPages:
         """The events of a range of streams up to its number.
@@ -104,18 +115,25 @@ class _Reading:
             raise ArchiveError(msg)
         for part, low, high in shard_ranges(PARTS):
             if low <= chunk.stream_to and high >= chunk.stream_from:
-                yield from self._pages_of(part, chunk, is_whole=low >= chunk.stream_from and high <= chunk.stream_to)
+                is_whole = low >= chunk.stream_from and high <= chunk.stream_to
+                streams = None if is_whole else (chunk.stream_from.bytes, chunk.stream_to.bytes)
+                yield from self._pages_of(part, chunk.upto, streams)
 
-    def _pages_of(self, part: int, chunk: Chunk, *, is_whole: bool) -> EventPages:
+    def _pages_of(self, part: int, upto: int, within: Streams | None) -> EventPages:
         archive = self._archive
-        files = files_of(archive.manifest.segments, part, chunk.upto)
-        rows = rows_of(archive.folder, files, COLUMNS, topics=self._topics, upto=chunk.upto) if files else iter(())
-        if not is_whole:
-            first, last = chunk.stream_from.bytes, chunk.stream_to.bytes
-            rows = (row for row in rows if first <= row[1] <= last)
+        files = files_of(archive.manifest.segments, part, upto)
+        paths = [self._checked(segment, file) for segment, file in files]
+        rows = rows_of(paths, COLUMNS, topics=self._topics, upto=upto, streams=within)
         streams: dict[bytes, UUID] = {}
         while page := list(islice(rows, PAGE_EVENTS)):
             yield self._recorded(page, streams)
+
+    def _checked(self, segment: Segment, file: File) -> Path:
+        """Where a file is that has its checksum; each is looked at once, before its first row is read."""
+        path = file_path(self._archive.folder, segment.number, file.part)
+        if path not in self._whole:
+            self._whole.add(layout.require_as_written(self._archive.folder, segment, file))
+        return path
 
     def _recorded(self, page: Sequence[tuple[Any, ...]], streams: dict[bytes, UUID]) -> list[Recorded[Any]]:
         """Rows as events, with one object for the id of all events of a stream."""

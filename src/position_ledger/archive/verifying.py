@@ -168,7 +168,8 @@ def _of_another_export(folder: Path, ledger: str, segment: Segment, file: File) 
 
 def archived_rows(folder: Path, files: Sequence[tuple[Segment, File]]) -> Iterator[Row]:
     """All columns of the files of one part, in order of stream and version."""
-    return (Row(*row) for row in rows_of(folder, files, ROW_COLUMNS))
+    paths = [file_path(folder, segment.number, file.part) for segment, file in files]
+    return (Row(*row) for row in rows_of(paths, ROW_COLUMNS))
 
 
 class _Part:

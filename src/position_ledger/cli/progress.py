@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+class _Left(TimeRemainingColumn):
+    """How it goes in the words of whoever knows better, or the time that is left by the bar's own reckoning."""
+
+    def render(self, task: Task) -> Text:
+        """One cell."""
+        how = task.fields.get("how")
+        return Text(how) if how else super().render(task)
 
 
 class Bar:
@@ -20,7 +30,7 @@ class Bar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            _Left(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
@@ -31,12 +41,12 @@ class Bar:
         """Begin a bar; without a total it only shows that something happens."""
         self.finish()
         self._progress.start()
-        self._task = self._progress.add_task(what, total=total)
+        self._task = self._progress.add_task(what, total=total, how="")
 
-    def advance(self, done: int) -> None:
-        """Say how much of the total is done by now."""
+    def advance(self, done: int, how: str = "") -> None:
+        """Say how much of the total is done by now, and how it goes; without words the bar estimates by itself."""
         if self._task is not None:
-            self._progress.update(self._task, completed=done)
+            self._progress.update(self._task, completed=done, how=how)
 
     def finish(self) -> None:
         """Take the bar away."""

@@ -14,26 +14,32 @@ from position_ledger.cli.output import write_json, write_lines
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.cli.tables import known_table
-from position_ledger.operations import RebuildOptions, archived_history, rebuild, roll_back_table
+from position_ledger.operations import RebuildOptions, archived_history, rebuild, roll_back_table, steer_rebuild
 from position_ledger.projection.definition import load_projections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from position_ledger.operations import RebuildReport
+    from position_ledger.operations import RebuildReport, Steered
+    from position_ledger.operations.steering import Wanted
 
 PROCESSES_MAX = 64
+WORKERS_MAX = 256
+THROTTLE_MIN = 1.0
 
 
 @command(
     """Rebuild a table from the log beside the live one, verify it, and swap it in. Readers and writers go on.
 
     Ids stay the same. The table before is kept, so that --rollback takes it back at once and
-    writes an incident note.
+    writes an incident note. Killed or interrupted, the same command goes on where it was.
+    It stands back by itself while live tables or replicas are behind.
 
     \b
     Examples:
-      rebuild-projection positions
+      rebuild-projection positions --processes 4
+      rebuild-projection positions --throttle 20000
+      rebuild-projection positions --pause
       rebuild-projection positions --dry-run
       rebuild-projection positions --archive /srv/archive
       rebuild-projection positions --rollback
@@ -45,6 +51,22 @@ PROCESSES_MAX = 64
 @click.option("--reason", metavar="TEXT", help="Why it is rolled back; for the history and the incident note.")
 @click.option("--dry-run", is_flag=True, help="Build and verify, say what would differ, and throw it away.")
 @click.option("--processes", type=click.IntRange(1, PROCESSES_MAX), metavar="N", help="Processes that load.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, WORKERS_MAX),
+    metavar="N",
+    help="Worker processes that are asked to help to load.",
+)
+@click.option(
+    "--throttle", type=click.FloatRange(THROTTLE_MIN), metavar="EVENTS", help="Events a second that are read at most."
+)
+@click.option(
+    "--pause", "steered", flag_value="pause", help="Have the rebuild that is running wait, from another terminal."
+)
+@click.option("--resume", "steered", flag_value="run", help="Let the one that was paused go on.")
+@click.option(
+    "--cancel", "steered", flag_value="cancel", help="End one that is running or was interrupted, and drop it."
+)
 @click.option("--no-swap", is_flag=True, help="Build, catch up and verify; the next rebuild swaps it.")
 @click.option(
     "--archive",
@@ -63,6 +85,9 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     reason: str | None,
     dry_run: bool,
     processes: int | None,
+    workers: int | None,
+    throttle: float | None,
+    steered: Wanted | None,
     no_swap: bool,
     archive: Path | None,
     accept_differences: bool,
@@ -70,17 +95,22 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     as_json: bool,
 ) -> int:
     """Rebuild each table and say what happened."""
-    _refuse_contradictions(
-        table, every=every, rollback=rollback, building=dry_run or no_swap or bool(changed or archive)
-    )
+    building = [dry_run, no_swap, archive, changed, processes, workers, throttle, accept_differences]
+    _refuse_contradictions(table, every=every, rollback=rollback, steered=steered, building=any(building))
+    if steered is not None and table is not None:
+        return _steer(table, steered, as_json=as_json)
     if reason is not None and not rollback:
         raise click.UsageError("--reason is that of a rollback; add --rollback or leave it out")
+    if archive is not None and workers:
+        raise click.UsageError("--workers would read the log that --archive is to spare; leave one of them out")
     options = RebuildOptions(
         dry_run=dry_run,
         swap=not no_swap,
         processes=processes or 1,
         accept_differences=accept_differences,
         changed=changed,
+        throttle_per_s=throttle,
+        workers=workers or 0,
     )
     reports = []
     with open_servers() as (settings, reached), Bar() as bar:
@@ -100,7 +130,33 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     return ANSWER_IS_NO if any(report.differences and not accept_differences for report in reports) else 0
 
 
-def _refuse_contradictions(table: str | None, *, every: bool, rollback: bool, building: bool) -> None:
+def _steer(table: str, wanted: Wanted, *, as_json: bool) -> int:
+    """Pause, resume or cancel; 1 if there was nothing to cancel."""
+    with open_servers() as (settings, reached):
+        done = steer_rebuild(settings, reached, known_table(settings, table), wanted)
+    if as_json:
+        write_json(asdict(done))
+    else:
+        write_lines([_steered(done)])
+    return ANSWER_IS_NO if done.generation_id is None else 0
+
+
+def _steered(done: Steered) -> str:
+    name = f"{done.table}: generation {done.generation_id}"
+    if done.generation_id is None:
+        return f"{done.table}: no rebuild is running or half built"
+    if done.wanted == "cancel":
+        return f"{name} is cancelled, nothing of it is left"
+    return f"{name} waits, --resume lets it go on" if done.wanted == "pause" else f"{name} goes on"
+
+
+def _refuse_contradictions(
+    table: str | None, *, every: bool, rollback: bool, steered: Wanted | None, building: bool
+) -> None:
+    if steered is not None and (table is None or every or rollback or building):
+        raise click.UsageError(
+            "--pause, --resume and --cancel steer the rebuild of one table, and go with no other option"
+        )
     if (table is None) != every:
         raise click.UsageError("name one table, or --all for every table")
     if rollback and building:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from position_ledger.domain.errors import LedgerError
-from position_ledger.errors import DatabaseUnavailable, VerificationFailed
+from position_ledger.errors import DatabaseUnavailable, RebuildCancelled, VerificationFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def run(command: click.Command, program: str, arguments: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         say(f"{_program(error, program)}: {sentence(error)}")
-        return ANSWER_IS_NO if isinstance(error, VerificationFailed) else COULD_NOT_RUN
+        return ANSWER_IS_NO if isinstance(error, VerificationFailed | RebuildCancelled) else COULD_NOT_RUN
     return answer if isinstance(answer, int) else DONE
 
 

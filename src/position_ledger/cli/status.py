@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+    from position_ledger.projection.rebuilds import RebuildStatus
     from position_ledger.settings import Settings
     from position_ledger.setup import Reached
     from position_ledger.status import LedgerStatus, ProjectionStatus
@@ -140,6 +142,33 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
             f"overdrawn {account.account} in {account.environment} ({account.balance_id}): free is {account.free:f} "
             f"{account.currency}"
         )
+    yield from filter(None, map(_rebuild, found.rebuilds))
     alive = len(found.workers)
     yield f"workers {alive}" + ("" if alive else ": none is alive, start position-ledger worker")
     yield "messages in the queue " + ("unknown" if found.queue_length is None else str(found.queue_length))
+
+
+def _rebuild(one: RebuildStatus) -> str | None:
+    """A rebuild that runs, or that has left something behind; what came to its end is no news."""
+    name = f"rebuild of {one.table} (generation {one.generation_id})"
+    if one.state in {"done", "cancelled"}:
+        return None
+    if one.state == "built":
+        return f"{name} is built and not swapped: rebuild-projection {one.table} swaps it in"
+    if one.problem is not None:
+        return f"{name} failed: {one.problem}"
+    how = _progress(one)
+    if not one.is_running:
+        return f"{name} was interrupted while {one.state}, {how}: rebuild-projection {one.table} goes on, --cancel drops it"
+    if one.wanted == "pause":
+        return f"{name} is paused while {one.state}, {how}: rebuild-projection {one.table} --resume"
+    held = f", stands back because {one.yields_to}" if one.yields_to else ""
+    return f"{name} is {one.state}, {how}{held}"
+
+
+def _progress(one: RebuildStatus) -> str:
+    words = [f"{one.events_done:,} of {one.events_total:,} events"]
+    words += [f"{one.events_per_s:,.0f} events/s"] if one.events_per_s is not None and one.state == "loading" else []
+    words += [f"at most {one.throttle_per_s:,.0f} events/s"] if one.throttle_per_s is not None else []
+    words += [f"ends about {one.eta.astimezone(UTC):%H:%M:%S} UTC"] if one.eta is not None else []
+    return ", ".join(words)

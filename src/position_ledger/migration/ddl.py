@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.catalogue import Column, Grant, Table
 
-__all__ = ["create_table", "finish_table", "grant_statements", "shadow_path", "unfit_for_projection"]
+__all__ = [
+    "create_table",
+    "finish_table",
+    "grant_statements",
+    "index_statements",
+    "shadow_path",
+    "unfit_for_projection",
+]
 
 _STORAGE: Final = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
 _COMPRESSION: Final = {"p": "pglz", "l": "lz4"}
@@ -72,12 +79,15 @@ def create_table(table: Table, schema: str) -> Composed:
     return sql.Composed(parts)
 
 
-def finish_table(table: Table, schema: str) -> list[Composed]:
-    """What the loaded table still lacks, in order; afterwards its catalogue equals the one it was made from."""
+def finish_table(table: Table, schema: str, *, with_indexes: bool = True) -> list[Composed]:
+    """What the loaded table still lacks, in order; afterwards its catalogue equals the one it was made from.
+
+    Without ``with_indexes`` those of `index_statements` are there already.
+    """
     _refuse_unsupported(table)
     name = sql.Identifier(schema, table.name)
     return [
-        *_indexes(table),
+        *(index_statements(table).values() if with_indexes else ()),
         *_constraints(table, name),
         *_options_of_own_indexes(table, schema),
         *_statistics(table, name, schema),
@@ -138,11 +148,16 @@ def _options_again(table: Table, name: sql.Identifier) -> Iterator[Composed]:
         yield sql.SQL("ALTER TABLE {} SET ({})").format(name, _options(table.options))
 
 
-def _indexes(table: Table) -> Iterator[Composed]:
-    """Each takes only a SHARE lock, so several sessions may build them side by side."""
-    for index in table.indexes.values():
-        if not index.constraint or _is_attachable(table, index.name):
-            yield _raw(index.definition) + sql.SQL("")
+def index_statements(table: Table) -> dict[str, Composed]:
+    """The indexes by name, also those that a constraint takes over, each with the statement that builds it.
+
+    Each takes only a SHARE lock, so several sessions may build them side by side.
+    """
+    return {
+        index.name: _raw(index.definition) + sql.SQL("")
+        for index in table.indexes.values()
+        if not index.constraint or _is_attachable(table, index.name)
+    }
 
 
 def _is_attachable(table: Table, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from position_ledger import archive
@@ -11,6 +12,18 @@ from position_ledger.operations.common import RELEASE, NoProgress, Tell, owner
 from position_ledger.projection.rebuild import Progress
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
+
+
+def _adding_up(progress: Progress) -> Callable[[int], None]:
+    """Say how much is done by now, to be told how much more is."""
+    done = 0
+
+    def more(events: int) -> None:
+        nonlocal done
+        done += events
+        progress.advance(done)
+
+    return more
 
 
 def archive_export(
@@ -29,7 +42,7 @@ def archive_export(
             folder,
             release=RELEASE,
             start=lambda total: showing.start(total, "archiving events"),
-            advance=showing.advance,
+            advance=_adding_up(showing),
             tell=tell,
         )
     showing.finish()
@@ -45,7 +58,7 @@ def archive_verify(folder: Path, *, progress: Progress | None = None) -> Archive
     """
     showing = progress or NoProgress()
     report = archive.verify(
-        folder, start=lambda total: showing.start(total, "verifying the archive"), advance=showing.advance
+        folder, start=lambda total: showing.start(total, "verifying the archive"), advance=_adding_up(showing)
     )
     showing.finish()
     return report

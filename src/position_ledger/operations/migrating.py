@@ -15,15 +15,13 @@ from position_ledger.migration.runner import Migrator, Outcome
 from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
 from position_ledger.operations.rebuilding import abandon, fill, finish_swaps, outlook_of, rebuild_for, restore_for
+from position_ledger.operations.requiring import HAS_TABLE
 from position_ledger.operations.unfollowed import telling_unfollowed
 from position_ledger.projection import generations, inline
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.rebuild import Progress, RebuildOptions
 from position_ledger.settings import Settings
-from position_ledger.setup import Reached, masked
-
-HAS_TABLE = "SELECT to_regclass('projection_generations') IS NOT NULL"
-HAS_GENERATION = "SELECT EXISTS (SELECT FROM projection_generations)"
+from position_ledger.setup import Reached
 
 
 def migration_status(settings: Settings, reached: Reached) -> Status:
@@ -123,27 +121,6 @@ def _drop_without_table(settings: Settings, reached: Reached) -> None:
     with owner(settings, reached) as connection:
         if connection.execute(HAS_TABLE).fetchone() == (True,):
             inline.drop_without_table(connection)
-
-
-def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
-    """Give an embedded database that is still empty its schema: a fresh data folder is not a mistake.
-
-    A database that a URL names is left as it is. ``tell`` hears one sentence if anything is done.
-
-    Raises:
-        SchemaMismatch: a database that a URL names has no ledger; names the command.
-    """
-    with translated(), owner(settings, reached) as connection:
-        if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
-            return
-    if settings.database_url is not None:
-        msg = (
-            f"the database at {masked(settings.database_url)} has no ledger in schema {settings.ledger_schema} that this "
-            "user can see: run position-ledger migrate up"
-        )
-        raise SchemaMismatch(msg)
-    tell("the embedded database is empty, so the migrations are applied first")
-    migrate_up(settings, reached, None, lambda _message: None)
 
 
 def migrate_down(

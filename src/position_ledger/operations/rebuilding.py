@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -43,10 +44,21 @@ from position_ledger.store.codec import Codec
 
 
 @contextmanager
-def where(settings: Settings, reached: Reached, tell: Tell, progress: Progress | None = None) -> Iterator[Where]:
+def where(
+    settings: Settings, reached: Reached, tell: Tell, progress: Progress | None = None, *, workers: int = 0
+) -> Iterator[Where]:
     """What a rebuild works with: a connection of its own as the owner, closed afterwards."""
+
+    def call(generation_id: int) -> None:
+        if workers:
+            from position_ledger.operations.helping import call_workers  # noqa: PLC0415 - dramatiq, for those who want it
+
+            call_workers(settings, reached, generation_id, workers, tell)
+
     with owner(settings, reached) as connection:
-        yield Where(connection, reached.database_url, settings, Codec(EVENTS), RELEASE, tell, progress or NoProgress())
+        yield Where(
+            connection, reached.database_url, settings, Codec(EVENTS), RELEASE, tell, progress or NoProgress(), call
+        )
 
 
 def rebuild(
@@ -70,7 +82,7 @@ def rebuild(
         if change is None:
             catalogue = _catalogue_now(settings, reached, migrator)
             target = Target(catalogue, catalogue)
-            with where(settings, reached, tell, progress) as at:
+            with where(settings, reached, tell, progress, workers=options.workers) as at:
                 return rebuilding.rebuild(at, [projection], target, options)[0]
         reports: list[RebuildReport] = []
         strategy = partial(rebuild_for, settings, reached, migrator, options, progress, tell, reports=reports)
@@ -140,8 +152,9 @@ def rebuild_for(
     numbers = tuple(file.number for file in change.files)
     target = Target(change.before, change.after, numbers, partial(migrator.rehearse, change.files), record)
     chosen = [projection_named(settings, table) for table in change.moved]
-    with where(settings, reached, tell, progress) as at:
-        done = rebuilding.rebuild(at, chosen, target, options)
+    whole = replace(options, is_kept=False)  # a change set that fails is undone whole, shadows included
+    with where(settings, reached, tell, progress, workers=options.workers) as at:
+        done = rebuilding.rebuild(at, chosen, target, whole)
     if reports is not None:
         reports += done
 

@@ -1,7 +1,7 @@
 """Building one generation beside the live table: bare shadow, bulk load, constraints and indexes, catch-up, proof.
 
 What is done is written down in the schema of the shadow, so that a build that was killed goes on where it was: each
-chunk of the load in the transaction that copies it, the end of the load with the constraints and the checkpoints.
+part of the load in the transaction that copies it, the end of the load with the constraints and the checkpoints.
 """
 
 from __future__ import annotations
@@ -9,43 +9,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
 from position_ledger.database import connect
-from position_ledger.errors import SchemaMismatch, VerificationFailed
+from position_ledger.errors import MigrationError, RebuildCancelled, SchemaMismatch, VerificationFailed
 from position_ledger.migration.attached import attached_to
 from position_ledger.migration.catalogue import Catalogue, Column, Table
-from position_ledger.migration.ddl import create_table, finish_table, shadow_path
 from position_ledger.migration.introspect import read_table
-from position_ledger.projection import chunk_ledger, foreign_keys, generations, verification
+from position_ledger.projection import (
+    chunk_ledger,
+    estimate,
+    foreign_keys,
+    generations,
+    rebuilds,
+    shadow,
+    verification,
+)
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
-from position_ledger.projection.loading import CHUNKS, History, does_not_fit, load
-from position_ledger.projection.swap import make_schema
+from position_ledger.projection.load_crew import load
+from position_ledger.projection.loading import History, does_not_fit
 from position_ledger.projection.verification import Difference
+from position_ledger.projection.watching import Progress, Watch
 from position_ledger.settings import Settings
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
-
-MAINTENANCE_MEMORY = "256MB"
-
-
-class Progress(Protocol):
-    """How far something is; every method may do nothing."""
-
-    def start(self, total: int, what: str) -> None:
-        """Something begins that will take ``total`` steps."""
-
-    def advance(self, done: int) -> None:
-        """So many more steps are done."""
-
-    def finish(self) -> None:
-        """It is done."""
 
 
 @dataclass(slots=True)
@@ -57,6 +50,10 @@ class RebuildReport:
     events: int = 0
     versions: int = 0
     load_s: float = 0.0
+    helped_events: int = 0
+    """Of the events, those that workers loaded."""
+    expected_s: float | None = None
+    """How long all of it was said to take when a tenth was loaded; None if it was too short for that."""
     index_s: float = 0.0
     catch_up_rounds: int = 0
     verify_s: float = 0.0
@@ -79,6 +76,8 @@ class Where:
     release: str
     tell: Callable[[str], None]
     progress: Progress
+    call_workers: Callable[[int], None] = lambda _generation_id: None
+    """Asks worker machines to help with the load of a generation; they may or may not come."""
 
     @property
     def schema(self) -> str:
@@ -104,6 +103,7 @@ class Building:
         self._new: Generation | None = None
         self.goes_on = False
         """Whether it was built already when the run began: nothing of it is to be loaded."""
+        self._watch: Watch | None = None
 
     @property
     def new(self) -> Generation:
@@ -118,21 +118,39 @@ class Building:
         self.report.messages.append(message)
         self._where.tell(message)
 
-    def build(self, *, processes: int, history: History | None = None) -> None:
+    @property
+    def watch(self) -> Watch:
+        """What looks on while it is built; there is one from `build` on."""
+        if self._watch is None:
+            where = self._where
+            self._watch = Watch(
+                where.url, where.settings, self.projection.table, tell=where.tell, progress=where.progress
+            )
+        return self._watch
+
+    def build(self, *, processes: int, throttle_per_s: float | None = None, history: History | None = None) -> None:
         """Make the shadow and fill it, or go on with one that a killed run left; it is current when this ends.
 
         With a ``history`` it is filled from there up to the last number that it has, and from the log after it.
+
+        Raises:
+            RebuildCancelled: another command has cancelled it.
         """
         self._new = self._waiting() or self._half_built(history)
         self.goes_on = self._new is not None and not chunk_ledger.exists(self._connection, self._new.schema)
         self._drop_leftovers()
         foreign_keys.validate_pending(self._connection, self.projection.table)
-        if self._new is None:
-            self._new = self._begin(feed.horizon(self._connection) if history is None else history.upto)
-        self.report.generation_id = self._new.generation_id
+        total = 0
         if not self.goes_on:
-            self._load(processes, history)
+            total = self._begin(throttle_per_s, history)
+        self.report.generation_id = self.new.generation_id
+        state = "catching up" if self.goes_on else "loading"
+        self.watch.open(self.new.generation_id, state, processes=processes, throttle_per_s=throttle_per_s, total=total)
+        if not self.goes_on:
+            self._load(processes, total, history)
+            self._finish()
         self._statistics()
+        self.watch.enter("catching up")
         self.catch_up()
 
     def _waiting(self) -> Generation | None:
@@ -163,10 +181,10 @@ class Building:
                 continue
             made = read_table(self._connection, generation.schema, self._table.name, beside=self._where.schema)
             if _bare(made) == _bare(self._table):
-                done, parts, _ = chunk_ledger.progress(self._connection, generation.schema)
+                load = chunk_ledger.progress(self._connection, generation.schema)
                 self.tell(
-                    f"generation {generation.generation_id} of {self._table.name} was interrupted: {done} of {parts} "
-                    "parts are loaded already"
+                    f"generation {generation.generation_id} of {self._table.name} was interrupted: {load.done} of "
+                    f"{load.parts} parts are loaded already"
                 )
                 return generation
         return None
@@ -176,11 +194,23 @@ class Building:
         for generation in generations.kept(self._connection, self.projection.table):
             if generation.state == "building" and generation != self._new:
                 self.tell(f"dropping what a killed rebuild left (generation {generation.generation_id})")
-                drop(self._connection, generation)
+                shadow.drop(self._connection, generation)
 
-    def _begin(self, upto: int) -> Generation:
-        """Make the generation, its bare table, and the list of what is to be loaded."""
-        table, schema = self._table, self._where.schema
+    def _begin(self, throttle_per_s: float | None, history: History | None) -> int:
+        """Make the generation, its bare table and the list of what is to be loaded, unless a killed run has.
+
+        Answers how many events there are to load.
+        """
+        if throttle_per_s is not None and not rebuilds.exist(self._connection):
+            msg = (
+                "a rebuild keeps no pace before migration 014 is applied: leave --throttle out, or run position-ledger "
+                "migrate up first"
+            )
+            raise MigrationError(msg)
+        if self._new is not None:
+            return self._to_load(chunk_ledger.horizon(self._connection, self._new.schema), history)
+        upto = feed.horizon(self._connection) if history is None else history.upto
+        events = self._to_load(upto, history)
         with self._connection.transaction():
             generation_id = generations.create(
                 self._connection,
@@ -190,59 +220,71 @@ class Building:
                 release=self._where.release,
                 mode=self.live.mode if self.live is not None else "worker",
             )
-            shadow = f"{schema}_g{generation_id}"
+            schema = f"{self._where.schema}_g{generation_id}"
             self._connection.execute(
-                "UPDATE projection_generations SET schema_name = %s WHERE generation_id = %s", (shadow, generation_id)
+                "UPDATE projection_generations SET schema_name = %s WHERE generation_id = %s", (schema, generation_id)
             )
-            make_schema(self._connection, shadow)
-            self._connection.execute(shadow_path(shadow, schema))
-            self._connection.execute(create_table(table, shadow))
-            self._connection.execute(_no_vacuum(shadow, table.name))
-            chunk_ledger.create(self._connection, shadow, upto, CHUNKS)
-        self.tell(f"building generation {generation_id} of {table.name} in schema {shadow}")
-        return next(g for g in generations.kept(self._connection, table.name) if g.generation_id == generation_id)
+            parts = estimate.parts_for(events, throttle_per_s)
+            shadow.make(self._connection, self._table, schema, self._where.schema, upto, parts)
+        self.tell(f"building generation {generation_id} of {self._table.name} in schema {schema}")
+        kept = generations.kept(self._connection, self._table.name)
+        self._new = next(one for one in kept if one.generation_id == generation_id)
+        return events
 
-    def _load(self, processes: int, history: History | None) -> None:
+    def _to_load(self, upto: int, history: History | None) -> int:
+        if history is not None:
+            return history.events_of(self.projection, upto)
+        return rebuilds.to_load(self._connection, self.projection, upto)
+
+    def _load(self, processes: int, total: int, history: History | None) -> None:
         started = time.perf_counter()
-        progress, new = self._where.progress, self.new
-        upto = chunk_ledger.horizon(self._connection, new.schema)
-        progress.start(upto, f"loading {self._table.name}{f' from {history}' if history else ''}")
-        progress.advance(chunk_ledger.progress(self._connection, new.schema)[2])
-        loaded = load(
-            self._where.url,
-            self._where.settings,
-            self.projection,
-            new.schema,
-            processes=processes,
-            advance=progress.advance,
-            history=history,
-        )
-        progress.finish()
+        where, new = self._where, self.new
+        where.progress.start(total, f"loading {self._table.name}")
+        before = chunk_ledger.progress(self._connection, new.schema)
+        where.progress.advance(before.events)
+        self.watch.wait()
+        own = 0
+        if before.done < before.parts:
+            if history is None:  # workers read the log
+                where.call_workers(new.generation_id)
+            own = load(
+                where.url,
+                where.settings,
+                self.projection,
+                new.schema,
+                processes=processes,
+                generation_id=self.watch.generation_id,
+                history=history,
+                tick=lambda: self.watch.look_at_load(new.schema),
+            ).events
+        loaded = chunk_ledger.progress(self._connection, new.schema)
+        if loaded.done < loaded.parts:
+            self.watch.wait()  # the loading processes have heard of it first
+            msg = f"the load of {self._table.name} ended with {loaded.done} of {loaded.parts} parts: run the same command again"
+            raise MigrationError(msg)
+        where.progress.advance(loaded.events)
+        where.progress.finish()
+        self.watch.loaded(loaded.events)
         self.report.events, self.report.versions = loaded.events, loaded.versions
+        self.report.helped_events = max(0, loaded.events - before.events - own)
         self.report.load_s = time.perf_counter() - started
-        source = f" of {history}, up to event {upto}," if history else ""
+        self.report.expected_s = self.watch.expected_s
+        source = f" of {history}" if history else ""
         self.tell(
             f"loaded {loaded.versions:,} versions from {loaded.events:,} events{source} in {self.report.load_s:.2f} s"
         )
-        self._finish(upto)
 
-    def _finish(self, upto: int) -> None:
-        """Constraints, indexes, triggers, grants, comments and checkpoints: from here on followers keep it current."""
+    def _finish(self) -> None:
+        """Indexes side by side, then what followers need to keep the table current."""
+        self.watch.enter("indexing")
         started = time.perf_counter()
-        shadow = self.new.schema
-        with self._connection.transaction():
-            self._connection.execute("SET LOCAL statement_timeout = 0")
-            self._connection.execute(SQL("SET LOCAL maintenance_work_mem = {}").format(MAINTENANCE_MEMORY))
-            self._connection.execute(shadow_path(shadow, self._where.schema))
-            try:
-                for statement in finish_table(self._table, shadow):
-                    self._connection.execute(statement)
-            except psycopg.errors.IntegrityError as error:
-                raise VerificationFailed(does_not_fit(self._table.name, error)) from error
-            self._connection.execute(_no_vacuum(shadow, self._table.name))
-            self._connection.execute(SQL("SET LOCAL search_path = {}").format(Identifier(self._where.schema)))
-            generations.create_checkpoints(self._connection, self.new.generation_id, upto)
-            chunk_ledger.drop(self._connection, shadow)
+        where, schema = self._where, self.new.schema
+        upto = chunk_ledger.horizon(self._connection, schema)
+        try:
+            shadow.build_indexes(self._connection, where.url, where.settings, self._table, schema, self.watch.look)
+            shadow.finish(self._connection, self._table, schema, where.schema, self.new.generation_id, upto)
+        except psycopg.errors.IntegrityError as error:
+            raise VerificationFailed(does_not_fit(self._table.name, error)) from error
         self.report.index_s = time.perf_counter() - started
 
     def _statistics(self) -> None:
@@ -267,6 +309,7 @@ class Building:
         Raises:
             VerificationFailed: it does not; says where, and what to say if the new code means to.
         """
+        self.watch.enter("verifying")
         started = time.perf_counter()
         broken = verification.broken_law(self._connection, self.new.schema, self.projection)
         if broken is not None:
@@ -308,41 +351,35 @@ class Building:
             if column in old and old[column].type == new[column].type and column not in changed
         ]
 
+    def finish(self, *, is_dropped: bool) -> None:
+        """Write down that it is done; drop it if it was only to be looked at."""
+        self.watch.finish("done" if self.report.swapped or is_dropped else "built")
+        if is_dropped:
+            self.drop()
+
+    def fail(self, error: BaseException, *, is_kept: bool) -> None:
+        """Write down why it ended; drop what was built, or say that it stays."""
+        if self._new is None:
+            return
+        self.watch.finish("cancelled" if isinstance(error, RebuildCancelled) else "failed", error)
+        if not is_kept:
+            self.drop()
+        elif not self._connection.closed:
+            table = self._table.name
+            self.tell(
+                f"generation {self._new.generation_id} of {table} stays as it is: rebuild-projection {table} goes on from "
+                f"there, rebuild-projection {table} --cancel drops it"
+            )
+
     def drop(self) -> None:
         """Drop what was built, if anything was."""
         if self._new is not None:
-            drop(self._connection, self._new)
+            shadow.drop(self._connection, self._new)
 
-
-OLDER = """
-SELECT g.generation_id FROM projection_generations AS g WHERE g.projection = %s AND g.state = 'retired'
- ORDER BY g.retired_at DESC, g.generation_id DESC OFFSET 1
-"""
-
-
-def drop_older(connection: psycopg.Connection[Any], table: str) -> None:
-    """Keep one retired generation to go back to; drop those before it."""
-    older = {row[0] for row in connection.execute(OLDER, (table,)).fetchall()}
-    for generation in generations.kept(connection, table) if older else ():
-        if generation.generation_id in older:
-            drop(connection, generation)
-
-
-def drop(connection: psycopg.Connection[Any], generation: Generation) -> None:
-    """Drop a generation that is not live, with its table. Nothing happens if it has become the live one."""
-    if connection.closed:
-        return
-    with connection.transaction():
-        row = connection.execute(
-            "UPDATE projection_generations SET state = 'dropped' "
-            "WHERE generation_id = %s AND state IN ('building', 'retired') RETURNING schema_name",
-            (generation.generation_id,),
-        ).fetchone()
-        if row is not None:
-            connection.execute(
-                "DELETE FROM projection_checkpoints WHERE generation_id = %s", (generation.generation_id,)
-            )
-            connection.execute(SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(Identifier(row[0])))
+    def close(self) -> None:
+        """Close what was opened for it."""
+        if self._watch is not None:
+            self._watch.close()
 
 
 def _target_table(projection: Projection[Any], after: Catalogue) -> Table:
@@ -366,7 +403,3 @@ def _bare(table: Table) -> dict[str, Column]:
         name: replace(column, comment=None, statistics_target=None, options=(), grants=())
         for name, column in table.columns.items()
     }
-
-
-def _no_vacuum(schema: str, table: str) -> Any:
-    return SQL("ALTER TABLE {} SET (autovacuum_enabled = off)").format(Identifier(schema, table))

@@ -155,8 +155,13 @@ def check_columns(connection: psycopg.Connection[Any], schema: str, projection: 
 
 def shard_ranges(shards: int = SHARDS) -> list[tuple[int, UUID, UUID]]:
     """(shard, first stream, last stream) over all stream ids, equal in size, without gap or overlap."""
+    return [(shard, *shard_range(shard, shards)) for shard in range(shards)]
+
+
+def shard_range(shard: int, shards: int) -> tuple[UUID, UUID]:
+    """First and last stream id of one of so many equal shards."""
     size = 2**128 // shards
-    return [(shard, UUID(int=shard * size), UUID(int=(shard + 1) * size - 1)) for shard in range(shards)]
+    return UUID(int=shard * size), UUID(int=(shard + 1) * size - 1)
 
 
 def create(

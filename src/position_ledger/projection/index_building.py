@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
 
@@ -15,6 +15,9 @@ from position_ledger.settings import Settings
 
 AT_ONCE = 2
 """Connections that build at the same time; each has the server's parallel maintenance workers beside it."""
+
+TICK_S = 0.25
+"""How often the caller is asked to look on."""
 
 MEMORY = "256MB"
 """What each may use to sort, its parallel workers included."""
@@ -28,11 +31,12 @@ def build_side_by_side(
     *,
     at_once: int = AT_ONCE,
     memory: str = MEMORY,
+    tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the statements, each in a transaction of its own under ``search_path`` (a SET LOCAL), at most ``at_once`` together.
 
-    The table must be committed, and nobody may write to it meanwhile. After an error nothing more is begun, and what
-    others were building is cancelled; indexes that are complete stay, for the caller to drop with the table.
+    The table must be committed, and nobody may write to it meanwhile. ``tick`` is called several times a second. After an
+    error, also of its, nothing more is begun, and what others were building is cancelled; indexes that are complete stay.
 
     Raises:
         psycopg.Error: the first statement that failed.
@@ -60,8 +64,12 @@ def build_side_by_side(
     with ThreadPoolExecutor(builders) as pool:
         running = [pool.submit(build) for _ in range(builders)]
         try:
-            for finished in as_completed(running):
-                finished.result()
+            pending = set(running)
+            while pending:
+                ended, pending = wait(pending, TICK_S, FIRST_COMPLETED)
+                for one in ended:
+                    one.result()
+                tick()
         except BaseException:
             _abandon(waiting)
             for connection in building:

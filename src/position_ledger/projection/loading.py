@@ -1,19 +1,16 @@
-"""Filling a shadow table from the log: stream by stream, in ranges, over any number of processes, in flat memory."""
+"""Filling a shadow table from the log: a part is a range of streams, folded stream by stream and copied in flat memory."""
 
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from multiprocessing.connection import wait
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -24,12 +21,13 @@ from psycopg.sql import Identifier
 from psycopg.types.string import ByteaBinaryLoader
 
 from position_ledger.database import connect
-from position_ledger.errors import ConfigurationError, VerificationFailed
+from position_ledger.errors import VerificationFailed
 from position_ledger.events import EVENTS
 from position_ledger.projection import chunk_ledger, statements
 from position_ledger.projection.copy_rows import RowEncoder, columns_of
-from position_ledger.projection.definition import Projection, load_projections
-from position_ledger.projection.generations import shard_ranges
+from position_ledger.projection.definition import Projection
+from position_ledger.projection.generations import shard_range, shard_ranges
+from position_ledger.projection.pacing import GivenBack, Pace, StopFlag
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.scd2 import Version, fold_batch
 from position_ledger.settings import Settings
@@ -38,7 +36,7 @@ from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
 
 CHUNKS = 64
-"""Ranges of the stream id that a load is cut into: the unit that a process takes and that progress counts."""
+"""Ranges of the stream id that a load is cut into at least: the unit that a process takes."""
 
 FETCH_EVENTS = 2_000
 """Events that one round trip reads. The next ones are read while these are folded, so a process holds twice as many."""
@@ -68,6 +66,10 @@ class Chunk:
     upto: int
 
 
+EventPages = Generator[Sequence[Recorded[Any]], None, None]
+Pages = Callable[[Chunk], EventPages]
+
+
 class History(Protocol):
     """Where a load takes events from, if not from the log; sent to every process that loads."""
 
@@ -75,12 +77,11 @@ class History(Protocol):
     def upto(self) -> int:
         """The number up to which it has every event."""
 
+    def events_of(self, projection: Projection[Any], upto: int) -> int:
+        """How many events up to a number concern a projection."""
+
     def reading(self, projection: Projection[Any]) -> Pages:
         """What gives the events of a chunk that concern a projection, in pages, in order of stream and version."""
-
-
-EventPages = Generator[Sequence[Recorded[Any]], None, None]
-Pages = Callable[[Chunk], EventPages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,62 +97,14 @@ def chunks(upto: int, count: int = CHUNKS) -> list[Chunk]:
     return [Chunk(number, low, high, upto) for number, low, high in shard_ranges(count)]
 
 
-def load(
-    url: str,
-    settings: Settings,
-    projection: Projection[Any],
-    schema: str,
-    *,
-    processes: int,
-    advance: Callable[[int], None],
-    history: History | None = None,
-) -> Loaded:
-    """Load what the list in ``schema`` says is missing into the bare table there; ``advance`` hears of events as it goes.
-
-    With a ``history`` events come from there, and nothing reads the log.
-    """
-    pending = _missing(url, settings, schema)
-    if processes <= 1:
-        with Loader(url, settings, projection, schema, history) as loader:
-            done = [_told(loader.load(chunk), advance) for chunk in pending]
-    else:
-        context = multiprocessing.get_context("spawn")
-        setting_up = (url, settings, projection.table, schema, history)
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=setting_up) as pool:
-            running = [pool.submit(_load_in_process, chunk) for chunk in pending]
-            try:
-                done = [_told(finished.result(), advance) for finished in as_completed(running)]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
-
-
-def _missing(url: str, settings: Settings, schema: str) -> list[Chunk]:
-    with connect(url, settings, as_app=False, name="position-ledger rebuild") as connection:
-        wanted = set(chunk_ledger.missing(connection, schema))
-        return [chunk for chunk in chunks(chunk_ledger.horizon(connection, schema)) if chunk.number in wanted]
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is killed: it would wait for its next chunk for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_after, args=(parent.sentinel,), name="end with parent", daemon=True).start()
-
-
-def _exit_after(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
-
-
-def _told(loaded: Loaded, advance: Callable[[int], None]) -> Loaded:
-    advance(loaded.events)
-    return loaded
+def chunk_of(part: chunk_ledger.Part) -> Chunk:
+    """What a part of the list stands for."""
+    low, high = shard_range(part.number, part.parts)
+    return Chunk(part.number, low, high, part.upto)
 
 
 class Loader:
-    """Loads chunks over connections that it keeps: one copies, and without a history one reads. Not for threads."""
+    """Loads parts over connections that it keeps: one copies, one asks, and without a history one reads. Not for threads."""
 
     def __init__(
         self,
@@ -159,51 +112,78 @@ class Loader:
         settings: Settings,
         projection: Projection[Any],
         schema: str,
+        *,
+        generation_id: int | None = None,
+        stop: StopFlag | None = None,
+        as_app: bool = False,
         history: History | None = None,
     ) -> None:
+        """``generation_id`` is whose pace is kept, none: as fast as it goes. Workers load ``as_app``."""
         self._projection = projection
         self._schema = schema
         self._copy_in = statements.copy_in(schema, projection)
-        self._connections = ExitStack()
-        with ExitStack() as opening:
-            self._writing = opening.enter_context(_connected(url, settings))
+        name = "position-ledger rebuild"
+        with ExitStack() as opened:
+            *reading, self._writing, asking = (
+                opened.enter_context(closing(connect(url, settings, as_app=as_app, name=name)))
+                for _ in range(3 if history is None else 2)
+            )
+            for connection in (*reading, self._writing):
+                for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                    connection.execute("SELECT set_config(%s, '0', false)", (limit,))
             if history is None:
-                reading = opening.enter_context(_connected(url, settings))
-                self._pages: Pages = partial(log_pages, reading, projection, Resolver(Codec(EVENTS), projection.folds))
+                self._pages: Pages = partial(
+                    log_pages, reading[0], projection, Resolver(Codec(EVENTS), projection.folds)
+                )
             else:
                 self._pages = history.reading(projection)
+            self._asking = asking
             self._encoder = _encoder(self._writing, schema, projection)
-            self._connections = opening.pop_all()
+            self.pace = Pace(asking, schema, generation_id, stop or threading.Event())
+            self._opened = opened.pop_all()
 
-    def load(self, chunk: Chunk) -> Loaded:
-        """Fold one range of streams and copy its versions into the table, in one transaction that marks it as loaded.
+    def take(self) -> Loaded | None:
+        """Take a part that is missing, fold it and copy its versions, in one transaction that marks it as loaded.
+
+        Answers None if every part is loaded, or others are at those that are not.
 
         Raises:
             FoldFailed: the definition cannot fold an event.
             VerificationFailed: a row does not fit the table.
+            Stopped, GivenBack: nothing of the part is loaded.
         """
         try:
-            return self._load_once(chunk)
+            return self._take()
         except (psycopg.IntegrityError, psycopg.DataError) as error:
             raise VerificationFailed(does_not_fit(self._projection.table, error)) from error
 
-    def _load_once(self, chunk: Chunk) -> Loaded:
-        kept: list[Loaded] = []
+    def is_complete(self) -> bool:
+        """Whether every part is loaded."""
+        return chunk_ledger.is_complete(self._asking, self._schema)
+
+    def _take(self) -> Loaded | None:
         with _no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
-            loaded = self._copy(cursor, chunk)
-            if not chunk_ledger.mark(cursor, self._schema, chunk.number, loaded.events, loaded.versions):
-                raise psycopg.Rollback  # somebody else has loaded this part
-            kept.append(loaded)
-        return kept[0] if kept else Loaded(0, 0)
+            part = chunk_ledger.claim(cursor, self._schema)
+            if part is None:
+                return None
+            loaded = self._copy(cursor, chunk_of(part))
+            if not chunk_ledger.mark(cursor, self._schema, part.number, loaded.events, loaded.versions):
+                raise GivenBack  # its row was locked, so this cannot be; twice the rows would be worse than once more
+        return loaded
 
     def _copy(self, cursor: psycopg.Cursor[Any], chunk: Chunk) -> Loaded:
         events = versions = 0
         encoder, values_of = self._encoder, statements.values_of
         waiting: deque[Future[None]] = deque()
-        with cursor.copy(self._copy_in) as copy, ThreadPoolExecutor(1, "writing rows") as writing:
-            for batch in folded(self._projection, self._pages(chunk)):
+        with (
+            closing(folded(self._projection, self._pages(chunk))) as batches,
+            cursor.copy(self._copy_in) as copy,
+            ThreadPoolExecutor(1, "writing rows") as writing,
+        ):
+            for batch in batches:
                 events += batch.events
                 versions += len(batch.versions)
+                self.pace.read(chunk.number, events, batch.events)
                 block = encoder.block([values_of(version) for version in batch.versions])
                 if len(waiting) == WAITING_BLOCKS_MAX:
                     waiting.popleft().result()
@@ -219,18 +199,8 @@ class Loader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connections."""
-        self._connections.close()
-
-
-@contextmanager
-def _connected(url: str, settings: Settings) -> Iterator[psycopg.Connection[Any]]:
-    connection = connect(url, settings, as_app=False, name="position-ledger rebuild")
-    try:
-        connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        yield connection
-    finally:
-        connection.close()
+        """Close the connections; what was under way is undone."""
+        self._opened.close()
 
 
 @contextmanager
@@ -275,23 +245,6 @@ def does_not_fit(table: str, error: psycopg.Error) -> str:
     )
 
 
-_loaders: list[Loader] = []
-"""The loader of a process of the pool; it ends with the process."""
-
-
-def _set_up(url: str, settings: Settings, table: str, schema: str, history: History | None) -> None:
-    _end_with_parent()
-    projection = next((one for one in load_projections(settings.projections) if one.table == table), None)
-    if projection is None:
-        msg = f"setting projections: {settings.projections!r} defines no table {table!r}"
-        raise ConfigurationError(msg)
-    _loaders.append(Loader(url, settings, projection, schema, history))
-
-
-def _load_in_process(chunk: Chunk) -> Loaded:
-    return _loaders[0].load(chunk)
-
-
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """Some streams folded: how many events, and every version of them in order of key and version."""
@@ -302,12 +255,12 @@ class Replayed:
 
 def replayed(
     connection: psycopg.Connection[Any], projection: Projection[Any], resolver: Resolver, chunk: Chunk
-) -> Iterator[Replayed]:
+) -> Generator[Replayed, None, None]:
     """Fold a range of streams of the log from their beginning."""
     return folded(projection, log_pages(connection, projection, resolver, chunk))
 
 
-def folded(projection: Projection[Any], pages: EventPages) -> Iterator[Replayed]:
+def folded(projection: Projection[Any], pages: EventPages) -> Generator[Replayed, None, None]:
     """Fold streams from their beginning, a bounded number of events at a time, each stream whole; closes ``pages``.
 
     The one way in which history becomes rows outside live projecting: load and verification both go through it.

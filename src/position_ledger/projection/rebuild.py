@@ -15,15 +15,19 @@ from typing import Any
 
 import psycopg
 
-from position_ledger.errors import MigrationError, SwapBlocked
+from position_ledger.errors import DatabaseUnavailable, MigrationError, SwapBlocked
 from position_ledger.migration.catalogue import Catalogue
 from position_ledger.projection import generations
-from position_ledger.projection.building import Building, Progress, RebuildReport, Where, drop, drop_older
+from position_ledger.projection.building import Building, RebuildReport, Where
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
+from position_ledger.projection.load_crew import LoadInterrupted
 from position_ledger.projection.loading import History
-from position_ledger.projection.swap import BUDGET_S, swap
+from position_ledger.projection.rebuilds import REBUILD_LOCK
+from position_ledger.projection.shadow import drop, drop_older
+from position_ledger.projection.swap import BUDGET_S, movable, swap
+from position_ledger.projection.watching import Progress
 
 __all__ = [
     "Progress",
@@ -38,8 +42,8 @@ __all__ = [
     "require_worker_mode",
 ]
 
-REBUILD_LOCK = 0x504C52
-"""First half of the advisory lock that keeps two rebuilds of one projection apart; the second half is its hash."""
+GOES_ON_AFTER = (SwapBlocked, LoadInterrupted, DatabaseUnavailable, psycopg.OperationalError, KeyboardInterrupt)
+"""What says nothing against the rows that were made: the next run goes on with them."""
 
 Again = Callable[[psycopg.Cursor[Any]], None]
 """What is left to verify when the tables are in their places."""
@@ -57,6 +61,8 @@ class RebuildOptions:
     kept current by workers with its code, and the next rebuild goes on from there.
     ``history`` is where events are loaded from, if not from the log; what came after it is read from the log.
     ``changed`` names columns whose values the new code means to change; ``accept_differences`` accepts any.
+    ``throttle_per_s`` is how many events a second may be read by all who load together; ``workers`` how many worker
+    processes are asked to help. What is built ``is_kept`` for the next run when this one is interrupted or blocked.
     """
 
     dry_run: bool = False
@@ -65,6 +71,9 @@ class RebuildOptions:
     accept_differences: bool = False
     changed: tuple[str, ...] = ()
     swap_budget_s: float = BUDGET_S
+    throttle_per_s: float | None = None
+    workers: int = 0
+    is_kept: bool = True
     history: History | None = None
 
 
@@ -106,7 +115,10 @@ def alone(connection: psycopg.Connection[Any], table: str) -> Iterator[None]:
     key = (REBUILD_LOCK, table)
     row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
     if row is None or not row[0]:
-        msg = f"another rebuild of {table} is running: wait for it, or see position-ledger status"
+        msg = (
+            f"another rebuild of {table} is running: wait for it (position-ledger status shows how far it is), or end it "
+            f"with rebuild-projection {table} --cancel"
+        )
         raise MigrationError(msg)
     try:
         yield
@@ -124,32 +136,47 @@ def rebuild(
         MigrationError: another rebuild of one of the tables is running.
         SchemaMismatch: the target table and the definition differ.
         VerificationFailed: a shadow is not what it should be; all were dropped, the live tables are unchanged.
-        SwapBlocked: no quiet moment; the shadows were dropped, the live tables are unchanged.
+        SwapBlocked: no quiet moment, or something that cannot be moved; the live tables are unchanged.
+        RebuildCancelled: another command has cancelled it; all were dropped.
     """
     with ExitStack() as stack:
         for table in sorted(projection.table for projection in projections):
             stack.enter_context(alone(where.connection, table))
         builds = [Building(where, projection, target.after) for projection in projections]
-        for live in (build.live for build in builds):
-            if live is not None:
-                require_worker_mode(live)
+        for build in builds:
+            stack.callback(build.close)
+        _require_movable(where, builds, target, options)
         try:
             _build(where, builds, target, options)
-        except BaseException:
+        except BaseException as error:
+            is_kept = options.is_kept and _goes_on_after(error)
             for build in builds:
-                build.drop()
+                build.fail(error, is_kept=is_kept)
             raise
         for build in builds:
-            if options.dry_run and not build.goes_on:
-                build.drop()
+            build.finish(is_dropped=options.dry_run and not build.goes_on)
             if build.report.swapped:
                 drop_older(where.connection, build.projection.table)
     return [build.report for build in builds]
 
 
+def _require_movable(where: Where, builds: Sequence[Building], target: Target, options: RebuildOptions) -> None:
+    """Refuse at once what the swap would refuse after hours of loading."""
+    for live in (build.live for build in builds):
+        if live is not None:
+            require_worker_mode(live)
+            if options.swap and not options.dry_run:
+                movable(where.connection, where.schema, live.projection, target.before)
+
+
+def _goes_on_after(error: BaseException) -> bool:
+    """Whether what was built is worth keeping; not on a full disk, which it helps to fill."""
+    return isinstance(error, GOES_ON_AFTER) and not isinstance(error, psycopg.errors.DiskFull)
+
+
 def _build(where: Where, builds: Sequence[Building], target: Target, options: RebuildOptions) -> None:
     for build in builds:
-        build.build(processes=options.processes, history=options.history)
+        build.build(processes=options.processes, throttle_per_s=options.throttle_per_s, history=options.history)
     must_equal = not options.accept_differences and not options.dry_run
     for build in builds:
         build.prove(target.before, target.after, changed=options.changed, must_equal=must_equal)
@@ -168,8 +195,12 @@ def _swap(where: Where, builds: Sequence[Building], target: Target, again: Again
         verify=again,
     )
 
+    for build in builds:
+        build.watch.enter("swapping")
+
     def catch_up() -> None:
         for build in builds:
+            build.watch.wait()
             build.catch_up()
 
     result = swap(

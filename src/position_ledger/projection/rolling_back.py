@@ -10,13 +10,14 @@ import psycopg
 
 from position_ledger.errors import GenerationNotOurs
 from position_ledger.projection import foreign_keys, generations, leases
-from position_ledger.projection.building import RebuildReport, Where, drop_older
+from position_ledger.projection.building import RebuildReport, Where
 from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, tail_events
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Target, alone, require_worker_mode
+from position_ledger.projection.shadow import drop_older
 from position_ledger.projection.swap import SwapResult, swap
 
 BringUp = Callable[[Projection[Any], Generation], None]

@@ -30,6 +30,7 @@ from tests.support.schema_rules import (
     checkpoint,
     event,
     generation,
+    rebuild,
     reference,
 )
 
@@ -91,6 +92,7 @@ def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> N
         [generation()],
         [checkpoint()],
         [WORKER],
+        [rebuild()],
         *[[row()] for row, *_ in HISTORIES.values()],
         *[[reference(table)] for table in REFERENCE_KEYS],
     ],
