@@ -23,6 +23,7 @@ NEWEST = 18
 OLDEST = 15
 ON_BOTH_VERSIONS = ("tests/integration/", "tests/migration/")
 NEWEST_IS_ENOUGH = (
+    "tests/integration/archive/",
     "tests/integration/importing/",
     "tests/integration/execution/",
     "tests/integration/reporting/",
