@@ -24,6 +24,9 @@ class Plan:
     """Sizes of the log at which a load is measured against its floor, the smallest first, each with its rounds."""
     verified_events: int
     """Size of the log behind the table that verify proves."""
+    archived_events: int
+    """The log that is exported, verified and loaded from."""
+    archive_rounds: int
     settled_positions: int
     """Positions of the market that is settled with one command."""
     known_at_versions: int
@@ -48,6 +51,8 @@ FULL = Plan(
     rebuild_events=(100_000, 300_000, 1_000_000),
     load_events=((1_000_000, 5), (5_000_000, 3)),
     verified_events=1_000_000,
+    archived_events=300_000,
+    archive_rounds=3,
     settled_positions=10_000,
     known_at_versions=5_000_000,
     known_at_lookups=2_000,
@@ -65,6 +70,8 @@ QUICK = Plan(
     rebuild_events=(20_000, 60_000),
     load_events=((40_000, 2), (120_000, 2)),
     verified_events=60_000,
+    archived_events=20_000,
+    archive_rounds=2,
     settled_positions=2_000,
     known_at_versions=100_000,
     known_at_lookups=500,

@@ -23,6 +23,7 @@ NEWEST = 18
 OLDEST = 15
 ON_BOTH_VERSIONS = ("tests/integration/", "tests/migration/")
 NEWEST_IS_ENOUGH = (
+    "tests/integration/archive/",
     "tests/integration/importing/",
     "tests/integration/execution/",
     "tests/integration/reporting/",
@@ -42,6 +43,9 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/projection/test_proofs.py",
     "tests/integration/projection/test_service.py",
     "tests/integration/projection/test_verified_laws.py",
+    "tests/integration/rebuild/test_parents.py",
+    "tests/integration/rebuild/test_retention.py",
+    "tests/integration/rebuild/test_side_by_side.py",
     "tests/integration/rebuild/test_rebuild.py::test_a_column",
     "tests/integration/rebuild/test_rebuild.py::test_a_dry_run",
     "tests/integration/rebuild/test_rebuild.py::test_a_missing",

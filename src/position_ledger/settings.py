@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     backup_max_age_h: float = Field(default=24.0, gt=0)
     backup_command: str | None = None
     """Exits with 0 if there is a backup; a time in ISO 8601 with an offset, if it prints one, is that of the backup."""
+    retired_kept_hours: float = Field(default=72.0, ge=0, le=87_600)
+    """How long a swap leaves the table of before for a rollback; 0: not at all. Written down when it retires."""
 
     consistency: Consistency = "eventual"
     wait_timeout_s: float = Field(default=5.0, gt=0)

@@ -459,6 +459,7 @@ BREAKS: dict[str, list[Rows]] = {
     "projection_checkpoints_position_check": [[checkpoint(position=-1)]],
     "projection_checkpoints_shard_check": [[checkpoint(shard=-1)]],
     "projection_generations_fingerprint_check": [[generation(fingerprint="")]],
+    "projection_generations_fingerprint_parts_check": [[generation(fingerprint_parts="[]")]],
     "projection_generations_mode_check": [[generation(mode="both")]],
     "projection_generations_one_active": [[generation(), generation(schema_name="b")]],
     "projection_generations_one_building": [

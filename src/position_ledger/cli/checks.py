@@ -74,7 +74,7 @@ def _checked(report: CheckReport) -> dict[str, Any]:
         "described": report.described,
         "undescribed": [{"statement": one.excerpt, "why": one.why, **_place(one.place)} for one in report.undescribed],
         "projections": [
-            {"table": one.table, "state": one.state, "why": one.why.removeprefix("; ")} for one in report.projections
+            {"table": one.table, "state": one.state, "why": one.why, "remedy": one.remedy} for one in report.projections
         ],
         "notes": list(report.notes),
     }
@@ -87,7 +87,7 @@ def _place(place: Place | None) -> dict[str, Any]:
 def _say(report: CheckReport, *, verbose: bool) -> None:
     write_lines(str(one) for one in report.mismatches)
     if verbose:
-        write_lines(f"{one.table}: {one.state}{f', {one.why}' if one.why else ''}" for one in report.projections)
+        write_lines(str(one) for one in report.projections)
         write_lines(f"not described: {one}" for one in report.undescribed)
     write_lines(f"note: {one}" for one in report.notes)
     counted = f"{report.described} statements described"

@@ -116,6 +116,9 @@ def _row(one: ProjectionStatus) -> dict[str, Any]:
     return {
         **asdict(one),
         "fingerprint": one.fingerprint[:FINGERPRINT_SHOWN] + ("" if one.is_ours else " (other code)"),
+        "state": one.state
+        if one.kept_until is None
+        else f"{one.state}, kept until {one.kept_until.astimezone(UTC):%d %b %H:%M}",
         "lag": f">{one.lag_events:,}" if one.lag_is_more else f"{one.lag_events:,}",
         "lag_s": f"{one.lag_s:.1f}",
         "shards": f"{one.shards_held} of {one.shards}",
@@ -157,6 +160,11 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
             f"overdrawn {account.account} in {account.environment} ({account.balance_id}): free is {account.free:f} "
             f"{account.currency}"
         )
+    current = sum(one.state == "current" for one in found.definitions)
+    yield f"definitions {current} current" + (
+        "" if current == len(found.definitions) else f" of {len(found.definitions)}"
+    )
+    yield from (str(one) for one in found.definitions if one.state != "current")
     yield from _audited(found)
     yield from filter(None, map(_rebuild, found.rebuilds))
     alive = len(found.workers)

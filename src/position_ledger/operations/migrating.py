@@ -55,6 +55,7 @@ def migrate_up(
     chosen = options or RebuildOptions()
     with translated(), telling_unfollowed(settings, reached, tell) as unfollowed:
         strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
+        _forget_dropped(settings, reached)
         _refuse_unrecorded(settings, reached, migrator)
         said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
@@ -63,7 +64,42 @@ def migrate_up(
         for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
             tell(f"filling {projection.table} from the log")
             fill(settings, reached, migrator, projection, chosen, progress, tell)
+        _note_missing_parts(settings, reached)
     return replace(outcome, messages=(*said, *outcome.messages, *unfollowed))
+
+
+IS_GONE = (
+    "SELECT to_regclass(%(schema)s || '.feed') IS NULL AND to_regclass(%(schema)s || '.schema_migrations') IS NULL"
+)
+LEFT = "SELECT n.nspname::text FROM pg_namespace AS n WHERE n.nspname ~ ('^' || %s || '_g[0-9]+(_before)?$') ORDER BY 1"
+NAMESPACES = "SELECT to_regclass('position_ledger_shared.feed_namespaces') IS NOT NULL"
+FORGET = "DELETE FROM position_ledger_shared.feed_namespaces AS f WHERE f.schema_name = %s"
+
+
+def _forget_dropped(settings: Settings, reached: Reached) -> None:
+    """Of a ledger whose schema was dropped: forget its place among the ledgers of the database, so that it can begin anew.
+
+    Raises:
+        MigrationError: tables of its generations are left, in schemas of their own; nobody drops those unasked.
+    """
+    schema = settings.ledger_schema
+    with owner(settings, reached) as connection:
+        if connection.execute(IS_GONE, {"schema": schema}).fetchone() != (True,):
+            return
+        left = [row[0] for row in connection.execute(LEFT, (schema,)).fetchall()]
+        if left:
+            msg = (
+                f"schema {schema} has no ledger, and {', '.join(left)} of one that was dropped are left: run "
+                f"DROP SCHEMA {', '.join(left)} CASCADE, then this command again"
+            )
+            raise MigrationError(msg)
+        if connection.execute(NAMESPACES).fetchone() == (True,):
+            connection.execute(FORGET, (schema,))
+
+
+def _note_missing_parts(settings: Settings, reached: Reached) -> None:
+    with owner(settings, reached) as connection:
+        generations.note_missing_parts(connection, projections(settings))
 
 
 def _refuse_unrecorded(settings: Settings, reached: Reached, migrator: Migrator) -> None:

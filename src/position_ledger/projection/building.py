@@ -36,7 +36,7 @@ from position_ledger.projection.digests import Digest
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.load_crew import load
-from position_ledger.projection.loading import does_not_fit
+from position_ledger.projection.loading import History, does_not_fit
 from position_ledger.projection.provers import provers
 from position_ledger.projection.watching import Progress, Watch
 from position_ledger.settings import Settings
@@ -134,25 +134,27 @@ class Building:
             )
         return self._watch
 
-    def build(self, *, processes: int, throttle_per_s: float | None = None) -> None:
+    def build(self, *, processes: int, throttle_per_s: float | None = None, history: History | None = None) -> None:
         """Make the shadow and fill it, or go on with one that a killed run left; it is current when this ends.
+
+        With a ``history`` it is filled from there up to the last number that it has, and from the log after it.
 
         Raises:
             RebuildCancelled: another command has cancelled it.
         """
-        self._new = self._waiting() or self._half_built()
+        self._new = self._waiting() or self._half_built(history)
         self.goes_on = self._new is not None and not chunk_ledger.exists(self._connection, self._new.schema)
         self._drop_leftovers()
         foreign_keys.validate_pending(self._connection, self.projection.table)
         self._processes = processes
         total = 0
         if not self.goes_on:
-            total = self._begin(throttle_per_s)
+            total = self._begin(throttle_per_s, history)
         self.report.generation_id = self.new.generation_id
         state = "catching up" if self.goes_on else "loading"
         self.watch.open(self.new.generation_id, state, processes=processes, throttle_per_s=throttle_per_s, total=total)
         if not self.goes_on:
-            self._load(processes, total)
+            self._load(processes, total, history)
             self._finish()
         self._statistics()
         self.watch.enter("catching up")
@@ -172,12 +174,17 @@ class Building:
                 return generation
         return None
 
-    def _half_built(self) -> Generation | None:
-        """A shadow of this code and these columns whose load was interrupted: only what is missing is loaded."""
+    def _half_built(self, history: History | None) -> Generation | None:
+        """A shadow of this code and these columns whose load was interrupted: only what is missing is loaded.
+
+        None if the history does not go as far as that load.
+        """
         for generation in generations.kept(self._connection, self.projection.table):
             if generation.state != "building" or generation.fingerprint != fingerprint_of(self.projection):
                 continue
             if not chunk_ledger.exists(self._connection, generation.schema):
+                continue
+            if history is not None and chunk_ledger.horizon(self._connection, generation.schema) > history.upto:
                 continue
             made = read_table(self._connection, generation.schema, self._table.name, beside=self._where.schema)
             if _bare(made) == _bare(self._table):
@@ -196,7 +203,7 @@ class Building:
                 self.tell(f"dropping what a killed rebuild left (generation {generation.generation_id})")
                 shadow.drop(self._connection, generation)
 
-    def _begin(self, throttle_per_s: float | None) -> int:
+    def _begin(self, throttle_per_s: float | None, history: History | None) -> int:
         """Make the generation, its bare table and the list of what is to be loaded, unless a killed run has.
 
         Answers how many events there are to load.
@@ -208,10 +215,9 @@ class Building:
             )
             raise MigrationError(msg)
         if self._new is not None:
-            upto = chunk_ledger.horizon(self._connection, self._new.schema)
-            return rebuilds.to_load(self._connection, self.projection, upto)
-        upto = feed.horizon(self._connection)
-        events = rebuilds.to_load(self._connection, self.projection, upto)
+            return self._to_load(chunk_ledger.horizon(self._connection, self._new.schema), history)
+        upto = feed.horizon(self._connection) if history is None else history.upto
+        events = self._to_load(upto, history)
         with self._connection.transaction():
             generation_id = generations.create(
                 self._connection,
@@ -232,7 +238,12 @@ class Building:
         self._new = next(one for one in kept if one.generation_id == generation_id)
         return events
 
-    def _load(self, processes: int, total: int) -> None:
+    def _to_load(self, upto: int, history: History | None) -> int:
+        if history is not None:
+            return history.events_of(self.projection, upto)
+        return rebuilds.to_load(self._connection, self.projection, upto)
+
+    def _load(self, processes: int, total: int, history: History | None) -> None:
         started = time.perf_counter()
         where, new = self._where, self.new
         where.progress.start(total, f"loading {self._table.name}")
@@ -241,7 +252,8 @@ class Building:
         self.watch.wait()
         own = 0
         if before.done < before.parts:
-            where.call_workers(new.generation_id)
+            if history is None:  # workers read the log
+                where.call_workers(new.generation_id)
             own = load(
                 where.url,
                 where.settings,
@@ -249,6 +261,7 @@ class Building:
                 new.schema,
                 processes=processes,
                 generation_id=self.watch.generation_id,
+                history=history,
                 tick=lambda: self.watch.look_at_load(new.schema),
             ).events
         loaded = chunk_ledger.progress(self._connection, new.schema)
@@ -266,7 +279,10 @@ class Building:
         self.report.helped_events = max(0, loaded.events - before.events - own)
         self.report.load_s = time.perf_counter() - started
         self.report.expected_s = self.watch.expected_s
-        self.tell(f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s")
+        source = f" of {history}" if history else ""
+        self.tell(
+            f"loaded {loaded.versions:,} versions from {loaded.events:,} events{source} in {self.report.load_s:.2f} s"
+        )
 
     def _finish(self) -> None:
         """Indexes side by side, then what followers need to keep the table current."""

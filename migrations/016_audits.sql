@@ -1,4 +1,4 @@
--- Migration: 015
+-- Migration: 016
 -- Description: Where the audit of the projected tables is, and what it has found
 -- Date: 2026-11-22
 -- Author: position-ledger maintainers
