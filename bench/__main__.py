@@ -11,9 +11,11 @@ from rich.console import Console
 
 from bench import (
     append,
+    archiving,
     checking,
     known_at,
     lag,
+    living,
     loading,
     migrating,
     planning,
@@ -35,6 +37,8 @@ MEASUREMENTS = {
     "known-at": known_at.measure,
     "load": loading.measure,
     "rebuild": rebuilding.measure,
+    "archive": archiving.measure,
+    "rebuild-beside-trading": living.measure,
     "settling": settling.measure,
     "migrate-up": migrating.measure,
     "migrate-plan": planning.measure,

@@ -34,13 +34,17 @@ class Window:
     per_s: float
     cpu_us: float
     """CPU time of the processes themselves (user and system) for each thing done, in microseconds."""
+    failed: int
+    """Calls that did nothing."""
+    times_ms: Sequence[float]
+    """How long each call took, in order of length, in milliseconds; the pauses between them are not in it."""
 
 
 class Crew:
     """Processes of one role, waiting for orders."""
 
     def __init__(self, orders: Sequence[Connection[Any, Any]], processes: Sequence[Any]) -> None:
-        self._orders = orders
+        self.orders = orders
         self._processes = processes
 
     @property
@@ -48,16 +52,21 @@ class Crew:
         """The process ids."""
         return [process.pid for process in self._processes]
 
-    def run(self, what: str, seconds: float, *, count: int | None = None) -> Window:
-        """Let the first ``count`` processes (None: all) do something for a while, side by side."""
-        chosen = self._orders[:count]
+    def run(self, what: str, seconds: float, *, count: int | None = None, every_s: float = 0.0) -> Window:
+        """Let the first ``count`` processes (None: all) do something for a while, side by side.
+
+        Each begins a call every ``every_s`` seconds, or when the one before has ended if that is later.
+        """
+        chosen = self.orders[:count]
         begin = time.monotonic() + START_AHEAD_S
         for order in chosen:
-            order.send((what, begin, seconds))
+            order.send((what, begin, seconds, every_s))
         answers = [_answer(order) for order in chosen]
         done = sum(answer[0] for answer in answers)
         cpu_s = sum(answer[2] for answer in answers)
-        return Window(done, sum(answer[0] / answer[1] for answer in answers), cpu_s / max(done, 1) * 1e6)
+        times_ms = sorted(time_ms for answer in answers for time_ms in answer[3])
+        per_s = sum(answer[0] / answer[1] for answer in answers)
+        return Window(done, per_s, cpu_s / max(done, 1) * 1e6, sum(answer[4] for answer in answers), times_ms)
 
 
 @contextmanager
@@ -108,10 +117,21 @@ def _serve(role: Role, arena: Arena, number: int, orders: Connection[Any, Any]) 
         orders.send((FAILED, f"{type(error).__name__}: {error}"))
 
 
-def _window(do: Callable[[], int], begin: float, seconds: float) -> tuple[int, float, float]:
-    """Do it until the time is up: how many, wall seconds and CPU seconds."""
+def _window(
+    do: Callable[[], int], begin: float, seconds: float, every_s: float
+) -> tuple[int, float, float, list[float], int]:
+    """Do it until the time is up: how many, wall seconds, CPU seconds, milliseconds of each call, calls without result."""
     time.sleep(max(0.0, begin - time.monotonic()))
-    started, cpu, end, done = time.perf_counter(), time.process_time(), begin + seconds, 0
+    started, cpu, end, done, failed = time.perf_counter(), time.process_time(), begin + seconds, 0, 0
+    times_ms: list[float] = []
+    due = begin
     while time.monotonic() < end:
-        done += do()
-    return done, time.perf_counter() - started, time.process_time() - cpu
+        called = time.perf_counter()
+        some = do()
+        times_ms.append((time.perf_counter() - called) * 1000)
+        done += some
+        failed += not some
+        if every_s:
+            due = max(due + every_s, time.monotonic())
+            time.sleep(max(0.0, min(due, end) - time.monotonic()))
+    return done, time.perf_counter() - started, time.process_time() - cpu, times_ms, failed

@@ -22,6 +22,9 @@ class Plan:
     """Sizes of the log at which a rebuild is measured, the smallest first."""
     load_events: tuple[tuple[int, int], ...]
     """Sizes of the log at which a load is measured against its floor, the smallest first, each with its rounds."""
+    archived_events: int
+    """The log that is exported, verified and loaded from."""
+    archive_rounds: int
     settled_positions: int
     """Positions of the market that is settled with one command."""
     known_at_versions: int
@@ -30,6 +33,10 @@ class Plan:
     """Look-ups of each kind in each round."""
     planned_migrations: int
     """Migrations that are there when the last of them is planned."""
+    living_events: int
+    """The log of a rebuild beside trading."""
+    living_window_s: float
+    """How long everybody trades in each window of it."""
 
 
 FULL = Plan(
@@ -41,10 +48,14 @@ FULL = Plan(
     paced_commands=300,
     rebuild_events=(100_000, 300_000, 1_000_000),
     load_events=((1_000_000, 5), (5_000_000, 3)),
+    archived_events=300_000,
+    archive_rounds=3,
     settled_positions=10_000,
     known_at_versions=5_000_000,
     known_at_lookups=2_000,
     planned_migrations=50,
+    living_events=300_000,
+    living_window_s=10.0,
 )
 QUICK = Plan(
     rounds=3,
@@ -55,8 +66,12 @@ QUICK = Plan(
     paced_commands=90,
     rebuild_events=(20_000, 60_000),
     load_events=((40_000, 2), (120_000, 2)),
+    archived_events=20_000,
+    archive_rounds=2,
     settled_positions=2_000,
     known_at_versions=100_000,
     known_at_lookups=500,
     planned_migrations=50,
+    living_events=20_000,
+    living_window_s=4.0,
 )

@@ -66,4 +66,4 @@ def heads_of(
         where=where,
         limit=Literal(ROWS_MAX),
     )
-    return [Head(*row) for row in connection.execute(statement, parameters)]
+    return [Head(*row) for row in connection.execute(statement, parameters, prepare=False)]

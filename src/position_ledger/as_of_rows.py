@@ -121,7 +121,7 @@ class RowsAsOf:
         statement = SQL(MOVED).format(table=Identifier(self._schema, "account_balance"), where=_known(known_at))
         asked = {"as_of": as_of, "at": known_at, "keys": list(keys)}
         with self._connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return {row["balance_id"]: row["cash"] for row in cursor.execute(statement, asked)}
+            return {row["balance_id"]: row["cash"] for row in cursor.execute(statement, asked, prepare=False)}
 
     def _held(self, as_of: datetime, known_at: KnownAt | None) -> dict[tuple[str, str, str], tuple[Decimal, Decimal]]:
         """Cash and locked by account, as its positions were then."""

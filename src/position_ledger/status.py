@@ -10,10 +10,12 @@ import psycopg
 import redis
 from psycopg import sql
 
+from position_ledger.auditing.state import AuditStatus, audits, findings
 from position_ledger.database import connect, first_line, translated
 from position_ledger.errors import LedgerError
-from position_ledger.operations import migration_status
+from position_ledger.operations import around_of, definition_states, migration_status
 from position_ledger.projection.definition import load_projections
+from position_ledger.projection.differences import Difference
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.lag import Lag, lag_of
 from position_ledger.projection.leases import WORKER_FORGOTTEN_S
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
+    from position_ledger.checking.definitions import State
     from position_ledger.settings import Settings
     from position_ledger.setup import Reached
 
@@ -36,7 +39,8 @@ REDIS_TIMEOUT_S = 3.0
 
 GENERATIONS = """
 SELECT g.generation_id, g.projection, g.fingerprint, g.state, g.mode, g.release, g.schema_name, min(c.position),
-       count(c.shard), count(c.shard) FILTER (WHERE c.lease_until >= clock_timestamp())
+       count(c.shard), count(c.shard) FILTER (WHERE c.lease_until >= clock_timestamp()),
+       (to_jsonb(g) ->> 'kept_until')::timestamptz
   FROM projection_generations AS g LEFT JOIN projection_checkpoints AS c USING (generation_id)
  WHERE g.state <> 'dropped'
  GROUP BY g.generation_id ORDER BY g.projection, g.generation_id
@@ -89,6 +93,8 @@ class ProjectionStatus:
     lag_is_more: bool
     shards: int
     shards_held: int
+    kept_until: datetime | None = None
+    """Of a retired one: until when one can go back to it."""
 
     @property
     def shards_free(self) -> int:
@@ -140,6 +146,11 @@ class LedgerStatus:
     queue_length: int | None
     overdrawn: tuple[Overdrawn, ...] = ()
     """The worst first, at most OVERDRAWN_MAX."""
+    definitions: tuple[State, ...] = ()
+    """How the code that asks stands to each table: current, to be rebuilt and why, or for newer code."""
+    audits: tuple[AuditStatus, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    """Rows of live tables that the audit found to differ from the log, the first of them."""
     rebuilds: tuple[RebuildStatus, ...] = ()
     """The last one of each table."""
 
@@ -150,7 +161,8 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
     Raises:
         DatabaseUnavailable, SchemaMismatch: no database, or none with the schema. A missing Redis is in the answer.
     """
-    versions = migration_status(settings, reached).rows
+    migrations = migration_status(settings, reached)
+    versions = migrations.rows
     ours = {fingerprint_of(projection) for projection in load_projections(settings.projections)}
     redis_server, queue_length = read_redis(reached.redis_url, settings.ledger_schema)
     url, name = reached.database_url, "position-ledger status"
@@ -178,6 +190,9 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             workers=tuple(_workers(link, ours)),
             queue_length=queue_length,
             overdrawn=tuple(_overdrawn(link)),
+            definitions=definition_states(link, settings, around_of(migrations)),
+            audits=tuple(audits(link)),
+            differences=tuple(findings(link)),
             rebuilds=tuple(latest(link)),
         )
 
@@ -204,7 +219,7 @@ def _projections(connection: psycopg.Connection[Any], ours: set[str]) -> list[Pr
 
 
 def _projection(connection: psycopg.Connection[Any], row: Sequence[Any], ours: set[str]) -> ProjectionStatus:
-    generation_id, table, fingerprint, state, mode, release, _schema, position, shards, held = row
+    generation_id, table, fingerprint, state, mode, release, _schema, position, shards, held, kept_until = row
     is_followed = mode == "worker" and position is not None
     behind = lag_of(connection, generation_id, position) if is_followed else Lag(0, 0.0)
     return ProjectionStatus(
@@ -221,6 +236,7 @@ def _projection(connection: psycopg.Connection[Any], row: Sequence[Any], ours: s
         lag_is_more=behind.is_more,
         shards=shards,
         shards_held=held,
+        kept_until=kept_until,
     )
 
 

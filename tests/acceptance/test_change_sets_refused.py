@@ -85,7 +85,6 @@ def test_what_could_not_be_undone_is_no_part_of_a_set(team: Settings, releases: 
     as_it_should_be(later)
 
 
-@pytest.mark.soak
 def test_a_release_that_fits_a_later_migration_is_told_which(team: Settings, releases: Releases) -> None:
     first = releases.add("ALTER TABLE holdings ADD one integer;", "ALTER TABLE holdings DROP one;")
     releases.add("ALTER TABLE holdings ADD two integer;", "ALTER TABLE holdings DROP two;")

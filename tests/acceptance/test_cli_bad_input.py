@@ -11,7 +11,7 @@ import pytest
 from position_ledger.cli.app import app
 from position_ledger.cli.running import run as main_of
 from position_ledger.testing.databases import address_of
-from tests.support.command_line import REBUILD, Answer, as_role, on
+from tests.support.command_line import REBUILD, Answer, as_role, in_this_process, on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -128,7 +128,9 @@ def test_what_cannot_be_run_says_why_in_one_sentence(
 )
 def test_a_database_without_migrations_is_told_the_command(arguments: str, ledger_server_url: str) -> None:
     """Given a database that was never migrated, when anything needs the schema, then it says: migrate up."""
-    refused(on(address_of(ledger_server_url, "postgres"))(*arguments.split()), "position-ledger migrate up")
+    refused(
+        in_this_process(address_of(ledger_server_url, "postgres"))(*arguments.split()), "position-ledger migrate up"
+    )
 
 
 def test_a_ledger_without_the_record_of_its_migrations_is_sent_to_baseline(ledger_template: Template) -> None:
@@ -137,15 +139,15 @@ def test_a_ledger_without_the_record_of_its_migrations_is_sent_to_baseline(ledge
         with psycopg.connect(url) as owner:
             owner.execute("DROP TABLE ledger.schema_migrations, ledger.schema_migration_history")
 
-        refused(on(url)("migrate", "up"), "no record of its migrations", "migrate baseline 0")
-        assert on(url)("migrate", "baseline", "13").code == 0
-        assert on(url)("migrate", "up").code == 0
+        refused(in_this_process(url)("migrate", "up"), "no record of its migrations", "migrate baseline 0")
+        assert in_this_process(url)("migrate", "baseline", "13").code == 0
+        assert in_this_process(url)("migrate", "up").code == 0
 
 
 def test_a_database_from_the_future_is_left_alone(ledger_template: Template) -> None:
     """Given a migration that this release does not know, when migrating, then it refuses and names the migration."""
     with ledger_template.clone() as url:
-        run = on(url)
+        run = in_this_process(url)
         with psycopg.connect(url) as owner:
             owner.execute(
                 "INSERT INTO ledger.schema_migrations SELECT 99, '099_later', m.state, m.checksum, m.checksum_header, "
@@ -175,7 +177,7 @@ def test_a_user_who_may_only_read_reads_and_is_refused_the_rest(ledger_template:
         owner.execute("DROP ROLE IF EXISTS only_reads")
         owner.execute("CREATE ROLE only_reads LOGIN IN ROLE position_ledger_reader")
         try:
-            run = on(as_role(url, "only_reads"))
+            run = in_this_process(as_role(url, "only_reads"))
 
             assert run("positions", "--json").document == []
             importing = ("import", "fills", str(fills), "--map", str(mapping), "--environment", "paper")

@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from position_ledger.embedded import EmbeddedServers
-from tests.support.command_line import REBUILD, CommandLine, on
+from tests.support.command_line import REBUILD, CommandLine, in_this_process, on
 from tests.support.embedded import remove, stop_now
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def database(ledger_template: Template) -> Iterator[str]:
 
 @pytest.fixture
 def run(database: str) -> CommandLine:
-    return on(database)
+    return in_this_process(database)
 
 
 @pytest.fixture

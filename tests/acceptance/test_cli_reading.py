@@ -14,7 +14,7 @@ import pytest
 
 from position_ledger import ClosePosition, IncreasePosition, Ledger, MarkPosition, OpenPosition, ReducePosition
 from position_ledger.cli.app import COMMANDS
-from tests.support.command_line import CommandLine, in_this_process, on
+from tests.support.command_line import CommandLine, in_this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +141,7 @@ def test_as_of_is_what_had_happened(ledger_template: Template) -> None:
                     position_id=position, quantity=10, price=Decimal("0.50"), effective_at="2026-03-02T00:00:00Z"
                 )
             )
-        run = on(url)
+        run = in_this_process(url)
 
         def told(command: str, *arguments: str) -> list[tuple[str, str]]:
             document = run(command, *arguments, "--json").document
@@ -191,12 +191,12 @@ def test_stale_rows_are_called_stale(ledger_template: Template) -> None:
     with ledger_template.clone() as url:
         with Ledger.open(database_url=url, redis_url="unix:///nowhere/valkey.sock") as ledger:
             ledger.wait_for(ledger.execute(_open("main", "KXNBA-CLE", "YES", 5, "0.42")).token)
-            ledger.execute(MarkPosition(position_id=first_of(on(url)), price=Decimal("0.9")))
+            ledger.execute(MarkPosition(position_id=first_of(in_this_process(url)), price=Decimal("0.9")))
         with psycopg.connect(url, autocommit=True) as owner:
             owner.execute("ALTER TABLE ledger.events DISABLE TRIGGER append_only")
             owner.execute("UPDATE ledger.events SET recorded_at = recorded_at - interval '1 minute'")
 
-        answer = on(url)("show", first_of(on(url)), "--json")
+        answer = in_this_process(url)("show", first_of(in_this_process(url)), "--json")
 
     assert answer.document["current_price"] == "0.42"
     assert "1 events (6" in answer.err

@@ -50,6 +50,22 @@ def test_an_edit_is_refused_accepted_and_remembered(run: InThisProcess, folder: 
     assert run("migrate", "status", "--json").document["current"] is True
     last = run("migrate", "history", "--json").document[-1]
     assert (last["action"], last["reason"], len(last["old_checksum"])) == ("accept", "wording", 64)
+    # Given sums that were renewed before, then there is nothing left to do after it is accepted
+    file.write_text(file.read_text(encoding="utf-8").replace("Drops the table and its view.", "Drops both."))
+    run("migrate", "sum")
+    assert run("migrate", "accept-checksum", "8").out == "008_game_states.sql is accepted as it is now\n"
+
+
+def test_a_ledger_whose_schema_was_dropped_begins_anew(run: InThisProcess, ledger_database: str) -> None:
+    """Given `DROP SCHEMA ledger CASCADE`, then up says what else is left of it, and makes a new ledger without it."""
+    with psycopg.connect(ledger_database, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA ledger CASCADE")
+        connection.execute("CREATE SCHEMA ledger_g3")
+        refused = run("migrate", "up")
+        assert (refused.code, "run DROP SCHEMA ledger_g3 CASCADE, then this command again" in refused.err) == (2, True)
+        connection.execute("DROP SCHEMA ledger_g3")
+    assert run("migrate", "up").code == 0
+    assert run("migrate", "status", "--json").document["current"] is True
 
 
 def test_a_ledger_that_lost_its_records_is_adopted(run: InThisProcess, ledger_database: str) -> None:

@@ -52,6 +52,10 @@ FILLED: dict[str, list[tuple[str, Filling]]] = {
     ],
     "change-type": [
         ("wider_rank", Filling(table="exit_reasons", column=("rank",), type=("bigint",), old_type="integer")),
+        (
+            "bounded_reason_below_a_view",
+            Filling(table="positions", column=("exit_reason",), type=("varchar(500)",), old_type="text"),
+        ),
     ],
     "reference-data": [
         (
@@ -307,6 +311,6 @@ def test_the_sums_are_written_again_after_an_edit_and_it_says_of_what(own: Setti
     second = folder / "002_second.sql"
     second.write_text(second.read_text().replace("what it is for", "what it does"))
     (folder / "004_fourth.sql").write_text(migration_text(4, "SELECT 1;"))
-    assert commands("migrate", "sum").out.splitlines()[:2] == ["changed: 002_second.sql", "changed: 004_fourth.sql"]
+    assert commands("migrate", "sum").out.splitlines()[:2] == ["changed: 002_second.sql", "added: 004_fourth.sql"]
     (folder / "004_fourth.sql").unlink()
-    assert commands("migrate", "sum").out.splitlines()[:1] == ["changed: 004_fourth.sql"]
+    assert commands("migrate", "sum").out.splitlines()[:1] == ["removed: 004_fourth.sql"]

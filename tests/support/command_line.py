@@ -22,12 +22,20 @@ from position_ledger.cli import running as cli_running
 from position_ledger.cli.app import app
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from click import Command
 
 LIMIT_S = 60.0
 MAIN = "from position_ledger.cli import main; main()"
 REBUILD = "from position_ledger.cli import rebuild_projection; rebuild_projection()"
 """What the two console scripts run."""
+
+PROGRAMS: dict[str, tuple[str, Callable[[], Command]]] = {
+    MAIN: ("position-ledger", lambda: app),
+    REBUILD: ("rebuild-projection", lambda: app.command_named("rebuild-projection")),
+}
+"""The same by name and command."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,13 @@ class InThisProcess(CommandLine):
 
     def __call__(self, *arguments: str, entry: str = MAIN, **more: str) -> Answer:
         """Run a command to its end."""
-        if entry != MAIN:
+        if entry not in PROGRAMS:
             return super().__call__(*arguments, entry=entry, **more)
+        program, command = PROGRAMS[entry]
         out, err = StringIO(), StringIO()
         environment = patch.dict(os.environ, self.environment(**more), clear=True)
         with environment, redirect_stdout(out), redirect_stderr(err):
-            code = cli_running.run(app, "position-ledger", arguments)
+            code = cli_running.run(command(), program, arguments)
         return Answer(code, out.getvalue(), err.getvalue())
 
 

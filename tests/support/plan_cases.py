@@ -313,6 +313,23 @@ BAD = [
 ]
 DOUBTFUL = [
     Case(
+        "value that the type would change",
+        "ALTER TABLE positions ADD COLUMN worst_mark numeric(8,0) NOT NULL;",
+        "ALTER TABLE positions DROP COLUMN worst_mark;",
+        {"value-altered"},
+        says="column worst_mark keeps",
+        projections=TEAM,
+    ),
+    Case(
+        "type that holds no such value",
+        "ALTER TABLE positions ADD COLUMN worst_mark bigint NOT NULL;",
+        "ALTER TABLE positions DROP COLUMN worst_mark;",
+        {"type-mismatch"},
+        {"row-type"},
+        says="column worst_mark, value",
+        projections=TEAM,
+    ),
+    Case(
         "renamed column that a view reads",
         "ALTER TABLE desks RENAME COLUMN name TO title;",
         "ALTER TABLE desks RENAME COLUMN title TO name;",
@@ -360,23 +377,6 @@ REFERS = (
     "ALTER TABLE positions ADD CONSTRAINT of_reason FOREIGN KEY (exit_reason) REFERENCES exit_reasons (reason_code);"
 )
 MORE = [
-    Case(
-        "value that the type would change",
-        "ALTER TABLE positions ADD COLUMN worst_mark numeric(8,0) NOT NULL;",
-        "ALTER TABLE positions DROP COLUMN worst_mark;",
-        {"value-altered"},
-        says="column worst_mark keeps",
-        projections=TEAM,
-    ),
-    Case(
-        "type that holds no such value",
-        "ALTER TABLE positions ADD COLUMN worst_mark bigint NOT NULL;",
-        "ALTER TABLE positions DROP COLUMN worst_mark;",
-        {"type-mismatch"},
-        {"row-type"},
-        says="column worst_mark, value",
-        projections=TEAM,
-    ),
     Case(
         "history without its keeper",
         "DROP TRIGGER append_only ON events;",

@@ -20,9 +20,9 @@ from position_ledger.cli.running import run
 from position_ledger.cli.status import _rebuild
 from position_ledger.errors import RebuildCancelled
 from position_ledger.operations import Steered
+from position_ledger.projection.differences import Difference
 from position_ledger.projection.rebuild import RebuildReport
 from position_ledger.projection.rebuilds import RebuildStatus
-from position_ledger.projection.verification import Difference
 
 DIFFERENCE = Difference("positions", "POS-1", 3, "quantity", "10", "11")
 

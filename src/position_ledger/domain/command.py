@@ -15,7 +15,7 @@ __all__ = ["Command"]
 class Command(BaseModel):
     """What every command may carry. Immutable; unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     command_id: CommandId | None = None
     """Repeating the same content under the same id returns the first result; other content is a conflict."""

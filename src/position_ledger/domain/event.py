@@ -19,7 +19,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 class Event(BaseModel):
     """A fact that has happened to one stream. Immutable; unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", defer_build=True)
 
     TOPIC: ClassVar[str]
     """Stable name in the log, such as ``position.opened``; unique over all events, never reused."""

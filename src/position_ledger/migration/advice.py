@@ -313,6 +313,14 @@ ALTER TABLE {_table(case)} ALTER COLUMN {_column(case)} DROP NOT NULL;
 """
 
 
+def _next_file(_case: Case) -> str:
+    return """
+-- this file adds the value and does not use it
+ALTER TYPE <type> ADD VALUE '<value>';
+-- the next file, which is a transaction of its own, uses it
+"""
+
+
 _FORMS: Final[dict[str, Callable[[Case], str]]] = {
     "not-null-violation": _not_null,
     "adding-required-field": _not_null,
@@ -334,4 +342,5 @@ _FORMS: Final[dict[str, Callable[[Case], str]]] = {
     "changing-default": _value_of_the_fold,
     "drop-of-used": _drop,
     "fold-gives-null": _null_in_fold,
+    "new-value-in-use": _next_file,
 }

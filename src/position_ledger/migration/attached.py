@@ -27,19 +27,25 @@ __all__ = [
     "IncomingForeignKey",
     "PublicationMember",
     "RowTypeColumn",
+    "Settled",
     "attached_to",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class IncomingForeignKey:
-    """A foreign key of another table that references this one; ``definition`` as in ALTER TABLE … ADD CONSTRAINT."""
+    """A foreign key of another table that references this one; ``definition`` as in ALTER TABLE … ADD CONSTRAINT.
+
+    ``is_fixed``: its table is partitioned, and this server cannot add such a key without looking at every row.
+    """
 
     schema: str
     table: str
     name: str
     definition: str
     validated: bool
+    comment: str | None = None
+    is_fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,23 @@ class RowTypeColumn:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """How the table is set, beside what a catalogue value has: the replica identity with its index, and the cluster index.
+
+    ``replica_identity`` as in pg_class: d(efault), f(ull), n(othing), i(ndex).
+    """
+
+    replica_identity: str
+    identity_index: str | None
+    cluster_index: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Attached:
-    """Everything that hangs on a live table; the ``extra_`` parts are what the target table does not have."""
+    """Everything that hangs on a live table; the ``extra_`` parts are what the target table does not have.
+
+    ``others`` describes, as the server does, what else depends on the table or was said of it and cannot be moved.
+    """
 
     live: Table
     foreign_keys: tuple[IncomingForeignKey, ...]
@@ -109,11 +130,15 @@ class Attached:
     extra_constraints: tuple[str, ...]
     extra_grants: tuple[Grant, ...]
     extra_column_grants: tuple[tuple[str, Grant], ...]
+    settled: Settled = Settled("d", None, None)
+    others: tuple[str, ...] = ()
 
 
 _FOREIGN_KEYS: Final = """
     SELECT n.nspname::text AS schema, c.relname::text AS table, k.conname::text AS name,
-           pg_get_constraintdef(k.oid) AS definition, k.convalidated AS validated
+           pg_get_constraintdef(k.oid) AS definition, k.convalidated AS validated,
+           obj_description(k.oid, 'pg_constraint') AS comment,
+           c.relkind = 'p' AND current_setting('server_version_num')::int < 180000 AS is_fixed
       FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE k.contype = 'f' AND k.confrelid = %(table)s AND k.conrelid <> %(table)s AND k.conparentid = 0
      ORDER BY 1, 2, 3
@@ -185,6 +210,44 @@ _OWNED_SEQUENCES: Final = """
        AND d.deptype IN ('a', 'i')
      ORDER BY 1
 """
+_SETTLED: Final = """
+    SELECT c.relreplident::text AS replica_identity,
+           (SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+             WHERE x.indrelid = c.oid AND x.indisreplident) AS identity_index,
+           (SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+             WHERE x.indrelid = c.oid AND x.indisclustered) AS cluster_index
+      FROM pg_class c WHERE c.oid = %(table)s
+"""
+# Whatever depends on the table and is of none of the kinds that are looked at elsewhere: better named than lost.
+_OTHERS: Final = f"""
+    SELECT pg_describe_object(d.classid, d.objid, d.objsubid) || ' depends on it (drop it for the swap)' AS name
+      FROM pg_depend d
+     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s AND d.deptype IN ('n', 'a')
+       AND CASE d.classid
+           WHEN 'pg_policy'::regclass THEN (SELECT p.polrelid <> d.refobjid FROM pg_policy p WHERE p.oid = d.objid)
+           WHEN 'pg_statistic_ext'::regclass THEN (
+               SELECT s.stxnamespace <> c.relnamespace FROM pg_statistic_ext s JOIN pg_class c ON c.oid = s.stxrelid
+                WHERE s.oid = d.objid)
+           ELSE d.classid NOT IN ('pg_rewrite'::regclass, 'pg_constraint'::regclass, 'pg_proc'::regclass,
+                   'pg_trigger'::regclass, 'pg_attrdef'::regclass, 'pg_publication_rel'::regclass, 'pg_class'::regclass,
+                   'pg_type'::regclass)
+           END
+    UNION
+    SELECT pg_describe_object('pg_trigger'::regclass, t.oid, 0) || ' refers to it (drop it for the swap)'
+      FROM pg_trigger t WHERE t.tgconstrrelid = %(table)s AND NOT t.tgisinternal
+    UNION
+    SELECT 'domain ' || t.oid::regtype || ' is made of its row type (drop it for the swap)'
+      FROM pg_type t WHERE t.typtype = 'd' AND t.typbasetype IN ({_ROW_TYPES})
+    UNION
+    SELECT 'index ' || x.indexrelid::regclass || ' is in the tablespace ' || s.spcname
+           || ' (ALTER INDEX … SET TABLESPACE pg_default for the swap, and back after it)'
+      FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_tablespace s ON s.oid = i.reltablespace
+     WHERE x.indrelid = %(table)s
+    UNION
+    SELECT 'it has a security label of ' || l.provider || ' (SECURITY LABEL … IS NULL for the swap, and again after it)'
+      FROM pg_seclabel l WHERE l.classoid = 'pg_class'::regclass AND l.objoid = %(table)s
+    ORDER BY 1
+"""
 
 
 def attached_to(connection: Connection[Any], schema: str, table: str, target: Table | None = None) -> Attached:
@@ -225,6 +288,8 @@ def _hanging(cursor: Cursor[dict[str, Any]], oid: int) -> dict[str, Any]:
         ),
         "row_type_columns": tuple(RowTypeColumn(**row) for row in rows(_ROW_TYPE_COLUMNS)),
         "owned_sequences": tuple(row["name"] for row in rows(_OWNED_SEQUENCES)),
+        "settled": Settled(**rows(_SETTLED)[0]),
+        "others": tuple(row["name"] for row in rows(_OTHERS)),
     }
 
 

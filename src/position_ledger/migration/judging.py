@@ -54,6 +54,7 @@ _CODES: Final = {
     "42883": "unknown-object",
     "42P01": "unknown-table",
     "42P07": "already-there",
+    "55P04": "new-value-in-use",
 }
 _LOCKING: Final = frozenset(
     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration.files import SUM_FILE, load_folder
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["chain_of", "changed_files", "check_sum", "sum_text", "write_sum"]
+__all__ = ["SumChange", "chain_of", "check_sum", "sum_changes", "sum_text", "write_sum"]
 
 LINE_WORDS = 2
 _COMMENT = "# One chained line per migration. A conflict here: two branches took one number; renumber one of them."
+
+
+class SumChange(NamedTuple):
+    """What happened to one migration since the sum file was written."""
+
+    what: Literal["added", "changed", "removed"]
+    name: str
 
 
 def _lines(files: Iterable[MigrationFile]) -> list[str]:
@@ -64,20 +71,23 @@ def check_sum(files: Iterable[MigrationFile], text: str) -> None:
             )
 
 
-def changed_files(files: Iterable[MigrationFile], text: str) -> tuple[str, ...]:
-    """Names of the files that were added, removed, renamed or edited since the sum file was written.
+def sum_changes(files: Iterable[MigrationFile], text: str) -> tuple[SumChange, ...]:
+    """What happened to the files since the sum file was written; a file that was renamed is removed and added.
 
     The chain is followed from what the sum file says of the file before, so one edit does not taint all later files.
     """
     written = dict(line.split() for line in _written(text) if len(line.split()) == LINE_WORDS)
-    names, before, changed = [], "", []
+    left, before = set(written), ""
+    changes: list[SumChange] = []
     for file in files:
-        names.append(file.filename)
-        link = written.get(file.filename, "")
-        if link != _link(before, file):
-            changed.append(file.filename)
+        left.discard(file.filename)
+        link = written.get(file.filename)
+        if link is None:
+            changes.append(SumChange("added", file.filename))
+        elif link != _link(before, file):
+            changes.append(SumChange("changed", file.filename))
         before = link or _link(before, file)
-    return tuple(changed + [name for name in written if name not in names])
+    return (*changes, *(SumChange("removed", name) for name in sorted(left)))
 
 
 def write_sum(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Final
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration.sql_text import tokenize
+from position_ledger.migration.view_texts import ViewText
 
 __all__ = ["TEMPLATES", "Filling", "check_filling", "row_key"]
 
@@ -27,6 +28,7 @@ SEVERAL: Final = {
     "reference-data": ("column", "row"),
 }
 """What may be given more than once."""
+FOUND_OUT: Final = frozenset({"is_projected", "views"})
 OPTIONS: Final = {"old_type": "--from", "not_null": "--not-null"}
 _IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]*(?:\(\d+(?:, ?\d+)?\))?(?: with time zone)?(?:\[\])*")
@@ -37,7 +39,8 @@ _REFERENCE: Final = re.compile(r"(?P<table>[a-z_][a-z0-9_]{0,62})\s*\(\s*(?P<col
 class Filling:
     """What fills a template; empty where it was not given. ``column``, ``type`` and ``row`` may be several.
 
-    ``is_projected``: the rows of the table come from the log; nobody gives it, it is found out.
+    Nobody gives these, they are found out: ``is_projected``, the rows of the table come from the log; ``views``, those
+    that hang on the column.
     """
 
     table: str = ""
@@ -52,6 +55,7 @@ class Filling:
     not_null: bool = False
     unique: bool = False
     is_projected: bool = False
+    views: tuple[ViewText, ...] = ()
 
 
 def check_filling(template: str, filling: Filling) -> None:
@@ -62,7 +66,7 @@ def check_filling(template: str, filling: Filling) -> None:
     missing = [_option(name) for name in needed if not getattr(filling, name)]
     if missing:
         raise MigrationError(f"the template {template} needs {', '.join(missing)}; give it")
-    given = [one.name for one in fields(filling) if getattr(filling, one.name) and one.name != "is_projected"]
+    given = [one.name for one in fields(filling) if getattr(filling, one.name) and one.name not in FOUND_OUT]
     for name in given:
         if name not in (*needed, *allowed):
             raise MigrationError(f"{_option(name)} does not go with the template {template}; leave it out")

@@ -68,14 +68,18 @@ def _add_column(filling: Filling) -> list[Sections]:
 
 
 def _change_type(filling: Filling) -> list[Sections]:
+    """Views that show the column are dropped and made again: the server changes no type below a view."""
     table, column, kind, old = filling.table, filling.column[0], filling.type[0], filling.old_type
+    names = ", ".join(view.name for view in filling.views)
+    drop = f"DROP VIEW {names};\n" if names else ""
+    again = "".join(f"\n{statement};" for view in filling.views for statement in view.statements)
     return [
         Sections(
-            f"{table}.{column} is {kind}; it was {old}.",
+            f"{table}.{column} is {kind}; it was {old}." + (f" Made again with it: {names}." if names else ""),
             f"Makes it {old} again; refused for values that do not fit.",
-            f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind} USING {column}::{kind};",
+            f"{drop}ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind} USING {column}::{kind};{again}",
             _typed(table, column, kind),
-            f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {old} USING {column}::{old};",
+            f"{drop}ALTER TABLE {table} ALTER COLUMN {column} TYPE {old} USING {column}::{old};{again}",
         )
     ]
 

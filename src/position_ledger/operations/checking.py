@@ -13,7 +13,7 @@ from typing import Any, Final
 import psycopg
 
 from position_ledger.checking import composed as composing
-from position_ledger.checking.definitions import State, mismatch_of, state_of
+from position_ledger.checking.definitions import Around, State, mismatch_of
 from position_ledger.checking.files import Sources
 from position_ledger.checking.findings import Mismatch, StatementsChecked, Undescribed
 from position_ledger.checking.row_types import row_type_mismatches
@@ -27,6 +27,7 @@ from position_ledger.migration.catalogue import Catalogue
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.runner import Migrator
 from position_ledger.operations.common import migrator_of, owner, projections
+from position_ledger.operations.defined import around_of, definition_states
 from position_ledger.projection.definition import Projection
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
@@ -72,7 +73,8 @@ def check(settings: Settings, reached: Reached, code: Sequence[str] = ()) -> Che
         with owner(settings, reached) as connection:
             connection.execute("SET default_transaction_read_only = on")
             catalogues = _Catalogues(connection, settings.ledger_schema)
-            states, wrong = _definitions(connection, settings, None if found else catalogues)
+            around = around_of(migrator.status())
+            states, wrong = _definitions(connection, settings, around, None if found else catalogues)
             if found:
                 notes.append("statements and row types were not looked at: they are for the schema of the code")
                 statements = NOTHING
@@ -149,13 +151,13 @@ class _Catalogues:
 
 
 def _definitions(
-    connection: psycopg.Connection[Any], settings: Settings, catalogues: _Catalogues | None
+    connection: psycopg.Connection[Any], settings: Settings, around: Around, catalogues: _Catalogues | None
 ) -> tuple[tuple[State, ...], list[Mismatch]]:
     """The state of each definition, and what is wrong with it or, unless None is given, with its row type."""
     known = projections(settings)
-    if connection.execute("SELECT to_regclass('projection_generations') IS NULL").fetchone() == (True,):
-        return tuple(State(one.table, "never set up", "there is no ledger", ()) for one in known), []
-    states = tuple(state_of(connection, one) for one in known)
+    states = definition_states(connection, settings, around)
+    if catalogues is None and all(state.why == "there is no ledger" for state in states):
+        return states, []
     found = [one for one in map(mismatch_of, states) if one]
     if catalogues is not None:
         for projection, state in zip(known, states, strict=True):

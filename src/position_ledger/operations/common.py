@@ -12,10 +12,9 @@ from typing import Any
 
 import psycopg
 
+from position_ledger import migration
 from position_ledger.database import connect, first_line
 from position_ledger.errors import ConfigurationError
-from position_ledger.migration.bookkeeping import read_applied
-from position_ledger.migration.runner import Migrator
 from position_ledger.projection.definition import Projection, load_projections
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached
@@ -79,9 +78,9 @@ def migrations_folder(settings: Settings) -> Traversable:
 
 def migrator_of(
     settings: Settings, reached: Reached, tell: Tell = lambda _message: None, *, reason: str | None = None
-) -> Migrator:
+) -> migration.Migrator:
     """The migrations of the settings against the database that was reached; ``reason`` goes into its history."""
-    return Migrator(
+    return migration.Migrator(
         reached.database_url,
         migrations_folder(settings),
         settings.ledger_schema,
@@ -111,7 +110,7 @@ def log_size(connection: psycopg.Connection[Any]) -> int:
 def applied_numbers(settings: Settings, reached: Reached) -> list[int]:
     """The numbers of the migrations that are applied, in order. What a change set has begun with does not count."""
     with owner(settings, reached) as connection:
-        rows = read_applied(connection, settings.ledger_schema)
+        rows = migration.read_applied(connection, settings.ledger_schema)
     return [row.number for row in rows if not row.is_begun]
 
 

@@ -19,6 +19,7 @@ from position_ledger.operations.plan_document import Need, PlannedProjection, pa
 from position_ledger.operations.sampling import Folded, Problem, altered, fold, put_in
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
+from position_ledger.projection.generations import why_other
 from position_ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ def _need(
     if current is not None and not any(
         one.fingerprint == fingerprint_of(definition) for one in live.generations if one.projection == name
     ):
-        made = f"(release {current.release})"
-        lines += (f"the code of its folds, its columns or its events are not those of the active generation {made}",)
+        told = why_other(definition, current) or ["the code of its folds, its columns or its events are others"]
+        lines += (f"{'; '.join(told)} (the rows are of release {current.release})",)
     return ("rebuild", lines) if lines else ("nothing", ("its columns, constraints and code stay as they are",))
 
 

@@ -15,15 +15,13 @@ from position_ledger.migration.runner import Migrator, Outcome
 from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.common import RELEASE, Tell, migrator_of, owner, projections
 from position_ledger.operations.rebuilding import abandon, fill, finish_swaps, outlook_of, rebuild_for, restore_for
+from position_ledger.operations.requiring import HAS_TABLE
 from position_ledger.operations.unfollowed import telling_unfollowed
 from position_ledger.projection import generations, inline
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.rebuild import Progress, RebuildOptions
 from position_ledger.settings import Settings
-from position_ledger.setup import Reached, masked
-
-HAS_TABLE = "SELECT to_regclass('projection_generations') IS NOT NULL"
-HAS_GENERATION = "SELECT EXISTS (SELECT FROM projection_generations)"
+from position_ledger.setup import Reached
 
 
 def migration_status(settings: Settings, reached: Reached) -> Status:
@@ -57,6 +55,7 @@ def migrate_up(
     chosen = options or RebuildOptions()
     with translated(), telling_unfollowed(settings, reached, tell) as unfollowed:
         strategy = partial(rebuild_for, settings, reached, migrator, chosen, progress, tell)
+        _forget_dropped(settings, reached)
         _refuse_unrecorded(settings, reached, migrator)
         said = look_for_backup(settings, reached, migrator, target, tell)
         _drop_without_table(settings, reached)
@@ -65,7 +64,42 @@ def migrate_up(
         for projection in _not_set_up(settings, reached, tell, is_complete=not migrator.status().pending):
             tell(f"filling {projection.table} from the log")
             fill(settings, reached, migrator, projection, chosen, progress, tell)
+        _note_missing_parts(settings, reached)
     return replace(outcome, messages=(*said, *outcome.messages, *unfollowed))
+
+
+IS_GONE = (
+    "SELECT to_regclass(%(schema)s || '.feed') IS NULL AND to_regclass(%(schema)s || '.schema_migrations') IS NULL"
+)
+LEFT = "SELECT n.nspname::text FROM pg_namespace AS n WHERE n.nspname ~ ('^' || %s || '_g[0-9]+(_before)?$') ORDER BY 1"
+NAMESPACES = "SELECT to_regclass('position_ledger_shared.feed_namespaces') IS NOT NULL"
+FORGET = "DELETE FROM position_ledger_shared.feed_namespaces AS f WHERE f.schema_name = %s"
+
+
+def _forget_dropped(settings: Settings, reached: Reached) -> None:
+    """Of a ledger whose schema was dropped: forget its place among the ledgers of the database, so that it can begin anew.
+
+    Raises:
+        MigrationError: tables of its generations are left, in schemas of their own; nobody drops those unasked.
+    """
+    schema = settings.ledger_schema
+    with owner(settings, reached) as connection:
+        if connection.execute(IS_GONE, {"schema": schema}).fetchone() != (True,):
+            return
+        left = [row[0] for row in connection.execute(LEFT, (schema,)).fetchall()]
+        if left:
+            msg = (
+                f"schema {schema} has no ledger, and {', '.join(left)} of one that was dropped are left: run "
+                f"DROP SCHEMA {', '.join(left)} CASCADE, then this command again"
+            )
+            raise MigrationError(msg)
+        if connection.execute(NAMESPACES).fetchone() == (True,):
+            connection.execute(FORGET, (schema,))
+
+
+def _note_missing_parts(settings: Settings, reached: Reached) -> None:
+    with owner(settings, reached) as connection:
+        generations.note_missing_parts(connection, projections(settings))
 
 
 def _refuse_unrecorded(settings: Settings, reached: Reached, migrator: Migrator) -> None:
@@ -123,27 +157,6 @@ def _drop_without_table(settings: Settings, reached: Reached) -> None:
     with owner(settings, reached) as connection:
         if connection.execute(HAS_TABLE).fetchone() == (True,):
             inline.drop_without_table(connection)
-
-
-def require_ledger(settings: Settings, reached: Reached, tell: Tell) -> None:
-    """Give an embedded database that is still empty its schema: a fresh data folder is not a mistake.
-
-    A database that a URL names is left as it is. ``tell`` hears one sentence if anything is done.
-
-    Raises:
-        SchemaMismatch: a database that a URL names has no ledger; names the command.
-    """
-    with translated(), owner(settings, reached) as connection:
-        if all(connection.execute(question).fetchone() == (True,) for question in (HAS_TABLE, HAS_GENERATION)):
-            return
-    if settings.database_url is not None:
-        msg = (
-            f"the database at {masked(settings.database_url)} has no ledger in schema {settings.ledger_schema} that this "
-            "user can see: run position-ledger migrate up"
-        )
-        raise SchemaMismatch(msg)
-    tell("the embedded database is empty, so the migrations are applied first")
-    migrate_up(settings, reached, None, lambda _message: None)
 
 
 def migrate_down(

@@ -208,9 +208,10 @@ def outlook_of(settings: Settings, reached: Reached, migrator: Migrator, change:
 
 
 LAST_TOOK = """
-SELECT g.projection, extract(epoch FROM g.activated_at - g.created_at)::float8 FROM projection_generations AS g
- WHERE g.state = 'active' AND g.projection = ANY(%s) AND g.activated_at - g.created_at BETWEEN '1 s' AND '1 day'
- ORDER BY g.projection
+SELECT DISTINCT ON (g.projection) g.projection, extract(epoch FROM g.activated_at - g.created_at)::float8
+  FROM projection_generations AS g
+ WHERE g.projection = ANY(%s) AND g.activated_at - g.created_at BETWEEN '1 s' AND '1 day'
+ ORDER BY g.projection, g.generation_id DESC
 """
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration.files import SUM_FILE, MigrationFile, load_folder, ordered, parse_file
-from position_ledger.migration.sums import changed_files, check_sum, write_sum
+from position_ledger.migration.sums import SumChange, check_sum, sum_changes, write_sum
 from position_ledger.migration.templates import Draft, Filling, draft_files
+from position_ledger.migration.view_texts import views_on
 from position_ledger.operations.common import migrations_folder, projections
 from position_ledger.settings import Settings
 
@@ -23,10 +24,10 @@ INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 @dataclass(frozen=True, slots=True)
 class SumReport:
-    """The sum file as it is now, and the migrations that were added, removed, renamed or edited since it was written."""
+    """The sum file as it is now, and what had happened to the migrations since it was written before."""
 
     path: Path
-    changed: tuple[str, ...]
+    changes: tuple[SumChange, ...]
 
 
 def new_migration(
@@ -45,9 +46,10 @@ def new_migration(
     given = filling or Filling()
     is_projected = given.table in {projection.table for projection in projections(settings)}
     is_projected = is_projected and template != "projected-table"
-    draft = Draft(
-        name, template, replace(given, is_projected=is_projected), _author(folder), datetime.now(UTC).date(), summary
-    )
+    is_retyped = template == "change-type" and given.column
+    views = views_on(existing, given.table, given.column[0]) if is_retyped else ()
+    found = replace(given, is_projected=is_projected, views=views)
+    draft = Draft(name, template, found, _author(folder), datetime.now(UTC).date(), summary)
     texts = draft_files(draft, len(existing) + 1)
     added = [parse_file(filename, text.encode()) for filename, text in texts]
     _refuse_taken(existing, added)
@@ -64,7 +66,19 @@ def renew_sum(settings: Settings) -> SumReport:
     files = load_folder(folder)
     path = folder / SUM_FILE
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return SumReport(write_sum(folder), changed_files(files, before))
+    return SumReport(write_sum(folder), sum_changes(files, before))
+
+
+def sum_fits(settings: Settings) -> bool:
+    """Whether the sum file fits the migrations; so does one that is not there."""
+    folder = migrations_folder(settings)
+    sums = folder / SUM_FILE
+    try:
+        if sums.is_file():
+            check_sum(load_folder(folder), sums.read_text(encoding="utf-8"))
+    except MigrationError:
+        return False
+    return True
 
 
 def writable_folder(settings: Settings) -> Path:

@@ -14,9 +14,10 @@ from psycopg import sql
 from psycopg.sql import SQL, Identifier, Literal
 
 from position_ledger.migration.attached import Attached
-from position_ledger.migration.catalogue import Catalogue
+from position_ledger.migration.catalogue import Catalogue, Constraint, Grant
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
+from position_ledger.projection.given_by_hand import by_hand
 
 Statement = SQL | sql.Composed
 
@@ -58,18 +59,38 @@ class SwapPlan:
     record: Callable[[psycopg.Cursor[Any]], None]
     verify: Callable[[psycopg.Cursor[Any]], None] = lambda _cursor: None
     is_undo: bool = False
+    retired_kept_hours: float = 72.0
 
     def undone_constraints(self, table: str) -> list[str]:
-        """Foreign keys and checks that a rollback takes from a table: kept aside, they would hold what goes after it."""
-        if not self.is_undo or table not in self.after.tables or table not in self.before.tables:
-            return []
-        wanted, found = self.after.tables[table].constraints, self.before.tables[table].constraints
-        return [one.name for one in found.values() if one.kind in {"c", "f"} and one.name not in wanted]
+        """Constraints that go with the table put aside: kept there, they would hold what may go after this swap.
+
+        Foreign keys that the new table does not have (a later migration may drop the parent), and in a rollback checks.
+        """
+        kinds = {"c", "f"} if self.is_undo else {"f"}
+        return [one.name for one in self._only_before(table) if one.kind in kinds]
+
+    def _only_before(self, table: str) -> list[Constraint]:
+        wanted, found = self._constraints(self.after, table), self._constraints(self.before, table)
+        return [one for one in found.values() if one.definition != _definition(wanted.get(one.name))]
+
+    def regained_keys(self, table: str) -> list[Constraint]:
+        """Foreign keys that a rollback gives back to the retired table, which lost them when it retired."""
+        wanted, found = self._constraints(self.after, table), self._constraints(self.before, table)
+        keys = [one for one in wanted.values() if one.kind == "f"] if self.is_undo else []
+        return [one for one in keys if one.definition != _definition(found.get(one.name))]
+
+    @staticmethod
+    def _constraints(catalogue: Catalogue, table: str) -> Mapping[str, Constraint]:
+        return catalogue.tables[table].constraints if table in catalogue.tables else {}
 
     @property
     def tables(self) -> list[str]:
         """The tables that move, in the order in which they are locked."""
         return sorted(move.table for move in self.moves)
+
+
+def _definition(constraint: Constraint | None) -> str | None:
+    return None if constraint is None else constraint.definition
 
 
 def retired_schema(schema: str, generation: Generation) -> str:
@@ -105,6 +126,10 @@ def take_away(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> 
             SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(live_name, Identifier(name))
             for name in plan.undone_constraints(move.table)
         ]
+        if move.new is not None:  # or workers that keep the table aside current would set them off once more
+            statements += [
+                SQL("DROP TRIGGER {} ON {}").format(Identifier(name), live_name) for name in hanging.extra_triggers
+            ]
         statements.append(SQL("ALTER TABLE {} SET SCHEMA {}").format(live_name, Identifier(aside(schema, move))))
     return statements
 
@@ -122,7 +147,7 @@ def put_in_place(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) 
         ]
         if hanging is not None:
             statements.append(SQL("ALTER TABLE {} OWNER TO {}").format(live_name, Identifier(hanging.live.owner)))
-            statements += _by_hand(plan.before, move.new, hanging, live_name)
+            statements += by_hand(plan.before, plan.after, hanging, live_name)
     return statements
 
 
@@ -144,7 +169,7 @@ def hang_on(
 
 
 def _foreign_keys(hanging: Attached) -> list[Statement]:
-    return [
+    made: list[Statement] = [
         SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
             Identifier(fk.schema, fk.table),
             Identifier(fk.name),
@@ -152,18 +177,27 @@ def _foreign_keys(hanging: Attached) -> list[Statement]:
         )
         for fk in hanging.foreign_keys
     ]
+    return made + [
+        SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
+            Identifier(fk.name), Identifier(fk.schema, fk.table), Literal(fk.comment)
+        )
+        for fk in hanging.foreign_keys
+        if fk.comment is not None
+    ]
 
 
 def _extra_grants(hanging: Attached, columns: Iterable[str], name: Identifier) -> list[Statement]:
-    whole: list[Statement] = [
-        SQL("GRANT {} ON {} TO {}").format(SQL(grant.privilege), name, grantee(grant.grantee))
-        for grant in hanging.extra_grants
-    ]
+    whole = [_grant(grant, SQL(grant.privilege), name) for grant in hanging.extra_grants]
     return whole + [
-        SQL("GRANT {} ({}) ON {} TO {}").format(SQL(grant.privilege), Identifier(column), name, grantee(grant.grantee))
+        _grant(grant, SQL("{} ({})").format(SQL(grant.privilege), Identifier(column)), name)
         for column, grant in hanging.extra_column_grants
         if column in columns
     ]
+
+
+def _grant(grant: Grant, what: Statement, name: Identifier) -> Statement:
+    option = SQL(" WITH GRANT OPTION" if grant.grantable else "")
+    return SQL("GRANT {} ON {} TO {}{}").format(what, name, grantee(grant.grantee), option)
 
 
 def clear_away(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> list[Statement]:
@@ -193,26 +227,12 @@ def own_triggers(cursor: psycopg.Cursor[Any], move: Move, attached: Attached) ->
         for one in wanted
         if one.enabled in ENABLED
     ]
-    return [*made, *switched]
-
-
-def _by_hand(before: Catalogue, new: Generation, attached: Attached, name: Identifier) -> list[Statement]:
-    """Comments and options that somebody gave the live table beside what the migrations say."""
-    made, live = before.tables.get(attached.live.name), attached.live
-    if made is None:
-        return []
-    statements: list[Statement] = []
-    if live.comment != made.comment:
-        statements.append(SQL("COMMENT ON TABLE {} IS {}").format(name, Literal(live.comment)))
-    for column in live.columns.values():
-        known = made.columns.get(column.name)
-        if known is not None and column.comment != known.comment and column.name in new.columns:
-            on = SQL("{}.{}").format(name, Identifier(column.name))
-            statements.append(SQL("COMMENT ON COLUMN {} IS {}").format(on, Literal(column.comment)))
-    own = [option for option in live.options if option not in made.options]
-    if own:
-        statements.append(SQL("ALTER TABLE {} SET ({})").format(name, SQL(", ".join(own))))
-    return statements
+    said: list[Statement] = [
+        SQL("COMMENT ON TRIGGER {} ON {} IS {}").format(Identifier(one.name), live, Literal(one.comment))
+        for one in wanted
+        if one.comment is not None
+    ]
+    return [*made, *switched, *said]
 
 
 def _publish(publication: Any, name: Identifier) -> Statement:

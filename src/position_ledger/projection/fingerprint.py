@@ -17,7 +17,7 @@ import sysconfig
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from dataclasses import fields as dataclass_fields
 from datetime import date, datetime, time, timedelta
@@ -56,6 +56,28 @@ def fingerprint_of(projection: Projection[Any]) -> str:
     for event, fold in sorted(projection.folds.items(), key=lambda item: item[0].TOPIC):
         parts += [event.TOPIC, str(event.VERSION), *_shape(event), *_code(fold, _Walk.of(fold))]
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=256)
+def parts_of(projection: Projection[Any]) -> Mapping[str, Any]:
+    """What the fingerprint is made of, each part apart and fit for JSON, so that a difference can be named.
+
+    ``key`` is a digest, ``defaults`` has the fields of the row type that have one, as text, ``folds`` a digest of the
+    code for each topic, ``events`` version and digest of the shape for each topic. Raises as `fingerprint_of`.
+    """
+    fields, defaults = projection.row.__struct_fields__, projection.row.__struct_defaults__
+    given = dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))
+    folds = {event.TOPIC: _code(fold, _Walk.of(fold)) for event, fold in projection.folds.items()}
+    return {
+        "key": _digest([projection.key_column, *_code(projection.key, _Walk.of(projection.key))]),
+        "defaults": {name: _constant(name, value) for name, value in given.items() if value is not msgspec.NODEFAULT},
+        "folds": {topic: _digest(folds[topic]) for topic in sorted(folds)},
+        "events": {event.TOPIC: [event.VERSION, _digest(_shape(event))] for event in projection.folds},
+    }
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
 
 
 def _shape(event: type[Event]) -> list[str]:

@@ -24,6 +24,7 @@ from position_ledger.projection.generations import SHARDS, Generation
 from position_ledger.projection.leases import Lease, LeaseLost
 from position_ledger.projection.projector import Projector, Work, project_together
 from position_ledger.projection.references import Resolver
+from position_ledger.projection.seldom import Seldom
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
 
@@ -103,6 +104,7 @@ class Follower:
         self._followed: dict[int, _Followed] = {}
         self._upkeep_due = 0.0
         self._seek_due = 0.0
+        self._seldom = Seldom()
 
     @property
     def held(self) -> int:
@@ -230,7 +232,8 @@ class Follower:
         for one, error in failed:
             words = "table %s (%s generation %d) is not going on: %s: %s; trying again in %.2f s"
             table, number, state = one.generation.projection, one.generation.generation_id, one.generation.state
-            log.warning(words, table, state, number, type(error).__name__, error, one.rest_s)
+            if self._seldom.may_say(f"{number} {error}"):
+                log.warning(words, table, state, number, type(error).__name__, error, one.rest_s)
         return bool(pages)
 
     def _project_page(self, dues: Sequence[_Due]) -> list[_Failed]:

@@ -79,9 +79,13 @@ def _missing(
 
 def note(cursor: psycopg.Cursor[Any], generation_id: int, foreign_keys: Iterable[IncomingForeignKey]) -> None:
     """Write down, in the swap's transaction, which foreign keys were valid and are to be validated again."""
-    pending = [[key.schema, key.table, key.name] for key in foreign_keys if key.validated]
-    if pending:
-        cursor.execute(NOTE, (Jsonb(pending), generation_id))
+    note_names(cursor, generation_id, [(key.schema, key.table, key.name) for key in foreign_keys if key.validated])
+
+
+def note_names(cursor: psycopg.Cursor[Any], generation_id: int, names: Sequence[tuple[str, str, str]]) -> None:
+    """The same for foreign keys by schema, table and name."""
+    if names:
+        cursor.execute(NOTE, (Jsonb([list(name) for name in names]), generation_id))
 
 
 def validate_pending(connection: psycopg.Connection[Any], table: str) -> None:

@@ -6,8 +6,9 @@ rollback, and stays current as long as workers with its code run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,8 @@ from position_ledger.database import only_row
 from position_ledger.errors import SchemaMismatch
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
+from position_ledger.projection.generation_notes import note_parts
+from position_ledger.projection.reasons import differences
 
 SHARDS = 16
 """Shards of a generation: an upper limit for the workers that can project it side by side."""
@@ -24,7 +27,11 @@ SHARDS = 16
 GENERATION_LOCK = 0x504C47
 """First half of the two-integer advisory lock of a generation; the second half is its id."""
 
-_COLUMNS = "g.generation_id, g.projection, g.fingerprint, g.columns, g.schema_name, g.state, g.mode, g.release"
+_COLUMNS = (
+    "g.generation_id, g.projection, g.fingerprint, g.columns, g.schema_name, g.state, g.mode, g.release, "
+    "coalesce(to_jsonb(g) -> 'fingerprint_parts', '{}'), (to_jsonb(g) ->> 'kept_until')::timestamptz"
+)
+"""The last two by way of JSON: a database to which their migration has not come yet does not have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,10 @@ class Generation:
     state: str
     mode: str
     release: str
+    parts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """As `parts_of`; empty if the release that built it did not tell."""
+    kept_until: datetime | None = field(default=None, compare=False)
+    """Of a retired one: until when one can go back to it."""
 
 
 def kept(connection: psycopg.Connection[Any], projection: str | None = None) -> list[Generation]:
@@ -54,6 +65,15 @@ def kept(connection: psycopg.Connection[Any], projection: str | None = None) -> 
 def active(connection: psycopg.Connection[Any], projection: str) -> Generation | None:
     """The generation that readers see, or None before the first `migrate up`."""
     return next((g for g in kept(connection, projection) if g.state == "active"), None)
+
+
+def once_active(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], int]:
+    """The last generation that readers have seen of each table and fingerprint, kept or dropped."""
+    rows = connection.execute(
+        "SELECT g.projection, g.fingerprint, max(g.generation_id) FROM projection_generations AS g "
+        "WHERE g.activated_at IS NOT NULL GROUP BY g.projection, g.fingerprint"
+    ).fetchall()
+    return {(table, fingerprint): number for table, fingerprint, number in rows}
 
 
 def followed(connection: psycopg.Connection[Any], projections: Iterable[Projection[Any]]) -> list[Generation]:
@@ -102,13 +122,20 @@ def _never_set_up(tables: Sequence[str]) -> str:
 
 def of_other_code(projection: Projection[Any], current: Generation) -> str:
     """Why a process whose code did not make the active generation is refused, and what closes the gap."""
+    told = [] if column_gap(projection.columns, current.columns) else why_other(projection, current)
     return (
         f"table {projection.table} was built by other code (release {current.release}), and this process may not write "
-        f"it{column_gap(projection.columns, current.columns)}: {_remedy(projection, current)}"
+        f"it{column_gap(projection.columns, current.columns)}{''.join(f'; {clause}' for clause in told)}: "
+        f"{remedy(projection, current)}"
     )
 
 
-def _remedy(projection: Projection[Any], current: Generation) -> str:
+def why_other(projection: Projection[Any], current: Generation, *, is_older: bool = False) -> list[str]:
+    """What differs between a definition and the code that made a generation, a clause each; empty if nobody can tell."""
+    return differences(projection, current.columns, current.parts, is_older=is_older)
+
+
+def remedy(projection: Projection[Any], current: Generation) -> str:
     """A column more in the code waits for its migration; a column more in the table is that of newer code."""
     is_ahead = bool(set(projection.columns) - set(current.columns))
     is_behind = bool(set(current.columns) - set(projection.columns))
@@ -191,6 +218,7 @@ def create(
             },
         )
     )
+    note_parts(connection, int(row[0]), projection)
     return int(row[0])
 
 
@@ -255,6 +283,16 @@ def _relabel(
         "UPDATE projection_generations SET fingerprint = %s, columns = %s, release = %s WHERE generation_id = %s",
         (fingerprint_of(projection), list(projection.columns), release, current.generation_id),
     )
+    note_parts(connection, current.generation_id, projection)
+
+
+def note_missing_parts(connection: psycopg.Connection[Any], projections: Iterable[Projection[Any]]) -> None:
+    """Tell what the kept generations of this code are made of, where the release that built them did not."""
+    ours = {projection.table: projection for projection in projections}
+    for generation in kept(connection):
+        projection = ours.get(generation.projection)
+        if projection is not None and not generation.parts and generation.fingerprint == fingerprint_of(projection):
+            note_parts(connection, generation.generation_id, projection)
 
 
 def visible_up_to(connection: psycopg.Connection[Any], tables: Sequence[str]) -> int:

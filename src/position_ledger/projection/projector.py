@@ -32,6 +32,8 @@ UPDATE projection_checkpoints AS c
    SET position = %(upto)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
   FROM unnest(%(generations)s::int[], %(shards)s::smallint[], %(tokens)s::bigint[]) AS m (generation, shard, token),
        projection_generations AS g
+  JOIN unnest(%(ids)s::int[], %(fingerprints)s::text[]) AS o (generation, fingerprint)
+    ON g.generation_id = o.generation AND g.fingerprint = o.fingerprint
  WHERE c.generation_id = m.generation AND c.shard = m.shard AND c.token = m.token AND c.position = %(from)s
    AND g.generation_id = c.generation_id AND g.state <> 'dropped' AND g.mode = 'worker'
 RETURNING c.generation_id, g.schema_name
@@ -81,6 +83,7 @@ class Projector:
     ) -> None:
         self.connection = connection
         self.generation_id = generation.generation_id
+        self.fingerprint = generation.fingerprint
         self.projection = projection
         self.resolver = resolver or Resolver(codec, projection.folds)
         self.current: dict[str, Version] = {}
@@ -157,19 +160,22 @@ def concerning(projection: Projection[Any], events: Iterable[Recorded[Any]]) -> 
 def advance(connection: psycopg.Connection[Any], works: Sequence[Work], start: int, end: int) -> dict[int, str]:
     """Take the generations' locks and move the checkpoints, first of all: one row for each shard, or abort.
 
+    A generation that went over to other code since we looked (an empty table that was migrated in place) is not ours.
     The locks in the order of their ids, as everybody takes them. Answers the schema of each generation.
     """
-    ids = sorted(work.projector.generation_id for work in works)
-    connection.execute(LOCK_GENERATIONS, (GENERATION_LOCK, ids), prepare=True)
+    code = {work.projector.generation_id: work.projector.fingerprint for work in works}
+    connection.execute(LOCK_GENERATIONS, (GENERATION_LOCK, sorted(code)), prepare=True)
     leases = [lease for work in works for lease in work.leases]
+    ours = {"ids": list(code), "fingerprints": list(code.values())}
     moved = connection.execute(
-        ADVANCE, {**marks(leases), "from": start, "upto": end, "lease_s": LEASE_S}, prepare=True
+        ADVANCE, {**marks(leases), **ours, "from": start, "upto": end, "lease_s": LEASE_S}, prepare=True
     ).fetchall()
     counts = Counter(row[0] for row in moved)
     for work in works:
         held, found = len(work.leases), counts[work.projector.generation_id]
         if found != held:
-            msg = f"{work.projector.projection.table}: {held - found} of {held} shards are held by another worker"
+            table = work.projector.projection.table
+            msg = f"{table}: {held - found} of {held} shards are held by another worker, or by other code"
             raise LeaseLost(msg)
     return dict(moved)
 

@@ -23,8 +23,10 @@ from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.load_crew import LoadInterrupted
+from position_ledger.projection.loading import History
 from position_ledger.projection.rebuilds import REBUILD_LOCK
-from position_ledger.projection.shadow import drop, drop_older
+from position_ledger.projection.retention import drop_older
+from position_ledger.projection.shadow import drop
 from position_ledger.projection.swap import BUDGET_S, movable, swap
 from position_ledger.projection.watching import Progress
 
@@ -58,6 +60,7 @@ class RebuildOptions:
 
     ``dry_run`` builds and verifies, reports the differences, and drops what it built. Without ``swap`` the shadow stays,
     kept current by workers with its code, and the next rebuild goes on from there.
+    ``history`` is where events are loaded from, if not from the log; what came after it is read from the log.
     ``changed`` names columns whose values the new code means to change; ``accept_differences`` accepts any.
     ``throttle_per_s`` is how many events a second may be read by all who load together; ``workers`` how many worker
     processes are asked to help. What is built ``is_kept`` for the next run when this one is interrupted or blocked.
@@ -72,6 +75,7 @@ class RebuildOptions:
     throttle_per_s: float | None = None
     workers: int = 0
     is_kept: bool = True
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def _goes_on_after(error: BaseException) -> bool:
 
 def _build(where: Where, builds: Sequence[Building], target: Target, options: RebuildOptions) -> None:
     for build in builds:
-        build.build(processes=options.processes, throttle_per_s=options.throttle_per_s)
+        build.build(processes=options.processes, throttle_per_s=options.throttle_per_s, history=options.history)
     must_equal = not options.accept_differences and not options.dry_run
     for build in builds:
         build.prove(target.before, target.after, changed=options.changed, must_equal=must_equal)
@@ -190,6 +194,7 @@ def _swap(where: Where, builds: Sequence[Building], target: Target, again: Again
         target.after,
         record=partial(_record, [one.new for one in builds], target),
         verify=again,
+        retired_kept_hours=where.settings.retired_kept_hours,
     )
 
     for build in builds:

@@ -17,7 +17,7 @@ from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Target, alone, require_worker_mode
-from position_ledger.projection.shadow import drop_older
+from position_ledger.projection.retention import drop_older, nothing_to_go_back_to
 from position_ledger.projection.swap import SwapResult, swap
 
 BringUp = Callable[[Projection[Any], Generation], None]
@@ -43,7 +43,8 @@ def roll_back(
         for table in sorted(tables):
             stack.enter_context(alone(where.connection, table))
         for table in tables:
-            drop_older(where.connection, table)  # a process that was killed behind its swap has left that to do
+            # A process that was killed behind its swap has left that to do.
+            drop_older(where.connection, table, expired=False)
         kept = {table: generations.kept(where.connection, table) for table in tables}
         live = {table: one for table in tables for one in kept[table] if one.state == "active"}
         old = {table: one for table in tables for one in kept[table] if one.state == "retired"}
@@ -59,7 +60,14 @@ def roll_back(
 
         result = swap(
             where.connection,
-            SwapPlan(tuple(moves), back.before, back.after, back.record, is_undo=True),
+            SwapPlan(
+                tuple(moves),
+                back.before,
+                back.after,
+                back.record,
+                is_undo=True,
+                retired_kept_hours=where.settings.retired_kept_hours,
+            ),
             where.codec,
             schema=where.schema,
             tell=where.tell,
@@ -81,8 +89,7 @@ def _move(
         require_worker_mode(live)
         return Move(table, live, None, None)
     if live is None or old is None:
-        msg = f"table {table} has no retired generation to go back to: only the last one before a swap is kept"
-        raise GenerationNotOurs(msg)
+        raise GenerationNotOurs(nothing_to_go_back_to(where.connection, table))
     require_worker_mode(live)
     ours = next((p for p in projections if p.table == table and fingerprint_of(p) == old.fingerprint), None)
     if ours is None:

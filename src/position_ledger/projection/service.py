@@ -23,7 +23,9 @@ from position_ledger.domain.errors import LedgerError
 from position_ledger.errors import SchemaMismatch
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.follower import Follower
+from position_ledger.projection.generation_notes import drop_expired
 from position_ledger.projection.generations import check_start
+from position_ledger.projection.seldom import Seldom
 from position_ledger.settings import Settings
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
@@ -31,6 +33,8 @@ from position_ledger.store.codec import Codec
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 ALONE_CHECK_S = 1.0
+TEND_S = 60.0
+"""How often it looks whether its code still fits every table, and whether a retired one is to be dropped."""
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ class FollowerService:
         self._turn = threading.Lock()
         self._waiting = 0
         self._retry_s = RETRY_FIRST_S
+        self._tend_due = 0.0
+        self._seldom = Seldom()
         self._follower: Follower | None = None
         self._connection: psycopg.Connection[Any] | None = None
         self._thread: threading.Thread | None = None
@@ -103,6 +109,7 @@ class FollowerService:
             if time.monotonic() >= alone_due:
                 alone_due = time.monotonic() + ALONE_CHECK_S
                 self._exit_when_alone()
+                self._tend()
             return until()
 
         try:
@@ -110,7 +117,7 @@ class FollowerService:
             follower.follow(self._stop, until=done)
             self._retry_s = RETRY_FIRST_S
         except (psycopg.Error, LedgerError) as error:
-            log.warning("following stopped: %s: %s; trying again in %.2f s", type(error).__name__, error, self._retry_s)
+            self._say(error)
             self._drop()
             self._stop.wait(self._retry_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
@@ -118,13 +125,32 @@ class FollowerService:
     def _open(self) -> Follower:
         self._connection = connect(self._url, self._settings, as_app=True, name="position-ledger worker")
         feed.check_connection(self._connection)
+        check_start(self._connection, self._projections)
+        self._follower = Follower(self._connection, self._projections, self._codec, name=self._name)
+        return self._follower
+
+    def _say(self, error: Exception) -> None:
+        """Why nothing is projected: at once, and while it stays so once a minute."""
+        if not self._seldom.may_say(f"{type(error).__name__}: {error}"):
+            return
+        if isinstance(error, SchemaMismatch):
+            log.error("this worker has nothing to write: %s; it looks again until that has changed", error)
+        else:
+            log.warning("following stopped: %s: %s; trying again in %.2f s", type(error).__name__, error, self._retry_s)
+
+    def _tend(self) -> None:
+        """Now and then: drop what nobody can go back to any more, and say if a table has gone over to other code."""
+        if self._connection is None or time.monotonic() < self._tend_due:
+            return
+        self._tend_due = time.monotonic() + TEND_S
+        dropped = drop_expired(self._connection)
+        if dropped:
+            log.info("retired generations %s were dropped: the time to go back to them is over", dropped)
         try:
             check_start(self._connection, self._projections)
         except SchemaMismatch as error:
-            log.error("this worker has nothing to write: %s", error)  # noqa: TRY400 - the sentence says it all
-            raise
-        self._follower = Follower(self._connection, self._projections, self._codec, name=self._name)
-        return self._follower
+            if self._seldom.may_say(str(error)):
+                log.error("this worker no longer writes all of its tables: %s", error)  # noqa: TRY400 - it says it all
 
     def _drop(self) -> None:
         if self._follower is not None:

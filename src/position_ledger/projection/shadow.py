@@ -78,20 +78,6 @@ def finish(
         chunk_ledger.drop(connection, shadow)
 
 
-OLDER = """
-SELECT g.generation_id FROM projection_generations AS g WHERE g.projection = %s AND g.state = 'retired'
- ORDER BY g.retired_at DESC, g.generation_id DESC OFFSET 1
-"""
-
-
-def drop_older(connection: psycopg.Connection[Any], table: str) -> None:
-    """Keep one retired generation to go back to; drop those before it."""
-    older = {row[0] for row in connection.execute(OLDER, (table,)).fetchall()}
-    for generation in generations.kept(connection, table) if older else ():
-        if generation.generation_id in older:
-            drop(connection, generation)
-
-
 def drop(connection: psycopg.Connection[Any], generation: Generation) -> None:
     """Drop a generation that is not live, with its table. Nothing happens if it has become the live one."""
     if connection.closed:

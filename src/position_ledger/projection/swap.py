@@ -21,17 +21,20 @@ from position_ledger.errors import GenerationNotOurs, SwapBlocked
 from position_ledger.migration.attached import Attached, attached_to
 from position_ledger.migration.catalogue import Catalogue
 from position_ledger.projection import foreign_keys, views
+from position_ledger.projection.blockers import blockers
 from position_ledger.projection.exchange import (
     Move,
     SwapPlan,
     aside,
     clear_away,
+    grantee,
     hang_on,
     own_triggers,
     put_in_place,
     retired_schema,
     take_away,
 )
+from position_ledger.projection.generation_notes import keep, keep_for
 from position_ledger.projection.generations import GENERATION_LOCK, Generation
 from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
@@ -107,38 +110,6 @@ class SwapResult:
     attempts: int
     lock_ms: float
     tail_events: int
-
-
-def blockers(attached: Attached, before: Catalogue) -> list[str]:
-    """What hangs on the live table and cannot be moved to another one, each in words with the remedy."""
-    made = before.tables.get(attached.live.name, attached.live)
-    words = [
-        f"materialized view {v.schema}.{v.name} (drop it, and create it again after the swap)"
-        for v in attached.views
-        if v.materialized
-    ]
-    words += [
-        f"function {f.schema}.{f.signature} is bound to its {f.reason} (drop it for the swap)"
-        for f in attached.functions
-    ]
-    words += [f"rule {r.name} on {r.schema}.{r.relation} (drop it for the swap)" for r in attached.rules]
-    words += [f"column {c.schema}.{c.relation}.{c.column} has its row type" for c in attached.row_type_columns]
-    words += [f"sequence {name} is owned by it" for name in attached.owned_sequences]
-    words += [f"index {name} is not in the migrations (add it by a migration)" for name in attached.extra_indexes]
-    words += [
-        f"constraint {name} is not in the migrations (add it by a migration)" for name in attached.extra_constraints
-    ]
-    words += [
-        f"statistics {name} are not in the migrations (add them by a migration)"
-        for name in attached.live.statistics
-        if name not in made.statistics
-    ]
-    words += [
-        f"it has {feature}, which is not in the migrations"
-        for feature in attached.live.unsupported
-        if feature not in made.unsupported
-    ]
-    return words
 
 
 def swap(
@@ -307,7 +278,7 @@ def _attempt(
         for statement in clear_away(plan, attached, schema):
             cursor.execute(statement)
         for move in plan.moves:
-            _record(cursor, move, schema)
+            _record(cursor, move, schema, plan.retired_kept_hours)
             if move.new is not None and move.table in attached:
                 foreign_keys.note(cursor, move.new.generation_id, attached[move.table].foreign_keys)
         plan.verify(cursor)
@@ -335,9 +306,63 @@ def _exchange(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str
     dropped = views.drop(cursor, views.to_drop(plan, attached, schema))
     for statement in (*take_away(plan, attached, schema), *put_in_place(plan, attached, schema)):
         cursor.execute(statement)
+    for move in plan.moves:
+        if move.new is not None:
+            _give_back_keys(cursor, plan, move, schema)
     views.bind(cursor, plan, attached, schema, dropped)
     for statement in hang_on(plan, attached, schema, triggers):
         cursor.execute(statement)
+    for move in plan.moves:
+        if move.new is not None and move.table in attached:
+            _revoke_surplus(cursor, plan, move, schema)
+
+
+CONSTRAINTS_OF = "SELECT k.conname::text FROM pg_constraint AS k WHERE k.conrelid = %s::regclass"
+
+
+def _give_back_keys(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, schema: str) -> None:
+    """The foreign keys that a table lost when it retired: for new rows now, for those it has by a validation afterwards."""
+    keys = plan.regained_keys(move.table)
+    if not keys or move.new is None:
+        return
+    name = Identifier(schema, move.table)
+    there = {row[0] for row in cursor.execute(CONSTRAINTS_OF, (name.as_string(cursor),))}
+    lost = [key for key in keys if key.name not in there]
+    for key in lost:
+        words = SQL(key.definition.removesuffix(" NOT VALID"))
+        cursor.execute(SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(name, Identifier(key.name), words))
+    foreign_keys.note_names(cursor, move.new.generation_id, [(schema, move.table, key.name) for key in lost])
+
+
+SURPLUS = """
+WITH granted AS (
+    SELECT c.oid, a.attname::text AS "column", x.privilege_type AS privilege,
+           CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END AS grantee
+      FROM pg_class AS c
+      CROSS JOIN LATERAL (SELECT NULL::name AS attname, c.relacl AS acl UNION ALL
+                          SELECT t.attname, t.attacl FROM pg_attribute AS t WHERE t.attrelid = c.oid AND NOT t.attisdropped) AS a
+      CROSS JOIN LATERAL aclexplode(a.acl) AS x
+     WHERE c.oid IN (%(new)s::regclass, %(old)s::regclass) AND x.grantee <> c.relowner)
+SELECT n."column", n.privilege, n.grantee FROM granted AS n WHERE n.oid = %(new)s::regclass
+EXCEPT SELECT o."column", o.privilege, o.grantee FROM granted AS o WHERE o.oid = %(old)s::regclass
+"""
+
+
+def _revoke_surplus(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, schema: str) -> None:
+    """Take back what default privileges, or times long past, have granted on the new table and nobody on the live one."""
+    target = plan.after.tables[move.table]
+    parts = [(None, target.grants), *((column.name, column.grants) for column in target.columns.values())]
+    wanted = {
+        (column, grant.privilege, grantee(grant.grantee).as_string(None))
+        for column, grants in parts
+        for grant in grants
+    }
+    new, old = Identifier(schema, move.table), Identifier(aside(schema, move), move.table)
+    names = {"new": new.as_string(cursor), "old": old.as_string(cursor)}
+    for column, privilege, role in cursor.execute(SURPLUS, names).fetchall():
+        if (column, privilege, role) not in wanted:
+            on = SQL(" ({})").format(Identifier(column)) if column else SQL("")
+            cursor.execute(SQL("REVOKE {}{} ON {} FROM {}").format(SQL(privilege), on, new, SQL(role)))
 
 
 LEFT_BEHIND = """
@@ -421,13 +446,14 @@ UPDATE projection_generations SET state = 'dropped', schema_name = %s, retired_a
  WHERE generation_id = %s AND state = 'active'
 """
 ACTIVATE = """
-UPDATE projection_generations SET state = 'active', schema_name = %s, activated_at = clock_timestamp(), retired_at = NULL
+UPDATE projection_generations
+   SET state = 'active', schema_name = %s, activated_at = coalesce(activated_at, clock_timestamp()), retired_at = NULL
  WHERE generation_id = %s AND state IN ('building', 'retired')
 """
 FORGET = "DELETE FROM projection_checkpoints WHERE generation_id = %s"
 
 
-def _record(cursor: psycopg.Cursor[Any], move: Move, schema: str) -> None:
+def _record(cursor: psycopg.Cursor[Any], move: Move, schema: str, kept_hours: float) -> None:
     """Exchange the states of the generations; exactly one row each, or the swap does not happen."""
     done = []
     if move.live is not None:
@@ -435,7 +461,10 @@ def _record(cursor: psycopg.Cursor[Any], move: Move, schema: str) -> None:
         done.append(cursor.execute(away, (retired_schema(schema, move.live), move.live.generation_id)).rowcount)
         if move.new is None:
             cursor.execute(FORGET, (move.live.generation_id,))
+        else:
+            keep_for(cursor.connection, move.live.generation_id, kept_hours)
     if move.new is not None:
+        keep(cursor.connection, move.new.generation_id)
         done.append(cursor.execute(ACTIVATE, (schema, move.new.generation_id)).rowcount)
     if done != [1] * len(done):
         msg = f"the generations of {move.table} were changed by somebody else meanwhile: look at position-ledger status"

@@ -139,7 +139,8 @@ class Work:
 
     def _rows(self, statement: Composed, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         with self._connect() as connection:
-            return connection.execute(statement, parameters).fetchall()
+            # Unprepared, as every read of a projected table that cannot be repeated: a swap may change a column's type.
+            return connection.execute(statement, parameters, prepare=False).fetchall()
 
 
 def _of(verdict: Verdict, **more: int) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def imported(ledger: Ledger, tmp_path: Path) -> ImportResult:
     return import_fills(ledger, real_file(), PRESET, environment="paper", rejects_path=tmp_path / "rejects.csv")
 
 
+@pytest.mark.uncounted
 def test_the_real_file_gives_what_an_independent_computation_gives(
     ledger: Ledger, tmp_path: Path, imported: ImportResult
 ) -> None:
@@ -133,6 +134,7 @@ def test_the_real_file_gives_what_an_independent_computation_gives(
             assert abs(figure - exact) < ROUNDING
 
 
+@pytest.mark.uncounted
 def test_importing_again_adds_nothing_and_refuses_the_same_rows(
     ledger: Ledger, ledger_url: str, tmp_path: Path, imported: ImportResult
 ) -> None:
@@ -143,7 +145,8 @@ def test_importing_again_adds_nothing_and_refuses_the_same_rows(
     assert refused_rows(tmp_path / "again.csv") == refused_rows(tmp_path / "rejects.csv")
 
 
-@pytest.mark.parametrize("cuts", [(3999, 3000, 1), (2222, 2221, 37)])
+@pytest.mark.uncounted
+@pytest.mark.parametrize("cuts", [(2222, 2221, 37), pytest.param((3999, 3000, 1), marks=pytest.mark.soak)])
 def test_longer_exports_of_the_same_history_add_only_what_is_new(
     ledger: Ledger, ledger_url: str, tmp_path: Path, cuts: tuple[int, ...]
 ) -> None:
@@ -191,7 +194,8 @@ def importing(url: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("kill_after", [500, 2000])
+@pytest.mark.uncounted
+@pytest.mark.parametrize("kill_after", [500, pytest.param(2000, marks=pytest.mark.soak)])
 def test_an_import_killed_half_way_and_run_again_ends_the_same(
     ledger: Ledger, ledger_url: str, tmp_path: Path, kill_after: int
 ) -> None:
@@ -218,6 +222,7 @@ def test_an_import_killed_half_way_and_run_again_ends_the_same(
 
 
 @pytest.mark.chaos
+@pytest.mark.uncounted
 def test_two_imports_of_the_same_file_at_the_same_time_record_it_once(ledger_url: str) -> None:
     with importing(ledger_url) as first, importing(ledger_url) as second:
         ends = [process.communicate(timeout=100)[0].splitlines()[-1].split() for process in (first, second)]

@@ -222,6 +222,7 @@ def recomputed_edges() -> dict[str, list[Decimal]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.uncounted
 def test_every_team_of_every_game_is_an_edge_that_its_outcome_settles(season: tuple[Ledger, ImportResult]) -> None:
     ledger, result = season
     expected = recomputed_edges()
@@ -249,6 +250,7 @@ def test_every_team_of_every_game_is_an_edge_that_its_outcome_settles(season: tu
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.uncounted
 def test_importing_the_season_again_appends_nothing(season: tuple[Ledger, ImportResult]) -> None:
     ledger, first = season
     again = import_edges(ledger, real_file(BASKETBALL), BASKETBALL_MAP, environment="backtest")

@@ -330,6 +330,7 @@ def at(minute: int) -> datetime:
 HandedOn.TestCase.settings = examples(100, steps=40)
 
 
+@pytest.mark.uncounted
 class TestHandedOn(HandedOn.TestCase):  # type: ignore[misc, valid-type]
     """Receivers were told again, and what was before a split became known, or the laws would say nothing about it."""
 

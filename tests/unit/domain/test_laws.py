@@ -364,7 +364,7 @@ def check_versions(world: World) -> None:
 
 
 Histories.TestCase.settings = examples(100, steps=30)
-TestHistories = pytest.mark.timeout(0 if LONG else 120)(Histories.TestCase)
+TestHistories = pytest.mark.uncounted(pytest.mark.timeout(0 if LONG else 120)(Histories.TestCase))
 
 
 @examples(100)

@@ -299,6 +299,7 @@ def check_effective_order(world: World, logs: dict[UUID, list[Append]]) -> None:
 Whole.TestCase.settings = examples(100, steps=100)
 
 
+@pytest.mark.uncounted
 class TestWhole(Whole.TestCase):  # type: ignore[misc, valid-type]
     """Every kind of command was accepted somewhere, or the laws would say nothing about it."""
 

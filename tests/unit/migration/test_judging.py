@@ -179,6 +179,7 @@ def test_a_failure_hides_what_squawk_only_guesses() -> None:
         ("0A000", "cannot alter type of a column used by a view or rule", "used-by-others"),
         ("0A000", "this is not supported", "statement-failed"),
         ("42804", "column is of type text", "type-mismatch"),
+        ("55P04", "unsafe use of new value of enum type", "new-value-in-use"),
         ("XX000", "what nobody expects", "statement-failed"),
     ],
 )

@@ -11,7 +11,7 @@ from position_ledger.cli.migrating.applying import NUMBER
 from position_ledger.cli.opening import open_servers
 from position_ledger.cli.options import as_json, command
 from position_ledger.cli.output import Column, write_json, write_lines, write_listing
-from position_ledger.operations import accept_checksum, migrate_baseline, migration_history
+from position_ledger.operations import accept_checksum, migrate_baseline, migration_history, sum_fits
 
 if TYPE_CHECKING:
     from position_ledger.migration.bookkeeping import HistoryRow
@@ -101,7 +101,8 @@ def accept(*, number: int, reason: str | None, force: bool, as_json: bool) -> No
         return
     write_lines(f"not proven: {line}" for line in done.unproven)
     if done.files:
-        write_lines([f"{done.files[0].filename} is accepted as it is now; next: position-ledger migrate sum"])
+        following = "" if sum_fits(settings) else "; next: position-ledger migrate sum"
+        write_lines([f"{done.files[0].filename} is accepted as it is now{following}"])
     else:
         write_lines([f"nothing to do: {number:03} is as it was applied"])
 

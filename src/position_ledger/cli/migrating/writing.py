@@ -94,5 +94,5 @@ def new(  # noqa: PLR0913 - the options
 def renew() -> None:
     """Write and say what changed."""
     report = renew_sum(load_settings())
-    write_lines(f"changed: {name}" for name in report.changed)
-    write_lines([f"{report.path} fits its {'migrations again' if report.changed else 'migrations; nothing changed'}"])
+    write_lines(f"{one.what}: {one.name}" for one in report.changes)
+    write_lines([f"{report.path} fits its {'migrations again' if report.changes else 'migrations; nothing changed'}"])
