@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench import (
     append,
+    archiving,
     checking,
     known_at,
     lag,
@@ -36,6 +37,7 @@ MEASUREMENTS = {
     "known-at": known_at.measure,
     "load": loading.measure,
     "rebuild": rebuilding.measure,
+    "archive": archiving.measure,
     "rebuild-beside-trading": living.measure,
     "settling": settling.measure,
     "migrate-up": migrating.measure,

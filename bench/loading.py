@@ -29,7 +29,8 @@ from bench.stock import stock_runner
 from position_ledger.database import only_row
 from position_ledger.projection import chunk_ledger
 from position_ledger.projection.index_building import build_side_by_side
-from position_ledger.projection.loading import CHUNKS, load
+from position_ledger.projection.load_crew import load
+from position_ledger.projection.loading import CHUNKS
 from position_ledger.store import feed
 
 PROCESSES = 2
@@ -75,7 +76,7 @@ def _load(arena: Arena) -> Run:
     with closing(arena.connect()) as connection:
         chunk_ledger.create(connection, "ours", feed.horizon(connection), CHUNKS)
     began = time.perf_counter()
-    loaded = load(arena.database_url, settings, BOOKED, "ours", processes=PROCESSES, advance=lambda _events: None)
+    loaded = load(arena.database_url, settings, BOOKED, "ours", processes=PROCESSES)
     load_s = time.perf_counter() - began
     index_s = _index(arena, "ours")
     children = resource.getrusage(resource.RUSAGE_CHILDREN)

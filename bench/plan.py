@@ -22,6 +22,9 @@ class Plan:
     """Sizes of the log at which a rebuild is measured, the smallest first."""
     load_events: tuple[tuple[int, int], ...]
     """Sizes of the log at which a load is measured against its floor, the smallest first, each with its rounds."""
+    archived_events: int
+    """The log that is exported, verified and loaded from."""
+    archive_rounds: int
     settled_positions: int
     """Positions of the market that is settled with one command."""
     known_at_versions: int
@@ -45,6 +48,8 @@ FULL = Plan(
     paced_commands=300,
     rebuild_events=(100_000, 300_000, 1_000_000),
     load_events=((1_000_000, 5), (5_000_000, 3)),
+    archived_events=300_000,
+    archive_rounds=3,
     settled_positions=10_000,
     known_at_versions=5_000_000,
     known_at_lookups=2_000,
@@ -61,6 +66,8 @@ QUICK = Plan(
     paced_commands=90,
     rebuild_events=(20_000, 60_000),
     load_events=((40_000, 2), (120_000, 2)),
+    archived_events=20_000,
+    archive_rounds=2,
     settled_positions=2_000,
     known_at_versions=100_000,
     known_at_lookups=500,

@@ -23,10 +23,13 @@ NEWEST = 18
 OLDEST = 15
 ON_BOTH_VERSIONS = ("tests/integration/", "tests/migration/")
 NEWEST_IS_ENOUGH = (
+    "tests/integration/archive/",
     "tests/integration/importing/",
     "tests/integration/execution/",
     "tests/integration/reporting/",
     "tests/integration/settling/",
+    "tests/integration/auditing/",
+    "tests/integration/rebuild/test_planted.py",
     "tests/integration/testing/",
     "tests/integration/rebuild/test_running.py",
     "tests/integration/test_as_of.py",

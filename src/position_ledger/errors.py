@@ -5,6 +5,7 @@ from __future__ import annotations
 from position_ledger.domain.errors import LedgerError
 
 __all__ = [
+    "ArchiveError",
     "ConcurrencyError",
     "ConfigurationError",
     "DatabaseUnavailable",
@@ -20,6 +21,10 @@ __all__ = [
     "SwapBlocked",
     "VerificationFailed",
 ]
+
+
+class ArchiveError(LedgerError):
+    """An archive cannot be used or written; the message names it and what is wrong, nothing in the ledger was changed."""
 
 
 class ConfigurationError(LedgerError):

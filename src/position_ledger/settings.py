@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """How often workers look for positions of decided markets that are not paid yet."""
     settling_batch_max: int = Field(default=100, ge=1, le=200)
     """Positions that are paid in one append."""
+    audit_events_per_s: int = Field(default=500, ge=0, le=100_000)
+    """Events a second that workers, all together, fold again to compare the tables with the log; 0: none."""
     rebuild_lag_max_s: float = Field(default=1.0, ge=0)
     """Above this lag of a live table or a replica a rebuild stands back until it has fallen; 0: it never does."""
     quote_min_change: Decimal = Field(default=Decimal(0), ge=0)

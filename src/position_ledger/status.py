@@ -10,10 +10,12 @@ import psycopg
 import redis
 from psycopg import sql
 
+from position_ledger.auditing.state import AuditStatus, audits, findings
 from position_ledger.database import connect, first_line, translated
 from position_ledger.errors import LedgerError
 from position_ledger.operations import around_of, definition_states, migration_status
 from position_ledger.projection.definition import load_projections
+from position_ledger.projection.differences import Difference
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.lag import Lag, lag_of
 from position_ledger.projection.leases import WORKER_FORGOTTEN_S
@@ -146,6 +148,9 @@ class LedgerStatus:
     """The worst first, at most OVERDRAWN_MAX."""
     definitions: tuple[State, ...] = ()
     """How the code that asks stands to each table: current, to be rebuilt and why, or for newer code."""
+    audits: tuple[AuditStatus, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    """Rows of live tables that the audit found to differ from the log, the first of them."""
     rebuilds: tuple[RebuildStatus, ...] = ()
     """The last one of each table."""
 
@@ -186,6 +191,8 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             queue_length=queue_length,
             overdrawn=tuple(_overdrawn(link)),
             definitions=definition_states(link, settings, around_of(migrations)),
+            audits=tuple(audits(link)),
+            differences=tuple(findings(link)),
             rebuilds=tuple(latest(link)),
         )
 

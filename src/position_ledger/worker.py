@@ -9,6 +9,7 @@ from typing import Any
 
 from redis import RedisError
 
+from position_ledger.auditing.service import AuditService
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
 from position_ledger.operations.helping import load_queue_of, queue_of
@@ -41,6 +42,7 @@ class WorkerProcess:
         projections = load_projections(settings.projections)
         self.service = FollowerService(reached.database_url, settings, projections, Codec(EVENTS))
         self.settling = SettlingService(reached.database_url, settings, projections, Codec(EVENTS))
+        self.audit = AuditService(reached.database_url, settings, projections, Codec(EVENTS))
         self.helper = LoadHelper(reached.database_url, settings, projections)
 
     def follow(self, send_again: Callable[[], object], turn_s: float = TURN_S) -> None:
@@ -56,10 +58,12 @@ class WorkerProcess:
         """Follow from now on, and put the first message into the queue if Redis answers."""
         self.service.start()
         self.settling.start()
+        self.audit.start()
         _sent(send_first)
 
     def stop(self) -> None:
         """Give every shard back and leave the embedded servers, if any."""
+        self.audit.stop()
         self.helper.stop()
         self.settling.stop()
         self.service.stop()

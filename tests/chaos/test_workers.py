@@ -18,11 +18,14 @@ from dramatiq.brokers.redis import RedisBroker
 
 from position_ledger import Ledger
 from position_ledger.embedded.temporary import TemporaryValkey
+from position_ledger.operations import helping
+from position_ledger.projection import chunk_ledger
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.generations import visible_up_to
 from position_ledger.settings import Settings, load_settings
 from tests.support import engine
 from tests.support.engine import Traffic
+from tests.support.rebuilding import execute, running_rebuild, shadows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -315,3 +318,34 @@ def test_an_idle_ledger_shows_each_command_soon(workers: Workers, with_queue: Se
         time.sleep(0.02)
     # A message for each event would take about a second each; the bound leaves room for a busy machine.
     assert sorted(waits)[len(waits) // 2] < 0.5, waits
+
+
+def test_workers_help_to_load_a_rebuild_while_they_follow(with_queue: Settings, ledger: Ledger, tmp_path: Path) -> None:
+    # Given workers that follow the log
+    Traffic(ledger, 8).run(100)
+    engine.project_all(with_queue)
+    before = engine.positions_rows(with_queue)
+    with started(with_queue, tmp_path):
+        # When a rebuild calls them
+        with running_rebuild(with_queue, throttle_per_s=10.0, workers=2) as going:
+            going.until_told("called 2 worker processes")
+            ((_, schema),) = shadows(with_queue)
+            with engine.connected(with_queue, as_app=False) as owner:
+                while len(chunk_ledger.holders(owner, schema)) < 2:
+                    assert not going.future.done(), going.told
+                    time.sleep(0.01)
+            execute(with_queue, "UPDATE projection_rebuilds SET throttle_per_s = NULL")
+            # Then new events are projected meanwhile, the work is shared, and the table is the same
+            report = going.report()
+        assert report.helped_events > 0
+        assert engine.positions_rows(with_queue) == before
+        projected_by_workers(with_queue, Traffic(ledger, 9).run(3))
+        # and a message that comes late finds nothing to do
+        helping.call_workers(with_queue, engine.reached(with_queue), report.generation_id or 0, 3, engine.quiet)
+        with redis.Redis.from_url(str(with_queue.redis_url)) as client:
+            deadline = time.monotonic() + VISIBLE_LIMIT_S
+            while client.llen(f"dramatiq:{QUEUE}.load"):
+                assert time.monotonic() < deadline, "a late message was not taken"
+                time.sleep(0.05)
+    engine.project_all(with_queue)
+    engine.proven(with_queue)

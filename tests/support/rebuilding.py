@@ -253,3 +253,11 @@ def row_of(settings: Settings, table: str = "positions") -> RebuildStatus | None
 def steer(settings: Settings, wanted: Wanted, table: str = "positions") -> Steered:
     """What --pause, --resume and --cancel do."""
     return operations.steer_rebuild(settings, engine.reached(settings), table, wanted)
+
+
+def shadows(settings: Settings) -> list[tuple[Any, ...]]:
+    """What is being built of positions: generation and schema."""
+    with engine.connected(settings, as_app=False) as owner:
+        return owner.execute(
+            "SELECT generation_id, schema_name FROM projection_generations WHERE state = 'building'"
+        ).fetchall()

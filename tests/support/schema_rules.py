@@ -237,6 +237,20 @@ SNAPSHOT = (
     },
 )
 KEY = ("append_keys", {"key": "command:1", "digest": HASH, "appended": "{}"})
+FINDING = (
+    "audit_findings",
+    {
+        "generation_id": 1,
+        "id": 1,
+        "key": "POS-1",
+        "column_name": "cost",
+        "expected": "1",
+        "found": "2",
+        "found_at": T0,
+        "seen_at": T0,
+    },
+)
+AUDIT = ("projection_audits", {"generation_id": 1, "begun_stream": UUID(int=0), "next_stream": UUID(int=0)})
 WORKER: tuple[str, dict[str, Any], dict[str, Any]] = (
     "projection_workers",
     {"worker": "w", "fingerprints": ["f"], "seen_at": T0},
@@ -429,6 +443,16 @@ BREAKS: dict[str, list[Rows]] = {
     ],
     "positions_side": [[position(side=bad)] for bad in ("yes", "BUY", "")],
     "positions_status": [[position(**FLAT, status=bad)] for bad in ("OPEN", "expired", "")],
+    "audit_findings_check": [[(*FINDING, {"seen_at": T0 - HOUR})]],
+    "audit_findings_check1": [[(*FINDING, {"closed_at": T0 - HOUR})]],
+    "audit_findings_column_name_check": [[(*FINDING, {"column_name": ""})]],
+    "audit_findings_generation_id_fkey": [[(*FINDING, {"generation_id": 999_999})]],
+    "audit_findings_pkey": [[(*FINDING, {}), (*FINDING, {"key": "POS-2"})]],
+    "projection_audits_check": [[(*AUDIT, {"ended_at": T0})], [(*AUDIT, {"ended_events": 1})]],
+    "projection_audits_ended_events_check": [[(*AUDIT, {"ended_at": T0, "ended_events": -1})]],
+    "projection_audits_events_check": [[(*AUDIT, {"events": -1})]],
+    "projection_audits_generation_id_fkey": [[(*AUDIT, {"generation_id": 999_999})]],
+    "projection_audits_pkey": [[(*AUDIT, {}), (*AUDIT, {})]],
     "projection_checkpoints_check": [[checkpoint(stream_from=UUID(int=10))]],
     "projection_checkpoints_generation_id_fkey": [[checkpoint(generation_id=999_999)]],
     "projection_checkpoints_pkey": [[checkpoint(), checkpoint()]],

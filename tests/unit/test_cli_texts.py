@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import Any
+
+import click
+import pytest
 
 from position_ledger import supervised
 from position_ledger.cli.app import app
-from position_ledger.cli.rebuild import _lines
+from position_ledger.cli.rebuild import _lines, _steered
 from position_ledger.cli.running import run
+from position_ledger.cli.status import _rebuild
+from position_ledger.errors import RebuildCancelled
+from position_ledger.operations import Steered
+from position_ledger.projection.differences import Difference
 from position_ledger.projection.rebuild import RebuildReport
-from position_ledger.projection.verification import Difference
-
-if TYPE_CHECKING:
-    import pytest
+from position_ledger.projection.rebuilds import RebuildStatus
 
 DIFFERENCE = Difference("positions", "POS-1", 3, "quantity", "10", "11")
 
@@ -46,6 +53,79 @@ def test_a_rebuild_that_was_not_swapped_names_what_differs() -> None:
     assert f"  {DIFFERENCE}" in said
     assert "POS-1, row 3: quantity is 11, the log says 10" in said[1]
     assert said[-1].startswith("not swapped")
+
+
+T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
+GOING = RebuildStatus(
+    table="positions",
+    generation_id=3,
+    state="loading",
+    wanted="run",
+    processes=2,
+    throttle_per_s=None,
+    yields_to=None,
+    events_done=1_000,
+    events_total=5_000,
+    events_per_s=250.4,
+    eta=T0,
+    started_at=T0,
+    updated_at=T0,
+    finished_at=None,
+    problem=None,
+    is_running=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "is loading, 1,000 of 5,000 events, 250 events/s, ends about 12:00:00 UTC"),
+        ({"throttle_per_s": 300.0, "eta": None}, "250 events/s, at most 300 events/s"),
+        ({"yields_to": "table edges is 2.0 s behind"}, "stands back because table edges is 2.0 s behind"),
+        ({"wanted": "pause", "eta": None}, "is paused while loading, .*: rebuild-projection positions --resume"),
+        (
+            {"is_running": False},
+            "was interrupted while loading, .*: rebuild-projection positions goes on, --cancel drops",
+        ),
+        ({"state": "built", "finished_at": T0}, "is built and not swapped: rebuild-projection positions swaps it in"),
+        ({"state": "failed", "finished_at": T0, "problem": "no quiet moment"}, "failed: no quiet moment"),
+    ],
+)
+def test_a_rebuild_that_is_not_over_is_in_the_status(changes: dict[str, Any], words: str) -> None:
+    assert re.match(f"rebuild of positions .generation 3. .*{words}", str(_rebuild(replace(GOING, **changes))))
+
+
+@pytest.mark.parametrize("state", ["done", "cancelled"])
+def test_a_rebuild_that_is_over_is_no_news(state: str) -> None:
+    assert _rebuild(replace(GOING, state=state, finished_at=T0)) is None
+
+
+@pytest.mark.parametrize(
+    ("done", "words"),
+    [
+        (Steered("positions", "pause", 3), "positions: generation 3 waits, --resume lets it go on"),
+        (Steered("positions", "run", 3), "positions: generation 3 goes on"),
+        (Steered("positions", "cancel", 3), "positions: generation 3 is cancelled, nothing of it is left"),
+        (Steered("positions", "cancel", None), "positions: no rebuild is running or half built"),
+    ],
+)
+def test_what_steering_did_is_told_in_one_line(done: Steered, words: str) -> None:
+    assert _steered(done) == words
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], ["--throttle", "10"], ["--rollback"], ["--workers", "2"], ["--all"]])
+def test_steering_goes_with_no_other_option(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, "position-ledger", ["rebuild-projection", "positions", "--pause", *option]) == 2
+    assert "--pause, --resume and --cancel steer the rebuild of one table" in capsys.readouterr().err
+
+
+def test_a_command_that_was_cancelled_has_not_done_what_it_was_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def cancelled() -> None:
+        raise RebuildCancelled("the rebuild of positions was cancelled")
+
+    assert run(cancelled, "rebuild-projection", []) == 1
+    assert capsys.readouterr().err == "rebuild-projection: the rebuild of positions was cancelled\n"
 
 
 def test_a_rollback_is_told_in_one_line() -> None:

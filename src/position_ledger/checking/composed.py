@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Identifier
 
 from position_ledger.as_of import AsOfReader
 from position_ledger.as_of_rows import RowsAsOf
+from position_ledger.auditing import auditor, records
 from position_ledger.domain.references import REFERENCE_TABLES
 from position_ledger.errors import ReferenceRefused
 from position_ledger.execution.references import KnownReferences
-from position_ledger.projection import statements, verification
+from position_ledger.projection import differences, digests, provers, statements
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.known_at import KnownAt
 from position_ledger.reading import FILTERS, TableReader
@@ -102,7 +103,7 @@ def _of_projection(taking: _Taking, schema: str, projection: Projection[Any]) ->
         taking.take(make(schema, projection))
     taking.take(statements.load_all_rows(schema, projection))
     taking.take(statements.copy_in(schema, projection))
-    taking.take(verification.digest(schema, projection.table, projection.columns))
+    _of_proofs(taking, Identifier(schema, projection.table), schema, projection)
     reader = TableReader(taking.lent, schema, projection)
     reader.current("")
     reader.history("")
@@ -113,6 +114,18 @@ def _of_projection(taking: _Taking, schema: str, projection: Projection[Any]) ->
         if moment is not None:
             reader.known("", moment)
     reader.select(SQL("p.id = ANY(%(ids)s)"), {}, SQL("p.id"))
+
+
+def _of_proofs(taking: _Taking, table: Identifier, schema: str, projection: Projection[Any]) -> None:
+    columns, key = projection.columns, projection.key_column
+    typed = tuple(digests.Column(column, "", has_scale=False) for column in columns)
+    before = digests.up_to(table, key, columns)
+    taking.take(provers.stored(schema, projection.table, typed))
+    taking.take(digests.digest(differences.folded(table), typed))
+    taking.take(digests.digest(before, typed))
+    taking.take(differences.comparison(differences.folded(table), before, key, columns, 1))
+    taking.take(auditor.rows_of_step(schema, projection))
+    taking.take(records.close_surplus(schema, projection.table))
 
 
 def _as_of(taking: _Taking, schema: str, projections: Sequence[Projection[Any]]) -> None:

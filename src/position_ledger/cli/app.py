@@ -81,6 +81,7 @@ COMMANDS = {
     "check": Entry("checks:check", "Do code, projections, queries and schema agree?"),
     "docs": Entry("docs:group", "Write or check the reference pages of the schema."),
     "verify": Entry("checks:verify", "Do the tables equal the event log, and do the laws hold?"),
+    "archive": Entry("archive:group", "The event log as Parquet files, to rebuild from without reading the database."),
     "worker": Entry("worker:worker", "Project new events as they arrive."),
     "mode": Entry("mode:mode", "Project a table inline or by workers."),
     "rebuild-projection": Entry("rebuild:rebuild_projection", "Rebuild a table from the log beside the live one."),

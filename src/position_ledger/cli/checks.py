@@ -15,6 +15,7 @@ from position_ledger.cli.running import ANSWER_IS_NO
 from position_ledger.cli.tables import known_table
 from position_ledger.operations import check as check_all
 from position_ledger.operations import verify as verify_tables
+from position_ledger.operations.proving import PROCESSES_MAX
 
 if TYPE_CHECKING:
     from position_ledger.checking.text import Place
@@ -25,6 +26,7 @@ COLUMNS = (
     Column("events", "events", is_number=True),
     Column("position", "up to", 1, is_number=True),
     Column("rows", "rows", is_number=True),
+    Column("digest", "digest", 2),
     Column("verdict", "verdict"),
 )
 
@@ -106,21 +108,31 @@ def _say(report: CheckReport, *, verbose: bool) -> None:
     Then it adds up: quantities, gains and fees of positions from their trades, balances from postings. Notes tell of
     positions that sold more than they held and of overdrawn cash-controlled accounts; they are no failure.
 
-    Exit code 1, and the first difference, where they do not. Everyone may go on working meanwhile.
+    Exit code 1, and the first cell that differs, where they do not. Everyone may go on working meanwhile. The digest of
+    a table is that of its rows in any order: a restored backup that is as far has the same.
 
     \b
     Examples:
       position-ledger verify
       position-ledger verify positions --json
+      position-ledger verify --processes 4
     """
 )
 @click.argument("table", required=False)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, PROCESSES_MAX),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the work. One leaves the other cores to the ledger, which goes on.",
+)
 @as_json
-def verify(*, table: str | None, as_json: bool) -> int:
+def verify(*, table: str | None, processes: int, as_json: bool) -> int:
     """Recompute, compare and say what was found."""
     with open_servers() as (settings, reached), Bar() as bar:
         tables = None if table is None else [known_table(settings, table)]
-        report = verify_tables(settings, reached, tables, progress=bar)
+        report = verify_tables(settings, reached, tables, processes=processes, progress=bar)
     if as_json:
         write_json(_document(report))
     else:

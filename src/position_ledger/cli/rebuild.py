@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,7 @@ from position_ledger.cli.output import write_json, write_lines
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.cli.tables import known_table
-from position_ledger.operations import RebuildOptions, rebuild, roll_back_table, steer_rebuild
+from position_ledger.operations import RebuildOptions, archived_history, rebuild, roll_back_table, steer_rebuild
 from position_ledger.projection.definition import load_projections
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ THROTTLE_MIN = 1.0
       rebuild-projection positions --throttle 20000
       rebuild-projection positions --pause
       rebuild-projection positions --dry-run
+      rebuild-projection positions --archive /srv/archive
       rebuild-projection positions --rollback
     """
 )
@@ -66,6 +68,12 @@ THROTTLE_MIN = 1.0
     "--cancel", "steered", flag_value="cancel", help="End one that is running or was interrupted, and drop it."
 )
 @click.option("--no-swap", is_flag=True, help="Build, catch up and verify; the next rebuild swaps it.")
+@click.option(
+    "--archive",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Load from the archive there (position-ledger archive export), and only what came later from the log.",
+)
 @click.option("--accept-differences", is_flag=True, help="Swap even if columns differ that were not declared changed.")
 @click.option("--changed", multiple=True, metavar="COLUMN", help="A column whose values may change; may be repeated.")
 @as_json
@@ -81,17 +89,20 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     throttle: float | None,
     steered: Wanted | None,
     no_swap: bool,
+    archive: Path | None,
     accept_differences: bool,
     changed: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Rebuild each table and say what happened."""
-    building = [dry_run, no_swap, changed, processes, workers, throttle, accept_differences]
+    building = [dry_run, no_swap, archive, changed, processes, workers, throttle, accept_differences]
     _refuse_contradictions(table, every=every, rollback=rollback, steered=steered, building=any(building))
     if steered is not None and table is not None:
         return _steer(table, steered, as_json=as_json)
     if reason is not None and not rollback:
         raise click.UsageError("--reason is that of a rollback; add --rollback or leave it out")
+    if archive is not None and workers:
+        raise click.UsageError("--workers would read the log that --archive is to spare; leave one of them out")
     options = RebuildOptions(
         dry_run=dry_run,
         swap=not no_swap,
@@ -103,6 +114,8 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     )
     reports = []
     with open_servers() as (settings, reached), Bar() as bar:
+        if archive is not None:
+            options = replace(options, history=archived_history(settings, reached, archive))
         known = [known_table(settings, table)] if table else [p.table for p in load_projections(settings.projections)]
         for name in known:
             if rollback:

@@ -22,6 +22,7 @@ from position_ledger.status import read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from rich.console import Console, RenderableType
 
@@ -124,6 +125,20 @@ def _row(one: ProjectionStatus) -> dict[str, Any]:
     }
 
 
+def _audited(found: LedgerStatus) -> Iterator[str]:
+    """How far the audit is, in a line for all tables that it walks over together, and what it has found."""
+    rounds: dict[tuple[datetime | None, float], list[str]] = {}
+    for one in found.audits:
+        rounds.setdefault((one.ended_at, one.done), []).append(one.table)
+    for (ended_at, done), tables in rounds.items():
+        last = f"last whole round ended {ended_at:%Y-%m-%d %H:%M:%S}Z" if ended_at else "no whole round yet"
+        yield f"audit of {', '.join(tables)}: {last}, this one at {done:.0%}"
+    for one in found.audits:
+        if one.differences:
+            yield f"audit: {one.differences} rows of {one.table} differ from the log, rebuild-projection {one.table} mends them"
+    yield from (f"  {difference}" for difference in found.differences)
+
+
 def _lines(found: LedgerStatus) -> Iterator[str]:
     kind = "embedded " if found.is_embedded else ""
     for server in found.servers:
@@ -150,6 +165,7 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
         "" if current == len(found.definitions) else f" of {len(found.definitions)}"
     )
     yield from (str(one) for one in found.definitions if one.state != "current")
+    yield from _audited(found)
     yield from filter(None, map(_rebuild, found.rebuilds))
     alive = len(found.workers)
     yield f"workers {alive}" + ("" if alive else ": none is alive, start position-ledger worker")

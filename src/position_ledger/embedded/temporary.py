@@ -91,9 +91,10 @@ class TemporaryPostgres(_TemporaryServer):
     def __init__(self, bin_folder: Path | None = None, *, is_durable: bool = True) -> None:
         super().__init__()
         self._bin_folder = bin_folder or reachable_binaries().postgres_bin
+        self.data = self._folder / "data"
         self._server = Cluster(
             bin_folder=self._bin_folder,
-            data=self._folder / "data",
+            data=self.data,
             socket_folder=self._socket_folder,
             account=self._account,
             lock_file=self._folder / "postgres.lock",

@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 from position_ledger.lazily import lazily
 
 if TYPE_CHECKING:
+    from position_ledger.archive import Archive, ArchiveReport, ExportReport
+    from position_ledger.operations.archiving import (
+        archive_against_log,
+        archive_export,
+        archive_verify,
+        archived_history,
+    )
     from position_ledger.operations.backup import BackupState, backup_state
     from position_ledger.operations.checking import CheckReport, check
     from position_ledger.operations.common import RELEASE, NoProgress, migrations_folder
@@ -37,8 +44,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RELEASE",
+    "Archive",
+    "ArchiveReport",
     "BackupState",
     "CheckReport",
+    "ExportReport",
     "Impact",
     "NoProgress",
     "Progress",
@@ -50,6 +60,10 @@ __all__ = [
     "VerifyReport",
     "Written",
     "accept_checksum",
+    "archive_against_log",
+    "archive_export",
+    "archive_verify",
+    "archived_history",
     "around_of",
     "backup_state",
     "check",
@@ -81,6 +95,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "position_ledger.archive": "Archive ArchiveReport ExportReport",
+    "position_ledger.operations.archiving": "archive_against_log archive_export archive_verify archived_history",
     "position_ledger.operations.backup": "BackupState backup_state",
     "position_ledger.operations.checking": "CheckReport check",
     "position_ledger.operations.common": "RELEASE NoProgress migrations_folder",

@@ -21,6 +21,7 @@ from position_ledger.migration.catalogue import Catalogue, Column, Table
 from position_ledger.migration.introspect import read_table
 from position_ledger.projection import (
     chunk_ledger,
+    comparing,
     estimate,
     foreign_keys,
     generations,
@@ -30,11 +31,13 @@ from position_ledger.projection import (
 )
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
+from position_ledger.projection.differences import Difference
+from position_ledger.projection.digests import Digest
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.load_crew import load
-from position_ledger.projection.loading import does_not_fit
-from position_ledger.projection.verification import Difference
+from position_ledger.projection.loading import History, does_not_fit
+from position_ledger.projection.provers import provers
 from position_ledger.projection.watching import Progress, Watch
 from position_ledger.settings import Settings
 from position_ledger.store import feed
@@ -104,6 +107,9 @@ class Building:
         self.goes_on = False
         """Whether it was built already when the run began: nothing of it is to be loaded."""
         self._watch: Watch | None = None
+        self._loaded: tuple[int, Digest] | None = None
+        """What this run has loaded, from the first part to the last, and up to which number."""
+        self._processes = 1
 
     @property
     def new(self) -> Generation:
@@ -128,24 +134,27 @@ class Building:
             )
         return self._watch
 
-    def build(self, *, processes: int, throttle_per_s: float | None = None) -> None:
+    def build(self, *, processes: int, throttle_per_s: float | None = None, history: History | None = None) -> None:
         """Make the shadow and fill it, or go on with one that a killed run left; it is current when this ends.
+
+        With a ``history`` it is filled from there up to the last number that it has, and from the log after it.
 
         Raises:
             RebuildCancelled: another command has cancelled it.
         """
-        self._new = self._waiting() or self._half_built()
+        self._new = self._waiting() or self._half_built(history)
         self.goes_on = self._new is not None and not chunk_ledger.exists(self._connection, self._new.schema)
         self._drop_leftovers()
         foreign_keys.validate_pending(self._connection, self.projection.table)
+        self._processes = processes
         total = 0
         if not self.goes_on:
-            total = self._begin(throttle_per_s)
+            total = self._begin(throttle_per_s, history)
         self.report.generation_id = self.new.generation_id
         state = "catching up" if self.goes_on else "loading"
         self.watch.open(self.new.generation_id, state, processes=processes, throttle_per_s=throttle_per_s, total=total)
         if not self.goes_on:
-            self._load(processes, total)
+            self._load(processes, total, history)
             self._finish()
         self._statistics()
         self.watch.enter("catching up")
@@ -165,12 +174,17 @@ class Building:
                 return generation
         return None
 
-    def _half_built(self) -> Generation | None:
-        """A shadow of this code and these columns whose load was interrupted: only what is missing is loaded."""
+    def _half_built(self, history: History | None) -> Generation | None:
+        """A shadow of this code and these columns whose load was interrupted: only what is missing is loaded.
+
+        None if the history does not go as far as that load.
+        """
         for generation in generations.kept(self._connection, self.projection.table):
             if generation.state != "building" or generation.fingerprint != fingerprint_of(self.projection):
                 continue
             if not chunk_ledger.exists(self._connection, generation.schema):
+                continue
+            if history is not None and chunk_ledger.horizon(self._connection, generation.schema) > history.upto:
                 continue
             made = read_table(self._connection, generation.schema, self._table.name, beside=self._where.schema)
             if _bare(made) == _bare(self._table):
@@ -189,7 +203,7 @@ class Building:
                 self.tell(f"dropping what a killed rebuild left (generation {generation.generation_id})")
                 shadow.drop(self._connection, generation)
 
-    def _begin(self, throttle_per_s: float | None) -> int:
+    def _begin(self, throttle_per_s: float | None, history: History | None) -> int:
         """Make the generation, its bare table and the list of what is to be loaded, unless a killed run has.
 
         Answers how many events there are to load.
@@ -201,10 +215,9 @@ class Building:
             )
             raise MigrationError(msg)
         if self._new is not None:
-            upto = chunk_ledger.horizon(self._connection, self._new.schema)
-            return rebuilds.to_load(self._connection, self.projection, upto)
-        upto = feed.horizon(self._connection)
-        events = rebuilds.to_load(self._connection, self.projection, upto)
+            return self._to_load(chunk_ledger.horizon(self._connection, self._new.schema), history)
+        upto = feed.horizon(self._connection) if history is None else history.upto
+        events = self._to_load(upto, history)
         with self._connection.transaction():
             generation_id = generations.create(
                 self._connection,
@@ -225,7 +238,12 @@ class Building:
         self._new = next(one for one in kept if one.generation_id == generation_id)
         return events
 
-    def _load(self, processes: int, total: int) -> None:
+    def _to_load(self, upto: int, history: History | None) -> int:
+        if history is not None:
+            return history.events_of(self.projection, upto)
+        return rebuilds.to_load(self._connection, self.projection, upto)
+
+    def _load(self, processes: int, total: int, history: History | None) -> None:
         started = time.perf_counter()
         where, new = self._where, self.new
         where.progress.start(total, f"loading {self._table.name}")
@@ -234,7 +252,8 @@ class Building:
         self.watch.wait()
         own = 0
         if before.done < before.parts:
-            where.call_workers(new.generation_id)
+            if history is None:  # workers read the log
+                where.call_workers(new.generation_id)
             own = load(
                 where.url,
                 where.settings,
@@ -242,6 +261,7 @@ class Building:
                 new.schema,
                 processes=processes,
                 generation_id=self.watch.generation_id,
+                history=history,
                 tick=lambda: self.watch.look_at_load(new.schema),
             ).events
         loaded = chunk_ledger.progress(self._connection, new.schema)
@@ -249,6 +269,9 @@ class Building:
             self.watch.wait()  # the loading processes have heard of it first
             msg = f"the load of {self._table.name} ended with {loaded.done} of {loaded.parts} parts: run the same command again"
             raise MigrationError(msg)
+        if before.done == 0:
+            upto = chunk_ledger.horizon(self._connection, new.schema)
+            self._loaded = upto, comparing.loaded(self._connection, new.schema, self.projection, upto)
         where.progress.advance(loaded.events)
         where.progress.finish()
         self.watch.loaded(loaded.events)
@@ -256,7 +279,10 @@ class Building:
         self.report.helped_events = max(0, loaded.events - before.events - own)
         self.report.load_s = time.perf_counter() - started
         self.report.expected_s = self.watch.expected_s
-        self.tell(f"loaded {loaded.versions:,} versions from {loaded.events:,} events in {self.report.load_s:.2f} s")
+        source = f" of {history}" if history else ""
+        self.tell(
+            f"loaded {loaded.versions:,} versions from {loaded.events:,} events{source} in {self.report.load_s:.2f} s"
+        )
 
     def _finish(self) -> None:
         """Indexes side by side, then what followers need to keep the table current."""
@@ -299,6 +325,7 @@ class Building:
         if broken is not None:
             msg = f"the rebuilt table breaks a law: {broken}; it was dropped, the live table is unchanged"
             raise VerificationFailed(msg)
+        self._require_replay()
         if self.live is not None:
             self._compare(self.live, self._comparable(before, after, changed), must_equal=must_equal)
         self.report.verify_s = time.perf_counter() - started
@@ -308,8 +335,28 @@ class Building:
                 f"in {self.report.verify_s:.2f} s"
             )
 
+    def _require_replay(self) -> None:
+        """The shadow still is what was loaded; one that lay about since, or has parts of a killed run, is what the log gives.
+
+        Raises:
+            VerificationFailed: somebody has written to it; names the first cell.
+        """
+        if self._loaded is not None:
+            upto, was = self._loaded
+            difference = comparing.differs_from_loaded(self._connection, self.new, self.projection, upto, was)
+        else:
+            with provers(self._where.url, self._where.settings, self._processes) as crew:
+                proof = verification.table_equals_log(self._connection, self.projection, self.new, crew)
+            difference = proof.difference
+        if difference is not None:
+            msg = (
+                f"the rebuilt table is not what the log gives, first at {difference}; something has written to it, and it "
+                "was dropped: the live table is unchanged, run again"
+            )
+            raise VerificationFailed(msg)
+
     def _compare(self, live: Generation, columns: Sequence[str], *, must_equal: bool) -> None:
-        upto, differences = verification.generations_differ(
+        upto, differences = comparing.generations_differ(
             self._connection, live, self.new, columns, self.projection.key_column
         )
         self.report.verified_up_to, self.report.differences = upto, differences

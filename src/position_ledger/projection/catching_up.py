@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 
 from position_ledger.database import process_name
-from position_ledger.projection import verification
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import Generation
+from position_ledger.projection.snapshots import checkpoint
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
 
@@ -46,4 +46,4 @@ def catch_up(
 
 def tail_events(connection: psycopg.Connection[Any], generation: Generation) -> int:
     """How many numbers the generation is behind the log."""
-    return feed.mark(connection) - verification.checkpoint(connection, generation.generation_id)
+    return feed.mark(connection) - checkpoint(connection, generation.generation_id)

@@ -1,102 +1,72 @@
-"""What makes the code of now another than that which made a generation, in words. Pure."""
+"""Which cell differs, and how: rows that should be and rows that are, compared by the server as they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from position_ledger.projection.definition import Projection
-from position_ledger.projection.fingerprint import parts_of
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
-NAMED_MAX = 3
-"""Of many folds or events that changed in one way so many are named, and the others counted."""
+THE_ROW = "the row"
+NO_ROW = "no row"
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
-    """How what one side has and the other lacks is told."""
+class Difference:
+    """The first place where a table and what it should be part: key, id and column; values as the server writes them."""
 
-    more: str
-    less: str
-    folded: tuple[str, str]
-    not_folded: tuple[str, str]
-    version: str
+    table: str
+    key: str
+    id: int
+    column: str
+    expected: str
+    found: str
 
-
-SINCE = _Words(
-    "column {} was added",
-    "column {} was removed",
-    ("{} is folded now", "{} are folded now"),
-    ("{} is no longer folded", "{} are no longer folded"),
-    "event {} is version {} now, the rows were made with {}",
-)
-"""Of code that is newer than the rows."""
-LACKING = _Words(
-    "this code still has column {}",
-    "this code lacks column {}",
-    ("this code still folds {}", "this code still folds {}"),
-    ("this code does not fold {}", "this code does not fold {}"),
-    "event {} is version {} in this code, the rows were made with {}",
-)
-"""Of code that is older than the rows."""
+    def __str__(self) -> str:
+        """One sentence for people."""
+        return f"{self.table} {self.key}, row {self.id}: {self.column} is {self.found}, the log says {self.expected}"
 
 
-def differences(
-    projection: Projection[Any], columns: Sequence[str], parts: Mapping[str, Any], *, is_older: bool = False
-) -> list[str]:
-    """Each difference of a definition to a generation with these columns and parts of the fingerprint, a clause each.
+def folded(table: Composable) -> Composed:
+    """Rows that were folded, as ``t``, with the types of a table (parameter: rows, a JSON array as `encode_rows` gives it)."""
+    return SQL("json_populate_recordset(NULL::{}, %(rows)s::json) AS t").format(table)
 
-    ``is_older``: the code is, so what it lacks is told as such. Nothing can be told beside the columns of a generation
-    whose parts are unknown (empty).
+
+def comparison(should: Composable, is_: Composable, key: str, columns: Sequence[str], limit: int) -> Composed:
+    """Rows of two sources that are not written alike, by id; None for the cells of a row that one of them lacks.
+
+    Each source gives rows as ``t``.
     """
-    words = LACKING if is_older else SINCE
-    found = list(_of_columns(projection.columns, columns, words))
-    if parts:
-        ours = parts_of(projection)
-        common = set(projection.columns) & set(columns)
-        found += _of_defaults(common, ours["defaults"], parts["defaults"])
-        if ours["key"] != parts["key"]:
-            found.append("the business key is made differently")
-        found += _of_folds(ours["folds"], parts["folds"], words)
-        found += _of_events(ours["events"], parts["events"], words)
-    return found
+    cells = SQL("SELECT t.id, t.{key}::text AS key, ARRAY[{cells}] AS cells FROM ").format(
+        key=Identifier(key),
+        cells=SQL(", ").join(SQL("{}::text").format(Identifier("t", column)) for column in columns),
+    )
+    return SQL(
+        "SELECT coalesce(a.key, b.key), coalesce(a.id, b.id), a.cells, b.cells FROM ({cells}{should}) AS a"
+        " FULL JOIN ({cells}{is_}) AS b ON b.id = a.id WHERE a.cells IS DISTINCT FROM b.cells"
+        " ORDER BY 2 LIMIT {limit}"
+    ).format(cells=cells, should=should, is_=is_, limit=SQL(str(limit)))
 
 
-def _of_columns(ours: Sequence[str], theirs: Sequence[str], words: _Words) -> Iterator[str]:
-    yield from (words.more.format(name) for name in ours if name not in theirs)
-    yield from (words.less.format(name) for name in theirs if name not in ours)
-    if sorted(ours) == sorted(theirs) and list(ours) != list(theirs):
-        yield "the columns are in another order"
+def differing(
+    connection: psycopg.Connection[Any],
+    statement: Composed,
+    parameters: Mapping[str, Any],
+    table: str,
+    columns: Sequence[str],
+) -> Iterator[Difference]:
+    """Every cell that a `comparison` finds."""
+    for key, row_id, should, is_ in connection.execute(statement, parameters).fetchall():
+        if should is None or is_ is None:
+            words = (NO_ROW, "a row") if should is None else ("a row", "missing")
+            yield Difference(table, key, row_id, THE_ROW, *words)
+            continue
+        for column, expected, found in zip(columns, should, is_, strict=True):
+            if expected != found:
+                yield Difference(table, key, row_id, column, _shown(expected), _shown(found))
 
 
-def _of_defaults(columns: Iterable[str], ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(columns):
-        if ours.get(name) != theirs.get(name):
-            yield f"the default of field {name} changed"
-
-
-def _of_folds(ours: Mapping[str, str], theirs: Mapping[str, str], words: _Words) -> Iterator[str]:
-    yield from _named(*words.folded, (topic for topic in ours if topic not in theirs))
-    yield from _named(*words.not_folded, (topic for topic in theirs if topic not in ours))
-    changed = (topic for topic in ours if topic in theirs and ours[topic] != theirs[topic])
-    yield from _named("the fold of {} changed", "the folds of {} changed", changed)
-
-
-def _of_events(ours: Mapping[str, Sequence[Any]], theirs: Mapping[str, Sequence[Any]], words: _Words) -> Iterator[str]:
-    common = sorted(ours.keys() & theirs.keys())
-    for topic in common:
-        (version, _), (before, _) = ours[topic], theirs[topic]
-        if version != before:
-            yield words.version.format(topic, version, before)
-    reshaped = (topic for topic in common if ours[topic][0] == theirs[topic][0] and ours[topic][1] != theirs[topic][1])
-    yield from _named("event {} has other fields", "events {} have other fields", reshaped)
-
-
-def _named(one: str, many: str, topics: Iterable[str]) -> Iterator[str]:
-    """A clause about some topics, or none."""
-    names = sorted(topics)
-    if not names:
-        return
-    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
-    yield (one if len(names) == 1 else many).format(", ".join(names[:NAMED_MAX]) + more)
+def _shown(cell: str | None) -> str:
+    return "null" if cell is None else cell

@@ -17,9 +17,9 @@ import psycopg
 from position_ledger.database import only_row
 from position_ledger.errors import SchemaMismatch
 from position_ledger.projection.definition import Projection
-from position_ledger.projection.differences import differences
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generation_notes import note_parts
+from position_ledger.projection.reasons import differences
 
 SHARDS = 16
 """Shards of a generation: an upper limit for the workers that can project it side by side."""

@@ -15,9 +15,9 @@ from typing import Any, Final
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from position_ledger.projection import verification
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
+from position_ledger.projection.snapshots import pinned, reach, snapshot
 
 __all__ = ["LAWS", "NOTES", "Law", "broken_laws", "notes"]
 
@@ -292,15 +292,15 @@ def notes(connection: psycopg.Connection[Any], tables: Tables) -> Iterator[str]:
 def _found(
     connection: psycopg.Connection[Any], laws: Sequence[Law], tables: Tables
 ) -> Iterator[tuple[Law, tuple[Any, ...]]]:
-    with verification.snapshot(connection):
-        live = {name: verification.pinned(connection, generation) for name, (_, generation) in tables.items()}
-        reach = {name: verification.reach(connection, generation)[0] for name, generation in live.items()}
+    with snapshot(connection):
+        live = {name: pinned(connection, generation) for name, (_, generation) in tables.items()}
+        upto = {name: reach(connection, generation).lowest for name, generation in live.items()}
         names = {name: Identifier(generation.schema, name) for name, generation in live.items()}
         for law in laws:
             if not _can_be_asked(law, tables):
                 continue
-            cut = min(reach[name] for name in law.columns)
-            row = connection.execute(SQL(law.query).format(**names), {**reach, "cut": cut}).fetchone()
+            cut = min(upto[name] for name in law.columns)
+            row = connection.execute(SQL(law.query).format(**names), {**upto, "cut": cut}).fetchone()
             if row is not None:
                 yield law, row
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from position_ledger.errors import ConfigurationError, MigrationError
 from position_ledger.projection.definition import Projection, load_projections
-from position_ledger.projection.loading import Loaded, Loader
+from position_ledger.projection.loading import History, Loaded, Loader
 from position_ledger.projection.pacing import GivenBack, StopFlag, Stopped
 from position_ledger.settings import Settings
 
@@ -42,17 +42,19 @@ def load(
     *,
     processes: int,
     generation_id: int | None = None,
+    history: History | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Loaded:
     """Load what the list in ``schema`` says is missing, beside anybody else who does; answers what this crew loaded.
 
+    With a ``history`` events come from there, and nothing reads the log.
     ``tick`` is called several times a second; what it raises ends the load, and parts under way are undone.
 
     Raises:
         FoldFailed, VerificationFailed: as `Loader.take`.
         LoadInterrupted: a process of ours was killed.
     """
-    task = _Task(url, settings, projection.table, schema, generation_id)
+    task = _Task(url, settings, projection.table, schema, generation_id, history)
     with _crew(task, projection, processes) as (running, stop):
         try:
             waiting = set(running)
@@ -101,11 +103,18 @@ class _Task:
     table: str
     schema: str
     generation_id: int | None
+    history: History | None
 
     def run(self, projection: Projection[Any], stop: StopFlag) -> Loaded:
         """Load until nothing is missing."""
         with Loader(
-            self.url, self.settings, projection, self.schema, generation_id=self.generation_id, stop=stop
+            self.url,
+            self.settings,
+            projection,
+            self.schema,
+            generation_id=self.generation_id,
+            stop=stop,
+            history=self.history,
         ) as loader:
             return take_parts(loader)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from uuid import UUID
 
 import psycopg
@@ -65,6 +66,24 @@ class Chunk:
     upto: int
 
 
+EventPages = Generator[Sequence[Recorded[Any]], None, None]
+Pages = Callable[[Chunk], EventPages]
+
+
+class History(Protocol):
+    """Where a load takes events from, if not from the log; sent to every process that loads."""
+
+    @property
+    def upto(self) -> int:
+        """The number up to which it has every event."""
+
+    def events_of(self, projection: Projection[Any], upto: int) -> int:
+        """How many events up to a number concern a projection."""
+
+    def reading(self, projection: Projection[Any]) -> Pages:
+        """What gives the events of a chunk that concern a projection, in pages, in order of stream and version."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """What a chunk came to: events read and versions written."""
@@ -85,7 +104,7 @@ def chunk_of(part: chunk_ledger.Part) -> Chunk:
 
 
 class Loader:
-    """Loads parts over connections that it keeps: one reads and folds, one copies, one asks. Not for threads."""
+    """Loads parts over connections that it keeps: one copies, one asks, and without a history one reads. Not for threads."""
 
     def __init__(
         self,
@@ -97,20 +116,28 @@ class Loader:
         generation_id: int | None = None,
         stop: StopFlag | None = None,
         as_app: bool = False,
+        history: History | None = None,
     ) -> None:
         """``generation_id`` is whose pace is kept, none: as fast as it goes. Workers load ``as_app``."""
         self._projection = projection
         self._schema = schema
-        self._resolver = Resolver(Codec(EVENTS), projection.folds)
         self._copy_in = statements.copy_in(schema, projection)
         name = "position-ledger rebuild"
         with ExitStack() as opened:
-            self._reading, self._writing, asking = (
-                opened.enter_context(closing(connect(url, settings, as_app=as_app, name=name))) for _ in range(3)
+            *reading, self._writing, asking = (
+                opened.enter_context(closing(connect(url, settings, as_app=as_app, name=name)))
+                for _ in range(3 if history is None else 2)
             )
-            for connection in (self._reading, self._writing):
+            for connection in (*reading, self._writing):
                 for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
                     connection.execute("SELECT set_config(%s, '0', false)", (limit,))
+            if history is None:
+                self._pages: Pages = partial(
+                    log_pages, reading[0], projection, Resolver(Codec(EVENTS), projection.folds)
+                )
+            else:
+                self._pages = history.reading(projection)
+            self._asking = asking
             self._encoder = _encoder(self._writing, schema, projection)
             self.pace = Pace(asking, schema, generation_id, stop or threading.Event())
             self._opened = opened.pop_all()
@@ -132,10 +159,10 @@ class Loader:
 
     def is_complete(self) -> bool:
         """Whether every part is loaded."""
-        return chunk_ledger.is_complete(self._reading, self._schema)
+        return chunk_ledger.is_complete(self._asking, self._schema)
 
     def _take(self) -> Loaded | None:
-        with _no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
+        with no_collecting(), self._writing.transaction(), self._writing.cursor() as cursor:
             part = chunk_ledger.claim(cursor, self._schema)
             if part is None:
                 return None
@@ -149,7 +176,7 @@ class Loader:
         encoder, values_of = self._encoder, statements.values_of
         waiting: deque[Future[None]] = deque()
         with (
-            closing(replayed(self._reading, self._projection, self._resolver, chunk)) as batches,
+            closing(folded(self._projection, self._pages(chunk))) as batches,
             cursor.copy(self._copy_in) as copy,
             ThreadPoolExecutor(1, "writing rows") as writing,
         ):
@@ -177,7 +204,7 @@ class Loader:
 
 
 @contextmanager
-def _no_collecting() -> Iterator[None]:
+def no_collecting() -> Iterator[None]:
     """Without the collector of cycles: a load makes none, and to look for them costs a twentieth of it."""
     was_on = gc.isenabled()
     gc.disable()
@@ -229,12 +256,33 @@ class Replayed:
 def replayed(
     connection: psycopg.Connection[Any], projection: Projection[Any], resolver: Resolver, chunk: Chunk
 ) -> Generator[Replayed, None, None]:
-    """Fold a range of streams from their beginning, a bounded number of events at a time, each stream whole.
+    """Fold a range of streams of the log from their beginning."""
+    return folded(projection, log_pages(connection, projection, resolver, chunk))
+
+
+def folded(projection: Projection[Any], pages: EventPages) -> Generator[Replayed, None, None]:
+    """Fold streams from their beginning, a bounded number of events at a time, each stream whole; closes ``pages``.
 
     The one way in which history becomes rows outside live projecting: load and verification both go through it.
     """
     current: dict[str, Version] = {}
     stream: UUID | None = None
+    with closing(pages):
+        for events in pages:
+            finished: list[Version] = []
+            for of_stream, some in groupby(events, key=attrgetter("stream")):
+                if of_stream != stream:
+                    finished.extend(current.values())
+                    current, stream = {}, of_stream
+                finished.extend(_superseded(projection, some, current))
+            yield Replayed(len(events), finished)
+        yield Replayed(0, list(current.values()))
+
+
+def log_pages(
+    connection: psycopg.Connection[Any], projection: Projection[Any], resolver: Resolver, chunk: Chunk
+) -> EventPages:
+    """The events of a range of streams that concern a projection, from the log, in order of stream and version."""
     with connection.transaction(), connection.cursor(name="replay") as cursor:
         cursor.adapters.register_loader("uuid", ByteaBinaryLoader)
         cursor.execute(
@@ -249,15 +297,7 @@ def replayed(
         )
         with closing(_pages(cursor)) as pages:
             for rows in pages:
-                events = resolver.resolve(connection, _stored(rows))
-                finished: list[Version] = []
-                for of_stream, some in groupby(events, key=attrgetter("stream")):
-                    if of_stream != stream:
-                        finished.extend(current.values())
-                        current, stream = {}, of_stream
-                    finished.extend(_superseded(projection, some, current))
-                yield Replayed(len(rows), finished)
-        yield Replayed(0, list(current.values()))
+                yield resolver.resolve(connection, _stored(rows))
 
 
 def _pages(cursor: psycopg.ServerCursor[Any]) -> Generator[Sequence[Sequence[Any]], None, None]:

@@ -23,6 +23,7 @@ from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.load_crew import LoadInterrupted
+from position_ledger.projection.loading import History
 from position_ledger.projection.rebuilds import REBUILD_LOCK
 from position_ledger.projection.retention import drop_older
 from position_ledger.projection.shadow import drop
@@ -59,6 +60,7 @@ class RebuildOptions:
 
     ``dry_run`` builds and verifies, reports the differences, and drops what it built. Without ``swap`` the shadow stays,
     kept current by workers with its code, and the next rebuild goes on from there.
+    ``history`` is where events are loaded from, if not from the log; what came after it is read from the log.
     ``changed`` names columns whose values the new code means to change; ``accept_differences`` accepts any.
     ``throttle_per_s`` is how many events a second may be read by all who load together; ``workers`` how many worker
     processes are asked to help. What is built ``is_kept`` for the next run when this one is interrupted or blocked.
@@ -73,6 +75,7 @@ class RebuildOptions:
     throttle_per_s: float | None = None
     workers: int = 0
     is_kept: bool = True
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ def _goes_on_after(error: BaseException) -> bool:
 
 def _build(where: Where, builds: Sequence[Building], target: Target, options: RebuildOptions) -> None:
     for build in builds:
-        build.build(processes=options.processes, throttle_per_s=options.throttle_per_s)
+        build.build(processes=options.processes, throttle_per_s=options.throttle_per_s, history=options.history)
     must_equal = not options.accept_differences and not options.dry_run
     for build in builds:
         build.prove(target.before, target.after, changed=options.changed, must_equal=must_equal)

@@ -39,9 +39,7 @@ class Resolver:
 
     def __init__(self, codec: Codec, folds: Iterable[type[Event]]) -> None:
         self._codec = codec
-        self._paths: defaultdict[str, tuple[tuple[str, ...], ...]] = defaultdict(
-            tuple, {event.TOPIC: reference_paths(event) for event in folds}
-        )
+        self._paths = paths_of(folds)
         self._openings: dict[UUID, int] = {}
 
     def forget(self) -> None:
@@ -59,7 +57,7 @@ class Resolver:
             self._openings.clear()
         bodies = self._codec.decode_structs([(row.topic, row.state) for row in rows])
         paths = self._paths
-        pairs = [_pairs(paths[row.topic], body) for row, body in zip(rows, bodies, strict=True)]
+        pairs = [pairs_of(paths[row.topic], body) for row, body in zip(rows, bodies, strict=True)]
         self._openings.update((row.stream, row.seq) for row in rows if row.version == 1)
         numbers = self._look_up(connection, rows, {pair for some in pairs for pair in some})
         refs = [{pair: numbers[pair] for pair in some} if some else NOTHING for some in pairs]
@@ -110,7 +108,7 @@ class Resolver:
         """Name the first event that refers to something that is not there."""
         for row in rows:
             body = self._codec.decode_struct(row.topic, row.state)
-            for stream, version in (*_pairs(self._paths[row.topic], body), (row.stream, 1)):
+            for stream, version in (*pairs_of(self._paths[row.topic], body), (row.stream, 1)):
                 if (stream, version) in missing:
                     return LogBroken(
                         f"event {row.seq} ({row.topic}) refers to version {version} of stream {stream}, which the log "
@@ -121,7 +119,7 @@ class Resolver:
         )
 
 
-def _pairs(paths: Iterable[Sequence[str]], body: Any) -> tuple[Pair, ...]:
+def pairs_of(paths: Iterable[Sequence[str]], body: Any) -> tuple[Pair, ...]:
     """What a body refers to: stream and version of each reference that it has."""
     found: tuple[Pair, ...] = ()
     for path in paths:
@@ -133,6 +131,11 @@ def _pairs(paths: Iterable[Sequence[str]], body: Any) -> tuple[Pair, ...]:
         else:
             found = (*found, (part.stream, part.version))
     return found
+
+
+def paths_of(folds: Iterable[type[Event]]) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+    """Attribute paths to what events refer to, by topic; none for any other topic."""
+    return defaultdict(tuple, {event.TOPIC: reference_paths(event) for event in folds})
 
 
 @lru_cache(maxsize=256)

@@ -38,7 +38,7 @@ QUEUE_KEYS = "dramatiq:*"
 NAME_PREFIX = "position_ledger_test"
 LEFT_OVER_AFTER = timedelta(days=1)
 LOCK_TIMEOUT_S = 10
-EMPTIED = ("events", "append_keys", "stream_snapshots")
+EMPTIED = ("events", "append_keys", "stream_snapshots", "projection_audits", "audit_findings")
 """Tables that `reset` empties beside those of the projections."""
 
 

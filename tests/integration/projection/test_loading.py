@@ -23,6 +23,7 @@ from position_ledger.projection import chunk_ledger, loading, statements
 from position_ledger.projection.copy_rows import OPTIONS, RowEncoder, UnfitValue, columns_of
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.index_building import build_side_by_side
+from position_ledger.projection.load_crew import take_parts
 from position_ledger.projection.references import LogBroken, Resolver
 from position_ledger.projection.scd2 import Version, fold_batch
 from position_ledger.store import feed
@@ -225,8 +226,7 @@ def load(settings: Settings, projection: Projection[Any], chunks: int = 3) -> lo
         upto = feed.horizon(connection)
         chunk_ledger.create(connection, "bare", upto, chunks)
     with loading.Loader(str(settings.database_url), settings, projection, "bare") as loader:
-        done = [loader.load(chunk) for chunk in loading.chunks(upto, chunks)]
-    return loading.Loaded(sum(one.events for one in done), sum(one.versions for one in done))
+        return take_parts(loader)
 
 
 def one_by_one(settings: Settings, projection: Projection[Any]) -> list[Version]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.sql import SQL
 
 from position_ledger import Ledger, MarkPosition, operations
 from position_ledger.domain.errors import LedgerError
 from position_ledger.errors import SchemaMismatch
+from position_ledger.projection import digests
 from position_ledger.projection.projector import WriteMismatch
 from tests.support import engine
 from tests.support.commands import opening
 from tests.support.engine import Traffic
+from tests.support.rebuilding import execute
 
 if TYPE_CHECKING:
     from position_ledger.settings import Settings
@@ -48,7 +51,7 @@ def problems(settings: Settings, *tables: str) -> str:
     ("change", "words"),
     [
         ("current_price = 0.51", "current_price is 0.51"),
-        ("position_metadata = '{\"a\": 1}'", "position_metadata is {'a': 1}"),
+        ("position_metadata = '{\"a\": 1}'", 'position_metadata is {"a": 1}, the log says null'),
         ("account_id = 'other'", "account_id is other, the log says main"),
         ("mark_time = mark_time + interval '1 microsecond'", "mark_time is"),
         ("row_expiration_date = row_expiration_date + interval '1 microsecond'", "row_expiration_date is"),
@@ -212,3 +215,99 @@ def test_verify_goes_on_beside_writers_and_says_the_truth(settings: Settings, le
     assert report.holds
     assert report.tables[0].rows < 80
     assert report.broken_chain is None
+
+
+# Every kind of column, by every way of proving
+
+
+def test_digests_tell_apart_whatever_is_written_differently(settings: Settings) -> None:
+    """The server's hash of a row takes -5 for 5, 1.0 for 1.00 and 0 for -0; types without a hash stop it."""
+    kinds = {
+        "numeric(38,18)": ["5", "-5", "0", "5.000000000000000001", None],
+        "numeric": ["1.0", "1.00", "-1.0", "NaN", None],
+        "double precision": ["0", "-0", "0.1", "0.10000000000000002", None],
+        "jsonb": ['{"a": 1.0}', '{"a": 1.00}', '{"a": -1.0}', '{"a": 0.1234567890123456789}', "null", None],
+        "json": ['{"a": 1}', '{"a":1}', None],
+        "timestamptz": ["2026-01-01 00:00:00.000001+00", "2026-01-01+00", "infinity", None],
+        "text": ["a", "A", "a ", "", "null", None],
+        "boolean": ["true", "false", None],
+        "text[]": ["{a,b}", "{b,a}", "{NULL}", "{}", None],
+        "bytea": ["\\x00", "\\x0000", None],
+        "uuid": ["00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000001", None],
+        "price": ["1.5", "-1.5", None],
+        "kind": ["a", "b", None],
+        "bit varying": ["101", "1010", None],
+        "integer": ["1", "-1", "0", None],
+    }
+    with engine.connected(settings, as_app=False) as owner:
+        owner.execute("CREATE DOMAIN price AS numeric(10,4); CREATE TYPE kind AS ENUM ('a', 'b')")
+        for kind, values in kinds.items():
+            owner.execute(f"CREATE TABLE cells (id bigint, cell {kind})".encode())
+            owner.cursor().executemany(f"INSERT INTO cells VALUES (1, %s::{kind})".encode(), [(one,) for one in values])
+            statement = SQL("SELECT count(DISTINCT {}), count(*) FROM cells AS t").format(
+                digests.hash_of(digests.columns_of(owner, "ledger", "cells", ["id", "cell"]))
+            )
+            assert owner.execute(statement).fetchone() == (len(values), len(values)), kind
+            owner.execute("DROP TABLE cells")
+
+
+def test_a_table_has_one_digest_whatever_the_order_of_its_rows(settings: Settings, history: str) -> None:
+    """Two runs, several processes, a restored backup: the same rows have the same digest, and no others."""
+
+    def proof(**options: Any) -> Any:
+        (found,) = operations.verify(settings, engine.reached(settings), ["positions"], **options).tables
+        assert found.position == found.highest
+        return found
+
+    before = proof()
+    assert proof(processes=2) == before
+    forged(settings, "CREATE TABLE public.kept AS TABLE positions", "DELETE FROM positions")
+    forged(settings, "INSERT INTO positions SELECT k.* FROM public.kept AS k ORDER BY k.cost, k.id DESC")
+    assert proof() == before
+    forged(
+        settings,
+        "UPDATE positions SET peak_quantity = peak_quantity + 1e-18 WHERE id = (SELECT min(id) FROM positions)",
+    )
+    assert proof().digest != before.digest
+
+
+def test_ends_of_versions_are_compared_as_far_as_each_shard_is(
+    settings: Settings, ledger: Ledger, history: str
+) -> None:
+    """Given shards at different numbers, then no row is left out, and an end that an event gave is not taken for another."""
+    with engine.following(settings, share=False) as follower:
+        engine.drain(follower)
+        follower.close()
+    execute(settings, "UPDATE projection_checkpoints SET holder = 'gone', lease_until = 'infinity' WHERE shard % 2 = 0")
+    traffic = Traffic(ledger, 5)
+    traffic.run(60)
+    with engine.following(settings, share=False) as follower:
+        engine.drain(follower)
+    (proof,) = operations.verify(settings, engine.reached(settings), ["positions"]).tables
+    assert proof.position < proof.highest
+    assert proof.difference is None
+    # and an end that is a little off is found in the table as it is
+    forged(
+        settings,
+        "UPDATE positions SET row_expiration_date = row_expiration_date + interval '1 us'"
+        " WHERE id = (SELECT max(id) FROM positions WHERE NOT row_current_ind)",
+    )
+    (proof,) = operations.verify(settings, engine.reached(settings), ["positions"]).tables
+    assert proof.difference is not None
+    assert proof.difference.column == "row_expiration_date"
+
+
+def test_a_difference_among_large_buckets_is_found_by_small_steps(
+    settings: Settings, ledger: Ledger, history: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "shift_of", lambda _highest: 14)
+    forged(settings, "UPDATE positions SET cost = cost + 1 WHERE position_id = %(id)s AND version = 2", id=history)
+    with engine.connected(settings, as_app=False) as owner:
+        (row_id,) = owner.execute("SELECT id FROM positions WHERE cost = 43").fetchone() or (0,)
+    assert f"positions {history}, row {row_id}: cost is 43" in problems(settings, "positions")
+
+
+@pytest.mark.parametrize(("highest", "shift"), [(0, 10), (2**20 - 1, 10), (2**20, 11), (10**7, 14), (2**40, 31)])
+def test_there_are_a_thousand_buckets_at_most(highest: int, shift: int) -> None:
+    assert digests.shift_of(highest) == shift
+    assert highest >> shift < digests.BUCKETS_MAX

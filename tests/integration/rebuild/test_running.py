@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -25,11 +25,12 @@ from position_ledger.projection import (
 from position_ledger.projection.pacing import Pace
 from position_ledger.settings import Settings, load_settings
 from tests.support import engine
+from tests.support.command_line import in_this_process
 from tests.support.commands import opening
 from tests.support.engine import Traffic
 from tests.support.engine_fixtures import NO_QUEUE
 from tests.support.processes import kill, running
-from tests.support.rebuilding import execute, left_over, rebuild, row_of, running_rebuild, steer
+from tests.support.rebuilding import execute, left_over, rebuild, row_of, running_rebuild, shadows, steer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,14 +65,6 @@ def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_crew, "TICK_S", 0.05)
 
 
-def shadows(settings: Settings) -> list[tuple[Any, ...]]:
-    """What is being built of positions: generation and schema."""
-    with engine.connected(settings, as_app=False) as owner:
-        return owner.execute(
-            "SELECT generation_id, schema_name FROM projection_generations WHERE state = 'building'"
-        ).fetchall()
-
-
 # Held, and let go on
 
 
@@ -91,6 +84,10 @@ def test_a_rebuild_is_paused_goes_on_and_is_cancelled(settings: Settings, histor
         assert later.events_done <= paused.events_done + 300  # what was under way when it heard
         last = going.until(lambda row: (row.updated_at - later.updated_at).total_seconds() > 0.2)
         assert last.events_done == later.events_done < last.events_total
+        status = in_this_process(str(settings.database_url))
+        assert "rebuild of positions (generation 2) is paused while loading" in status("status").out
+        (shown,) = status("status", "--json").document["rebuilds"]
+        assert (shown["wanted"], shown["is_running"], shown["events_done"]) == ("pause", True, last.events_done)
         # When it is told to go on, then it ends as if nothing had been
         execute(settings, "UPDATE projection_rebuilds SET throttle_per_s = NULL")
         steer(settings, "run")

@@ -14,8 +14,10 @@ from position_ledger.database import connect
 from position_ledger.settings import Settings
 from tests.support.schema_rules import (
     ALSO_BROKEN,
+    AUDIT,
     BREAKS,
     EXPIRED,
+    FINDING,
     GENERATED_KEYS,
     HISTORIES,
     HOUR,
@@ -89,6 +91,8 @@ def test_every_rule_of_the_schema_has_a_try(owner: psycopg.Connection[Any]) -> N
         [event()],
         [(*KEY, {})],
         [(*SNAPSHOT, {})],
+        [(*AUDIT, {})],
+        [(*FINDING, {})],
         [generation()],
         [checkpoint()],
         [WORKER],

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from position_ledger.projection.definition import load_projections
-from position_ledger.projection.differences import differences
 from position_ledger.projection.fingerprint import parts_of
+from position_ledger.projection.reasons import differences
 
 POSITIONS = next(one for one in load_projections("position_ledger.reference.projections") if one.table == "positions")
 TOPICS = sorted(parts_of(POSITIONS)["folds"])

@@ -1,0 +1,239 @@
+"""The archive: everything that is in the log, nothing else, and the same tables from it, byte by byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from position_ledger.archive import layout, open_archive
+from position_ledger.archive.arrow import LOG_COLUMNS
+from position_ledger.projection import chunk_ledger, loading
+from position_ledger.projection.definition import load_projections
+from position_ledger.projection.load_crew import load
+from tests.support import engine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from position_ledger.projection.definition import Projection
+    from tests.integration.archive.conftest import World
+
+
+def archived(folder: Path) -> list[dict[str, Any]]:
+    """Every row of every file, as another reader of Parquet sees it."""
+    import pyarrow.parquet as pq
+
+    files = sorted(folder.rglob("*.parquet"))
+    return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+
+
+def scalar(world: World, statement: str) -> Any:
+    with psycopg.connect(world.url, options="-c search_path=ledger") as connection:
+        row = connection.execute(statement.encode()).fetchone()
+        assert row is not None
+        return row[0]
+
+
+# What is in it
+
+
+def test_every_column_of_every_event_is_in_it_exactly(world: World) -> None:
+    manifest = layout.read_manifest(world.folder)
+    with psycopg.connect(world.url, options="-c search_path=ledger -c timezone=UTC") as connection:
+        cursor = connection.execute(
+            "SELECT e.notification_id, uuid_send(e.originator_id), e.originator_version, e.topic, e.state,"
+            " uuid_send(e.event_id), e.recorded_at, e.effective_at, e.stream_hash, e.metadata::text FROM events AS e"
+            " WHERE e.notification_id <= %s ORDER BY e.notification_id",
+            (manifest.upto,),
+        )
+        logged = cursor.fetchall()
+    rows = sorted(archived(world.folder), key=lambda row: row["notification_id"])
+    assert [tuple(row[column] for column in LOG_COLUMNS) for row in rows] == logged
+    assert len(rows) == manifest.events > 300
+    assert any(row["refs"] for row in rows)
+
+
+def test_an_archive_has_each_column_of_the_log(world: World) -> None:
+    """A migration that adds a column to the log has to decide about the archive: bump its format."""
+    columns = scalar(
+        world,
+        "SELECT array_agg(attname::text) FROM pg_attribute"
+        " WHERE attrelid = 'events'::regclass AND attnum > 0 AND NOT attisdropped",
+    )
+    assert sorted(columns) == sorted(LOG_COLUMNS)
+
+
+def test_what_is_told_of_an_export(world: World) -> None:
+    first, second = layout.read_manifest(world.folder).segments
+    assert world.said[0].startswith(f"segment 1: {first.events:,} events with numbers 1 to {first.upto} in ")
+    assert f"segment 2: {second.events:,} events with numbers {first.upto + 1} to {second.upto} in " in world.said[1]
+    assert f"{world.folder} has {first.events + second.events:,} events up to {second.upto}" in world.said[1]
+
+
+# The same tables
+
+
+def tables_from(
+    world: World,
+    schema: str,
+    history: loading.History | None,
+    upto: int,
+    parts: int,
+    chosen: Sequence[Projection[Any]],
+) -> None:
+    """Load tables into schemas of their own, in so many parts."""
+    with engine.connected(world.settings, as_app=False) as owner:
+        for projection in chosen:
+            place = f"{schema}_{projection.table}"
+            owner.execute(SQL("CREATE SCHEMA {}").format(Identifier(place)))
+            owner.execute(
+                SQL("CREATE TABLE {} (LIKE {})").format(
+                    Identifier(place, projection.table), Identifier("ledger", projection.table)
+                )
+            )
+            chunk_ledger.create(owner, place, upto, parts)
+            load(world.url, world.settings, projection, place, processes=1, history=history)
+
+
+def rows_in(world: World, projection: Projection[Any], schema: str) -> list[tuple[str, ...]]:
+    with engine.connected(world.settings, as_app=False) as connection:
+        return engine.table_rows(connection, projection, schema)
+
+
+def test_every_table_comes_from_the_archive_as_from_the_log_and_nothing_reads_the_log(world: World) -> None:
+    """With larger parts than the archive has, and with smaller ones up to a number in the middle of a segment."""
+    # given transfers, pairs, splits, busts and accounts, in two segments
+    archive = open_archive(world.folder)
+    everything = load_projections(world.settings.projections)
+    with_refs = [one for one in everything if one.table == "account_balance"]
+    for schema, upto, parts, chosen in (
+        ("whole", archive.upto, 8, everything),
+        ("less", archive.upto - 100, 256, with_refs),
+    ):
+        tables_from(world, f"log_{schema}", None, upto, 4, chosen)
+        # when the tables are loaded from the archive while there is no table events
+        with engine.connected(world.settings, as_app=False) as owner:
+            owner.execute("ALTER TABLE events RENAME TO hidden")
+            try:
+                tables_from(world, f"archive_{schema}", archive, upto, parts, chosen)
+            finally:
+                owner.execute("ALTER TABLE hidden RENAME TO events")
+        # then every column of every row is the same
+        for projection in chosen:
+            logged = rows_in(world, projection, f"log_{schema}_{projection.table}")
+            assert rows_in(world, projection, f"archive_{schema}_{projection.table}") == logged
+            assert logged or projection.table in {"edges", "game_states"}
+
+
+def test_a_rebuild_loads_from_the_archive_and_takes_the_tail_from_the_log(world: World) -> None:
+    # given an archive that ends before the log does
+    archive = open_archive(world.folder)
+    assert scalar(world, "SELECT max(notification_id) FROM events") > archive.upto
+    positions = engine.positions_of(world.settings)
+    before = rows_in(world, positions, "ledger")
+    # when a table is rebuilt from it
+    answer = world.run("rebuild-projection", "positions", "--archive", str(world.folder))
+    # then it is swapped in, byte by byte the same, and the parts came from the archive
+    assert answer.code == 0, answer
+    assert f" events of archive {world.folder} in " in answer.err
+    assert rows_in(world, positions, "ledger") == before
+
+
+# Proving it
+
+
+@pytest.fixture
+def copy(world: World, tmp_path: Path) -> Path:
+    """An archive that a test may damage."""
+    return Path(shutil.copytree(world.folder, tmp_path / "copy"))
+
+
+def a_file(folder: Path, segment: int = 1) -> Path:
+    return sorted(layout.segment_folder(folder, segment).glob("*.parquet"))[3]
+
+
+def test_an_archive_holds_and_equals_the_log(world: World) -> None:
+    answer = world.run("archive", "verify", str(world.folder), "--against-log")
+    assert answer.code == 0, answer
+    assert answer.out.endswith("checksums, counts, versions and hashes hold, and equals the log\n")
+    document = world.run("archive", "verify", str(world.folder), "--json").document
+    assert document["holds"]
+    assert document["events"] == layout.read_manifest(world.folder).events
+
+
+@pytest.mark.parametrize("place", [0, 0.3, 0.7, -1])
+def test_one_changed_byte_is_found(world: World, copy: Path, place: float) -> None:
+    path = a_file(copy)
+    raw = bytearray(path.read_bytes())
+    raw[int(place * len(raw)) if place >= 0 else -1] ^= 1
+    path.write_bytes(raw)
+    answer = world.run("archive", "verify", str(copy))
+    assert answer.code == 1
+    assert f"{path} is not as it was written" in answer.out
+    refused = world.run("rebuild-projection", "positions", "--dry-run", "--archive", str(copy))
+    assert refused.code == 2
+    assert f"{path} is not as it was written" in refused.err
+
+
+def test_what_is_missing_cut_off_or_of_another_export_is_named(world: World, copy: Path) -> None:
+    missing = a_file(copy)
+    missing.unlink()
+    assert f"{missing} is missing" in world.run("archive", "verify", str(copy)).out
+    shutil.copy(a_file(world.folder, 2), missing)
+    assert "cut off or of another export" in world.run("archive", "verify", str(copy)).out
+
+
+def edited(folder: Path, *names: str | int, value: Any) -> None:
+    """Change a value of the manifest, as one who does not know its checksum."""
+    path = folder / layout.MANIFEST
+    whole = place = json.loads(path.read_text(encoding="utf-8"))
+    for name in names[:-1]:
+        place = place[name]
+    place[names[-1]] = value
+    path.write_text(json.dumps(whole), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "sentence"),
+    [
+        (("format",), 0, "has format 0 and this release reads format 1"),
+        (("segments", 0, "events"), 1, "manifest.json is not as it was written"),
+        (("segments", 0, "colour"), 1, "manifest.json is not as it was written"),
+    ],
+)
+def test_a_manifest_that_was_changed_is_refused(
+    world: World, copy: Path, names: tuple[str | int, ...], value: Any, sentence: str
+) -> None:
+    edited(copy, *names, value=value)
+    for command in (("archive", "verify"), ("archive", "export")):
+        answer = world.run(*command, str(copy))
+        assert answer.code == 2
+        assert sentence in answer.err
+        assert answer.err.count("\n") == 1
+
+
+def test_a_difference_from_the_log_is_named_with_event_and_column(world: World) -> None:
+    # given an event that somebody with the rights of the owner has changed after it was archived
+    with psycopg.connect(world.url, autocommit=True, options="-c search_path=ledger") as owner:
+        owner.execute("SET session_replication_role = replica")
+        owner.execute("CREATE TABLE kept AS SELECT notification_id, effective_at FROM events WHERE notification_id = 9")
+        owner.execute("UPDATE events SET effective_at = effective_at + '1 us' WHERE notification_id = 9")
+        try:
+            # when they are compared
+            answer = world.run("archive", "verify", str(world.folder), "--against-log")
+        finally:
+            owner.execute(
+                "UPDATE events AS e SET effective_at = k.effective_at FROM kept AS k"
+                " WHERE e.notification_id = k.notification_id"
+            )
+            owner.execute("DROP TABLE kept")
+    # then it is named
+    assert answer.code == 1
+    assert "event 9 (version " in answer.out
+    assert "effective_at is " in answer.out
