@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ledger", "migrated_template", "settings"]
 
 NO_QUEUE = "redis://127.0.0.1:1/0"
-COMMANDS = 160
+COMMANDS = 100
 """Sent before each export and after the last one."""
 
 
