@@ -145,6 +145,12 @@ def test_a_rebuild_loads_from_the_archive_and_takes_the_tail_from_the_log(world:
     assert rows_in(world, positions, "ledger") == before
 
 
+def test_workers_are_not_asked_to_read_the_log_for_a_rebuild_from_an_archive(world: World) -> None:
+    answer = world.run("rebuild-projection", "positions", "--archive", str(world.folder), "--workers", "1")
+    assert answer.code == 2
+    assert "--workers would read the log that --archive is to spare" in answer.err
+
+
 # Proving it
 
 
