@@ -22,6 +22,9 @@ PROCESSES = 2
 READERS = 2
 READ_EVERY_S = 0.002
 MEMORY_MB_MAX = 256.0
+FORETOLD_OFF_MAX = 0.15
+"""How far off the end may be that was foretold after the first tenth."""
+
 LINEAR_MAX = 1.25
 """How much longer than in proportion the largest rebuild may take; 1 is exactly linear."""
 
@@ -134,7 +137,15 @@ def _lines(runs: list[dict[str, Any]]) -> list[Line]:
     reads = sum(run["reads"] for run in runs)
     errors = sum(run["read_errors"] for run in runs)
     name = f"{last['events']:,} events"
+    foretold = [abs(run["expected_s"] / run["took_s"] - 1) for run in runs[1:] if "expected_s" in run]
     return [
+        Line(
+            "rebuild, end foretold after a tenth, off by",
+            foretold or [1.0],
+            "all sizes but the first, which the others learn from",
+            "at most",
+            FORETOLD_OFF_MAX,
+        ),
         Line(f"rebuild of {name}, of proportional", [linear], f"load and indexes: {sizes}", "at most", LINEAR_MAX),
         Line("rebuild, CPU time of its processes an event", [run["cpu_us"] for run in runs], "all sizes", unit="us"),
         Line(

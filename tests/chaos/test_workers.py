@@ -327,7 +327,7 @@ def test_workers_help_to_load_a_rebuild_while_they_follow(with_queue: Settings, 
     before = engine.positions_rows(with_queue)
     with started(with_queue, tmp_path):
         # When a rebuild calls them
-        with running_rebuild(with_queue, throttle_per_s=10.0, workers=2) as going:
+        with running_rebuild(with_queue, throttle_per_s=2.0, workers=2) as going:
             going.until_told("called 2 worker processes")
             ((_, schema),) = shadows(with_queue)
             with engine.connected(with_queue, as_app=False) as owner:

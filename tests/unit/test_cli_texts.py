@@ -72,6 +72,7 @@ GOING = RebuildStatus(
     updated_at=T0,
     finished_at=None,
     problem=None,
+    is_kept=True,
     is_running=True,
 )
 
@@ -88,16 +89,19 @@ GOING = RebuildStatus(
             "was interrupted while loading, .*: rebuild-projection positions goes on, --cancel drops",
         ),
         ({"state": "built", "finished_at": T0}, "is built and not swapped: rebuild-projection positions swaps it in"),
-        ({"state": "failed", "finished_at": T0, "problem": "no quiet moment"}, "failed: no quiet moment"),
+        (
+            {"state": "failed", "finished_at": T0, "problem": "no quiet moment"},
+            "failed: no quiet moment; rebuild-projection positions goes on with what is built",
+        ),
     ],
 )
 def test_a_rebuild_that_is_not_over_is_in_the_status(changes: dict[str, Any], words: str) -> None:
     assert re.match(f"rebuild of positions .generation 3. .*{words}", str(_rebuild(replace(GOING, **changes))))
 
 
-@pytest.mark.parametrize("state", ["done", "cancelled"])
-def test_a_rebuild_that_is_over_is_no_news(state: str) -> None:
-    assert _rebuild(replace(GOING, state=state, finished_at=T0)) is None
+@pytest.mark.parametrize(("state", "is_kept"), [("done", True), ("cancelled", False), ("failed", False)])
+def test_a_rebuild_that_has_left_nothing_is_no_news(state: str, *, is_kept: bool) -> None:
+    assert _rebuild(replace(GOING, state=state, is_kept=is_kept, finished_at=T0)) is None
 
 
 @pytest.mark.parametrize(

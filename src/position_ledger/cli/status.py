@@ -118,7 +118,7 @@ def _row(one: ProjectionStatus) -> dict[str, Any]:
         "fingerprint": one.fingerprint[:FINGERPRINT_SHOWN] + ("" if one.is_ours else " (other code)"),
         "state": one.state
         if one.kept_until is None
-        else f"{one.state}, kept until {one.kept_until.astimezone(UTC):%d %b %H:%M}",
+        else f"{one.state}, kept until {one.kept_until.astimezone(UTC):%d %b %H:%M} UTC",
         "lag": f">{one.lag_events:,}" if one.lag_is_more else f"{one.lag_events:,}",
         "lag_s": f"{one.lag_s:.1f}",
         "shards": f"{one.shards_held} of {one.shards}",
@@ -175,12 +175,12 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
 def _rebuild(one: RebuildStatus) -> str | None:
     """A rebuild that runs, or that has left something behind; what came to its end is no news."""
     name = f"rebuild of {one.table} (generation {one.generation_id})"
-    if one.state in {"done", "cancelled"}:
+    if one.state == "done" or not one.is_kept:
         return None
     if one.state == "built":
         return f"{name} is built and not swapped: rebuild-projection {one.table} swaps it in"
     if one.problem is not None:
-        return f"{name} failed: {one.problem}"
+        return f"{name} failed: {one.problem}; rebuild-projection {one.table} goes on with what is built, --cancel drops it"
     how = _progress(one)
     if not one.is_running:
         return f"{name} was interrupted while {one.state}, {how}: rebuild-projection {one.table} goes on, --cancel drops it"
@@ -194,5 +194,7 @@ def _progress(one: RebuildStatus) -> str:
     words = [f"{one.events_done:,} of {one.events_total:,} events"]
     words += [f"{one.events_per_s:,.0f} events/s"] if one.events_per_s is not None and one.state == "loading" else []
     words += [f"at most {one.throttle_per_s:,.0f} events/s"] if one.throttle_per_s is not None else []
-    words += [f"ends about {one.eta.astimezone(UTC):%H:%M:%S} UTC"] if one.eta is not None else []
+    words += (
+        [f"ends about {one.eta.astimezone(UTC):%H:%M:%S} UTC"] if one.eta is not None and one.wanted == "run" else []
+    )
     return ", ".join(words)

@@ -132,15 +132,34 @@ def _crew(
         stop = flag.set
     else:
         context = multiprocessing.get_context("spawn")
-        shared = context.Event()
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=(task, shared))
+        theirs, ours = context.Pipe(duplex=False)
+        flag_there = ClosedPipe(theirs)
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=(task, flag_there))
         running = [pool.submit(_run_here) for _ in range(processes)]
-        stop = shared.set
+        stop = ours.close
     try:
         yield running, stop
     finally:
         stop()
         pool.shutdown(cancel_futures=True)
+
+
+class ClosedPipe:
+    """A `StopFlag` for other processes: set when the other end of a pipe is closed.
+
+    Not an Event of multiprocessing: setting one waits for ever for a process that was killed while it waited for it.
+    """
+
+    def __init__(self, reader: multiprocessing_connection.Connection[Any, Any]) -> None:
+        self._reader = reader
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        return self._reader.poll()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until told to stop, or until the time is up."""
+        return self._reader.poll(timeout)
 
 
 _here: list[tuple[_Task, Projection[Any], StopFlag]] = []

@@ -23,6 +23,9 @@ ASK_S = 0.5
 """With a throttle: seconds of its pace between two questions, so that a slow one is even too."""
 
 HOLD_POLL_S = 0.2
+TURN_POLL_S = 0.5
+"""Who waits for its turn asks so often whether that has changed: a slow pace must not make it deaf."""
+
 HOLD_IN_PART_S = 10.0
 """A process that is held for longer gives its part back: no transaction stays open while a load stands still."""
 
@@ -56,6 +59,12 @@ class Stopped(Exception):
 
 class GivenBack(Exception):
     """The load stands still, so the part under way is undone and free for whoever goes on."""
+
+
+LISTEN = """
+SELECT r.wanted, r.yields_to IS NOT NULL, r.throttle_per_s, 0.0::float8
+  FROM projection_rebuilds AS r WHERE r.generation_id = %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +136,20 @@ class Pace:
             return Answer("run", yields=False, throttle_per_s=None, wait_s=0.0)
         parameters = {"part": part, "events": events, "new": self._new, "generation": self._generation_id}
         self._new = 0
-        row = self._connection.execute(self._ask, parameters, prepare=True).fetchone()
-        if row is None or row[0] == "cancel":
-            raise Stopped
-        answer = Answer(*row)
+        answer = _heard(self._connection.execute(self._ask, parameters, prepare=True).fetchone())
+        turn = time.monotonic() + answer.wait_s
+        while answer.throttle_per_s is not None and (left_s := turn - time.monotonic()) > 0:
+            self.rest(min(left_s, TURN_POLL_S))
+            answer = _heard(self._connection.execute(LISTEN, (self._generation_id,), prepare=True).fetchone())
         self._every = asked_every(answer.throttle_per_s)
-        if answer.wait_s > 0:
-            self.rest(answer.wait_s)
         return answer
+
+
+def _heard(row: tuple[Any, ...] | None) -> Answer:
+    """What was answered; Stopped if the rebuild is cancelled or gone."""
+    if row is None or row[0] == "cancel":
+        raise Stopped
+    return Answer(*row)
 
 
 def asked_every(throttle_per_s: float | None) -> int:

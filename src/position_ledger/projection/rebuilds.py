@@ -76,7 +76,7 @@ LATEST = """
 SELECT DISTINCT ON (r.projection) r.projection, r.generation_id,
        CASE WHEN r.finished_at IS NULL AND g.state <> 'building' THEN 'cancelled' ELSE r.state END,
        r.wanted, r.processes, r.throttle_per_s, r.yields_to, r.events_done, r.events_total, r.events_per_s, r.eta,
-       r.started_at, r.updated_at, r.finished_at, r.problem
+       r.started_at, r.updated_at, r.finished_at, r.problem, g.state = 'building'
   FROM projection_rebuilds AS r JOIN projection_generations AS g USING (generation_id)
  ORDER BY r.projection, r.generation_id DESC
 """
@@ -103,6 +103,8 @@ class RebuildStatus:
     updated_at: datetime
     finished_at: datetime | None
     problem: str | None
+    is_kept: bool
+    """What it has built is there, and not swapped in."""
     is_running: bool
     """A process is at it; what is neither running nor ended goes on where it was when the command is run again."""
 

@@ -112,7 +112,7 @@ class Watch:
         if self._loaded_at is not None and state in {"built", "done"}:
             after_load_s = time.monotonic() - self._loaded_at[0] - (self._held_s - self._loaded_at[1])
         if self._has_rows and self._generation_id and not self._connection.closed:
-            words = first_line(problem) if problem is not None and state == "failed" else None
+            words = _why(problem) if problem is not None and state == "failed" else None
             with suppress(psycopg.OperationalError):
                 rebuilds.finish(self._connection, self._generation_id, state, problem=words, after_load_s=after_load_s)
 
@@ -260,6 +260,10 @@ class Watch:
     ) -> None:
         """Close the connection."""
         self.close()
+
+
+def _why(problem: BaseException) -> str:
+    return "it was interrupted" if isinstance(problem, KeyboardInterrupt) else first_line(problem)
 
 
 def _how(per_s: float | None, left_s: float | None) -> str:

@@ -7,12 +7,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import psutil
 import psycopg
 import pytest
 
 from position_ledger import Ledger, operations
 from position_ledger.errors import MigrationError, RebuildCancelled, SwapBlocked
 from position_ledger.projection import (
+    building,
     chunk_ledger,
     leases,
     load_crew,
@@ -48,6 +50,11 @@ if __name__ == "__main__":
     print(helper.help(int(sys.argv[2]), 20.0), flush=True)
 """
 
+SLOW = 4.0
+"""Events a second: no load of a test's history ends before the test has seen what it is about."""
+
+UNPACED = "UPDATE projection_rebuilds SET throttle_per_s = NULL"
+
 
 @pytest.fixture
 def history(settings: Settings, ledger: Ledger) -> Traffic:
@@ -71,9 +78,9 @@ def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rebuild_is_paused_goes_on_and_is_cancelled(settings: Settings, history: Traffic) -> None:
     before = engine.positions_rows(settings)
     # Given a rebuild that takes its time
-    with running_rebuild(settings, throttle_per_s=100.0) as going:
+    with running_rebuild(settings, throttle_per_s=SLOW) as going:
         seen = going.until(lambda row: row.events_done > 0 and row.eta is not None)
-        assert (seen.state, seen.wanted, seen.is_running, seen.throttle_per_s) == ("loading", "run", True, 100.0)
+        assert (seen.state, seen.wanted, seen.is_running, seen.throttle_per_s) == ("loading", "run", True, SLOW)
         assert 0 < seen.events_done < seen.events_total
         # When it is paused from elsewhere
         assert steer(settings, "pause").generation_id == seen.generation_id
@@ -89,7 +96,7 @@ def test_a_rebuild_is_paused_goes_on_and_is_cancelled(settings: Settings, histor
         (shown,) = status("status", "--json").document["rebuilds"]
         assert (shown["wanted"], shown["is_running"], shown["events_done"]) == ("pause", True, last.events_done)
         # When it is told to go on, then it ends as if nothing had been
-        execute(settings, "UPDATE projection_rebuilds SET throttle_per_s = NULL")
+        execute(settings, UNPACED)
         steer(settings, "run")
         report = going.report()
     assert report.swapped
@@ -98,7 +105,7 @@ def test_a_rebuild_is_paused_goes_on_and_is_cancelled(settings: Settings, histor
     assert ended is not None
     assert (ended.state, ended.events_done, ended.is_running) == ("done", report.events, False)
     # When another one is cancelled, then it says so, and nothing of it is left
-    with running_rebuild(settings, throttle_per_s=100.0) as going:
+    with running_rebuild(settings, throttle_per_s=SLOW) as going:
         going.until(lambda row: row.state == "loading" and row.events_done > 0)
         cancelled = steer(settings, "cancel")
         with pytest.raises(RebuildCancelled, match="was cancelled by another command: nothing of it is left"):
@@ -178,7 +185,7 @@ def test_it_stands_back_while_a_followed_table_is_behind(settings: Settings, led
         while (yielding.furthest_behind(worker) or yielding.Behind("", 0.0)).lag_s <= 0.2:
             time.sleep(0.02)
         # When the table is rebuilt meanwhile, then it stands back
-        with running_rebuild(settings, throttle_per_s=100.0) as going:
+        with running_rebuild(settings, throttle_per_s=SLOW) as going:
             going.until_told("stands back: table positions is")
             still = going.until(lambda row: row.yields_to is not None and row.updated_at > row.started_at)
             later = going.until(lambda row: (row.updated_at - still.updated_at).total_seconds() > 0.6)
@@ -187,6 +194,7 @@ def test_it_stands_back_while_a_followed_table_is_behind(settings: Settings, led
             # When the worker has done its work, then it goes on
             leases.release(worker, held)
             engine.project_all(settings)
+            execute(settings, UNPACED)
             assert going.report().swapped
     assert [message.split(":")[0] for message in going.told if "the load of" in message] == [
         "the load of positions stands back",
@@ -210,7 +218,7 @@ def test_a_part_that_a_stranger_holds_is_waited_for(
     monkeypatch.setattr(watching, "STILL_TOLD_AFTER_S", 0.2)
     before = engine.positions_rows(settings)
     # Given a rebuild, and a stranger that has taken a part of it
-    with running_rebuild(settings, throttle_per_s=100.0) as going:
+    with running_rebuild(settings, throttle_per_s=SLOW) as going:
         going.until(lambda row: row.events_done > 0)
         ((_, schema),) = shadows(settings)
         with psycopg.connect(str(settings.database_url), application_name="a stranger") as stranger:
@@ -218,7 +226,7 @@ def test_a_part_that_a_stranger_holds_is_waited_for(
             assert part is not None
             pid = stranger.info.backend_pid
             # When all the others are done, then it says who is at the last one
-            execute(settings, "UPDATE projection_rebuilds SET throttle_per_s = NULL")
+            execute(settings, UNPACED)
             load = going.until(lambda row: row.throttle_per_s is None)
             going.until_told(f"server process {pid} (a stranger)")
             assert load.state == "loading"
@@ -231,7 +239,7 @@ def test_a_part_that_a_stranger_holds_is_waited_for(
 def test_helpers_on_other_machines_may_be_killed_at_any_time(settings: Settings, history: Traffic) -> None:
     before = engine.positions_rows(settings)
     # Given a rebuild, and two machines of workers that take parts of it, with settings of their own
-    with running_rebuild(settings, throttle_per_s=10.0) as going:
+    with running_rebuild(settings, throttle_per_s=SLOW) as going:
         generation_id = str(going.until(lambda row: row.state == "loading").generation_id)
         arguments = ("-c", HELP, str(settings.database_url), generation_id)
         with running(*arguments) as killed, running(*arguments) as helper:
@@ -242,7 +250,7 @@ def test_helpers_on_other_machines_may_be_killed_at_any_time(settings: Settings,
                     time.sleep(0.005)
             # When one is killed in the middle of a part
             kill(killed)
-            execute(settings, "UPDATE projection_rebuilds SET throttle_per_s = NULL")
+            execute(settings, UNPACED)
             report = going.report()
             assert helper.stdout is not None
             assert helper.stdout.readline() == "False\n"  # nothing is left to help with
@@ -304,18 +312,48 @@ def test_indexes_that_were_built_are_not_built_again(
     assert {name: live[name] for name in kept} == {name: built[name] for name in kept}
     assert engine.positions_rows(settings) == before
     assert operations.check(settings, engine.reached(settings)).agree
-    # and what is half built can be dropped without a process that runs
-    with monkeypatch.context() as patched:
-        patched.setattr(shadow, "finish", _interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            rebuild(settings)
+
+
+def test_what_an_interrupted_rebuild_has_left_is_dropped_when_it_is_cancelled(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "load", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(settings)
     ((generation_id, _),) = shadows(settings)
+    row = row_of(settings)
+    assert row is not None
+    assert (row.state, row.problem, row.is_kept) == ("failed", "it was interrupted", True)
     assert steer(settings, "cancel").generation_id == generation_id
     assert left_over(settings) == []
 
 
-def _interrupted(*_arguments: object) -> None:
+def _interrupted(*_arguments: object, **_named: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_loading_process_that_is_killed_costs_its_part_only(settings: Settings, history: Traffic) -> None:
+    before = engine.positions_rows(settings)
+    # Given a rebuild with two loading processes, both at a part
+    with running_rebuild(settings, processes=2, throttle_per_s=SLOW) as going:
+        generation_id = going.until(lambda row: row.events_done > 0).generation_id
+        ((_, schema),) = shadows(settings)
+        with engine.connected(settings, as_app=False) as owner:
+            while len(chunk_ledger.holders(owner, schema)) < 2:
+                assert not going.future.done(), going.told
+                time.sleep(0.005)
+        # When one is killed, then the command says so in a sentence, and what is loaded stays
+        loading = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+        assert len(loading) == 2
+        loading[0].kill()
+        with pytest.raises(
+            MigrationError, match="a process that loaded positions was killed .*run the same command again"
+        ):
+            going.report()
+    again = rebuild(settings)
+    assert (again.swapped, again.generation_id) == (True, generation_id)
+    assert engine.positions_rows(settings) == before
+    assert left_over(settings) == []
 
 
 def indexes(settings: Settings, schema: str) -> dict[str, int]:
@@ -356,7 +394,7 @@ def test_different_tables_are_rebuilt_at_once(whole: Settings) -> None:
         Traffic(ledger, 3).run(60)
     engine.project_all(whole)
     # Given a rebuild of positions that stands still
-    with running_rebuild(whole, throttle_per_s=100.0) as going:
+    with running_rebuild(whole, throttle_per_s=SLOW) as going:
         going.until(lambda row: row.state == "loading")
         steer(whole, "pause")
         going.until_told("is paused")
@@ -369,7 +407,7 @@ def test_different_tables_are_rebuilt_at_once(whole: Settings) -> None:
         # and another rebuild of the same table is refused
         with pytest.raises(MigrationError, match=r"another rebuild of positions is running.*--cancel"):
             rebuild(whole)
-        execute(whole, "UPDATE projection_rebuilds SET throttle_per_s = NULL")
+        execute(whole, UNPACED)
         steer(whole, "run")
         assert going.report().swapped
     engine.proven(whole)
