@@ -90,6 +90,8 @@ class Pace:
     ) -> None:
         """``connection`` is autocommit, and used for nothing else while a part is loaded."""
         self._connection = connection
+        # Who loses a count to a crash counts again, so nobody waits for the disk.
+        connection.execute("SELECT set_config('synchronous_commit', 'off', false)")
         self._ask = SQL(ASK).format(read=Identifier(schema, chunk_ledger.READ))
         self._generation_id = generation_id
         self._stop = stop

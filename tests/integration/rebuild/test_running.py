@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from position_ledger import Ledger, operations
-from position_ledger.errors import MigrationError, RebuildCancelled, SwapBlocked
+from position_ledger.errors import MigrationError, RebuildCancelled
 from position_ledger.projection import (
     building,
     chunk_ledger,
@@ -263,25 +263,6 @@ def test_helpers_on_other_machines_may_be_killed_at_any_time(settings: Settings,
 
 
 # Interrupted
-
-
-def test_a_rebuild_without_a_quiet_moment_keeps_what_it_built(settings: Settings, history: Traffic) -> None:
-    with psycopg.connect(str(settings.database_url)) as report:
-        report.execute("SELECT count(*) FROM ledger.positions")
-        with pytest.raises(SwapBlocked, match="no quiet moment"):
-            rebuild(settings, swap_budget_s=0.3)
-    ((generation_id, _),) = shadows(settings)
-    row = row_of(settings)
-    assert row is not None
-    assert (row.state, row.generation_id) == ("failed", generation_id)
-    assert str(row.problem).startswith("no quiet moment came to swap positions")
-    # When it is run again, then it only catches up and swaps
-    history.run(5)
-    again = rebuild(settings)
-    assert (again.swapped, again.generation_id, again.events) == (True, generation_id, 0)
-    assert left_over(settings) == []
-    engine.project_all(settings)
-    engine.proven(settings)
 
 
 def test_indexes_that_were_built_are_not_built_again(
