@@ -23,6 +23,7 @@ from bench import (
     rebuilding,
     settling,
     six_tables,
+    verifying,
 )
 from bench.arena import Servers, servers
 from bench.plan import FULL, QUICK
@@ -39,6 +40,7 @@ MEASUREMENTS = {
     "rebuild": rebuilding.measure,
     "archive": archiving.measure,
     "rebuild-beside-trading": living.measure,
+    "verify": verifying.measure,
     "settling": settling.measure,
     "migrate-up": migrating.measure,
     "migrate-plan": planning.measure,

@@ -22,6 +22,8 @@ class Plan:
     """Sizes of the log at which a rebuild is measured, the smallest first."""
     load_events: tuple[tuple[int, int], ...]
     """Sizes of the log at which a load is measured against its floor, the smallest first, each with its rounds."""
+    verified_events: int
+    """Size of the log behind the table that verify proves."""
     archived_events: int
     """The log that is exported, verified and loaded from."""
     archive_rounds: int
@@ -48,6 +50,7 @@ FULL = Plan(
     paced_commands=300,
     rebuild_events=(100_000, 300_000, 1_000_000),
     load_events=((1_000_000, 5), (5_000_000, 3)),
+    verified_events=1_000_000,
     archived_events=300_000,
     archive_rounds=3,
     settled_positions=10_000,
@@ -66,6 +69,7 @@ QUICK = Plan(
     paced_commands=90,
     rebuild_events=(20_000, 60_000),
     load_events=((40_000, 2), (120_000, 2)),
+    verified_events=60_000,
     archived_events=20_000,
     archive_rounds=2,
     settled_positions=2_000,

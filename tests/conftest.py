@@ -43,6 +43,7 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/projection/test_proofs.py",
     "tests/integration/projection/test_service.py",
     "tests/integration/projection/test_verified_laws.py",
+    "tests/integration/rebuild/test_attached.py::test_a_blocker",
     "tests/integration/rebuild/test_parents.py",
     "tests/integration/rebuild/test_retention.py",
     "tests/integration/rebuild/test_side_by_side.py",

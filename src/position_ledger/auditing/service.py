@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any, Final
 
 import psycopg
 
 from position_ledger.auditing.auditor import Auditor
+from position_ledger.auditing.state import is_possible
 from position_ledger.database import connect
 from position_ledger.domain.errors import LedgerError
 from position_ledger.projection.definition import Projection
@@ -25,6 +25,8 @@ AUDIT_LOCK: Final = 0x504C41
 
 LOOK_EVENTS_MAX: Final = 500
 """Events of one look: its snapshot lives for a fraction of a second."""
+
+TRY_LOCK: Final = "SELECT pg_try_advisory_lock(%s, hashtext(%s))"
 
 PAUSE_MIN_S: Final = 0.2
 IDLE_S: Final = 2.0
@@ -72,17 +74,16 @@ class AuditService:
     def _run(self) -> None:
         retry_s = IDLE_S
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
-                with closing(self._connected()) as connection, self._alone(connection) as is_alone:
-                    if is_alone:
-                        self._look_again_and_again(connection)
+                with closing(self._connected()) as connection:
+                    self._wait_for_turn(connection)
+                    self._look_again_and_again(connection)
             except (psycopg.Error, LedgerError) as error:
+                retry_s = IDLE_S if time.monotonic() - began > RETRY_MAX_S else retry_s
                 log.warning("the audit stopped: %s: %s; trying again in %.0f s", type(error).__name__, error, retry_s)
                 self._stop.wait(retry_s)
                 retry_s = min(2 * retry_s, RETRY_MAX_S)
-            else:
-                retry_s = IDLE_S
-                self._stop.wait(IDLE_S)
 
     def _connected(self) -> psycopg.Connection[Any]:
         return connect(self._url, self._settings, as_app=True, name="position-ledger audit")
@@ -95,9 +96,13 @@ class AuditService:
             looked = auditor.look()
             self._stop.wait(pause_s(looked.events, rate, time.monotonic() - began, is_round=looked.is_round))
 
-    @contextmanager
-    def _alone(self, connection: psycopg.Connection[Any]) -> Iterator[bool]:
-        """Whether no other worker audits; held until the end of the block, or of this process."""
+    def _wait_for_turn(self, connection: psycopg.Connection[Any]) -> None:
+        """Return when no other worker audits, and there is where to write down what is found; or when told to stop.
+
+        The turn ends with the connection.
+        """
         key = (AUDIT_LOCK, self._settings.ledger_schema)
-        row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
-        yield row == (True,)
+        while not self._stop.is_set():
+            if is_possible(connection) and connection.execute(TRY_LOCK, key).fetchone() == (True,):
+                return
+            self._stop.wait(IDLE_S)

@@ -48,9 +48,14 @@ class AuditStatus:
     """Rows that differ as far as it knows."""
 
 
+def is_possible(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the schema is not older than audits."""
+    return connection.execute(THERE_ARE).fetchone() == (True,)
+
+
 def audits(connection: psycopg.Connection[Any]) -> list[AuditStatus]:
     """One for each live table that was looked at; none where the schema is older than audits."""
-    if connection.execute(THERE_ARE).fetchone() != (True,):
+    if not is_possible(connection):
         return []
     rows = connection.execute(AUDITS).fetchall()
     return [AuditStatus(*(*row[:7], share(row[7], row[8]), row[9])) for row in rows]
@@ -63,6 +68,6 @@ def share(begun: UUID, at: UUID) -> float:
 
 def findings(connection: psycopg.Connection[Any]) -> list[Difference]:
     """The first rows of live tables that differ, as far as the audit knows."""
-    if connection.execute(THERE_ARE).fetchone() != (True,):
+    if not is_possible(connection):
         return []
     return [Difference(*row) for row in connection.execute(FINDINGS, (FINDINGS_SHOWN_MAX,)).fetchall()]

@@ -122,7 +122,8 @@ def _carry(
     carried = cursor.carried if stream == cursor.stream else {}
     for _, events in _by_stream(connection, resolver, rows, tables, result):
         carried = _folded(tables, events, carried, result)
-    result.cursor = Cursor(stream, rows[-1].version if rows else cursor.version, carried)
+    begun = cursor.version if stream == cursor.stream else 0
+    result.cursor = Cursor(stream, rows[-1].version if rows else begun, carried)
     return result
 
 

@@ -118,7 +118,7 @@ def _row(one: ProjectionStatus) -> dict[str, Any]:
         "fingerprint": one.fingerprint[:FINGERPRINT_SHOWN] + ("" if one.is_ours else " (other code)"),
         "state": one.state
         if one.kept_until is None
-        else f"{one.state}, kept until {one.kept_until.astimezone(UTC):%d %b %H:%M}",
+        else f"{one.state}, kept until {one.kept_until.astimezone(UTC):%d %b %H:%M} UTC",
         "lag": f">{one.lag_events:,}" if one.lag_is_more else f"{one.lag_events:,}",
         "lag_s": f"{one.lag_s:.1f}",
         "shards": f"{one.shards_held} of {one.shards}",

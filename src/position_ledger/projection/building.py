@@ -325,8 +325,9 @@ class Building:
         if broken is not None:
             msg = f"the rebuilt table breaks a law: {broken}; it was dropped, the live table is unchanged"
             raise VerificationFailed(msg)
-        self._require_replay()
-        if self.live is not None:
+        if self.live is None:
+            self._require_replay()
+        else:
             self._compare(self.live, self._comparable(before, after, changed), must_equal=must_equal)
         self.report.verify_s = time.perf_counter() - started
         if self.live is not None:
@@ -360,6 +361,8 @@ class Building:
             self._connection, live, self.new, columns, self.projection.key_column
         )
         self.report.verified_up_to, self.report.differences = upto, differences
+        if differences or set(columns) != set(self.projection.columns):
+            self._require_replay()  # otherwise nobody has written to the one and not to the other
         if differences and must_equal:
             names = sorted({difference.column for difference in differences})
             msg = (

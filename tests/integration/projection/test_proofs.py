@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,7 @@ from position_ledger.projection.projector import WriteMismatch
 from tests.support import engine
 from tests.support.commands import opening
 from tests.support.engine import Traffic
-from tests.support.rebuilding import execute
+from tests.support.rebuilding import busy, execute, rebuild
 
 if TYPE_CHECKING:
     from position_ledger.settings import Settings
@@ -215,6 +217,26 @@ def test_verify_goes_on_beside_writers_and_says_the_truth(settings: Settings, le
     assert report.holds
     assert report.tables[0].rows < 80
     assert report.broken_chain is None
+
+
+def test_verify_is_right_while_tables_are_swapped_and_commands_go_on(settings: Settings, history: str) -> None:
+    """Each proof sees one generation from beginning to end."""
+    done = threading.Event()
+    reports: list[Any] = []
+
+    def verify() -> None:
+        while not done.is_set() or not reports:
+            reports.append(operations.verify(settings, engine.reached(settings), ["positions"]))
+
+    with busy(settings, writers=1), ThreadPoolExecutor(1) as pool:
+        verifying = pool.submit(verify)
+        try:
+            report = rebuild(settings)
+        finally:
+            done.set()
+        verifying.result(60)
+    assert report.swapped
+    assert [problem for one in reports for problem in one.problems] == []
 
 
 # Every kind of column, by every way of proving
