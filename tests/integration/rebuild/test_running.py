@@ -75,7 +75,10 @@ def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
 # Held, and let go on
 
 
-def test_a_rebuild_is_paused_goes_on_and_is_cancelled(settings: Settings, history: Traffic) -> None:
+def test_a_rebuild_is_paused_goes_on_and_is_cancelled(
+    settings: Settings, history: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "HOLD_IN_PART_S", 0.1)
     before = engine.positions_rows(settings)
     # Given a rebuild that takes its time
     with running_rebuild(settings, throttle_per_s=SLOW) as going:
@@ -91,6 +94,11 @@ def test_a_rebuild_is_paused_goes_on_and_is_cancelled(settings: Settings, histor
         assert later.events_done <= paused.events_done + 300  # what was under way when it heard
         last = going.until(lambda row: (row.updated_at - later.updated_at).total_seconds() > 0.2)
         assert last.events_done == later.events_done < last.events_total
+        ((_, schema),) = shadows(settings)
+        with engine.connected(settings, as_app=False) as owner:
+            while chunk_ledger.holders(owner, schema):  # no transaction stays open meanwhile
+                assert not going.future.done(), going.told
+                time.sleep(0.02)
         status = in_this_process(str(settings.database_url))
         assert "rebuild of positions (generation 2) is paused while loading" in status("status").out
         (shown,) = status("status", "--json").document["rebuilds"]
