@@ -50,6 +50,9 @@ def killed_and_run_again(settings: Settings, ledger: Ledger, kills: int, seed: i
             assert process.stdout.readline() == "started\n"
             time.sleep(dice.uniform(0, 1.2 * whole_s))
             children = psutil.Process(process.pid).children(recursive=True)
+            if children and dice.random() < 0.5:  # a loading process, and the rest notices
+                dice.choice(children).kill()
+                process.wait(60)
             kill(process)
         # Then readers see what they saw, and nobody goes on in the background
         assert engine.positions_rows(settings) == before

@@ -24,8 +24,8 @@ from position_ledger.archive.arrow import (
 )
 from position_ledger.archive.layout import FORMAT, UNFINISHED, File, Pending, Segment, file_path, sha256_of
 
-ROW_GROUP_EVENTS = 8_192
-"""Rows that are written together, and so what a writer holds at a time: some 8 MB."""
+ROW_GROUP_EVENTS = 4_096
+"""Rows that are written together, and so what a writer holds at a time: some 4 MB, several times over."""
 
 ABOUT = b"position_ledger"
 """Key of what a file says of itself, beside the rows."""

@@ -90,6 +90,8 @@ class Pace:
     ) -> None:
         """``connection`` is autocommit, and used for nothing else while a part is loaded."""
         self._connection = connection
+        # Who loses a count to a crash counts again, so nobody waits for the disk.
+        connection.execute("SELECT set_config('synchronous_commit', 'off', false)")
         self._ask = SQL(ASK).format(read=Identifier(schema, chunk_ledger.READ))
         self._generation_id = generation_id
         self._stop = stop
@@ -138,7 +140,7 @@ class Pace:
         self._new = 0
         answer = _heard(self._connection.execute(self._ask, parameters, prepare=True).fetchone())
         turn = time.monotonic() + answer.wait_s
-        while answer.throttle_per_s is not None and (left_s := turn - time.monotonic()) > 0:
+        while answer.throttle_per_s is not None and not answer.is_held and (left_s := turn - time.monotonic()) > 0:
             self.rest(min(left_s, TURN_POLL_S))
             answer = _heard(self._connection.execute(LISTEN, (self._generation_id,), prepare=True).fetchone())
         self._every = asked_every(answer.throttle_per_s)

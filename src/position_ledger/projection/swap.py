@@ -344,12 +344,17 @@ WITH granted AS (
       CROSS JOIN LATERAL aclexplode(a.acl) AS x
      WHERE c.oid IN (%(new)s::regclass, %(old)s::regclass) AND x.grantee <> c.relowner)
 SELECT n."column", n.privilege, n.grantee FROM granted AS n WHERE n.oid = %(new)s::regclass
+   AND (n."column" IS NULL OR EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = %(old)s::regclass
+                                         AND a.attname = n."column" AND NOT a.attisdropped))
 EXCEPT SELECT o."column", o.privilege, o.grantee FROM granted AS o WHERE o.oid = %(old)s::regclass
 """
 
 
 def _revoke_surplus(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, schema: str) -> None:
-    """Take back what default privileges, or times long past, have granted on the new table and nobody on the live one."""
+    """Take back what default privileges, or times long past, have granted on the new table and nobody on the live one.
+
+    Of a column that the live one does not have, a rollback brings the rights back that it had.
+    """
     target = plan.after.tables[move.table]
     parts = [(None, target.grants), *((column.name, column.grants) for column in target.columns.values())]
     wanted = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from position_ledger import Ledger
+from position_ledger.archive import writing
 from position_ledger.settings import Settings, load_settings
 from tests.support import engine
 from tests.support.command_line import CommandLine, in_this_process
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ledger", "migrated_template", "settings"]
 
 NO_QUEUE = "redis://127.0.0.1:1/0"
-COMMANDS = 160
+COMMANDS = 100
 """Sent before each export and after the last one."""
 
 
@@ -50,9 +51,11 @@ def world(shared_database: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         Ledger.open(database_url=shared_database, redis_url=NO_QUEUE, wait_timeout_s=100) as ledger,
         closing(DatabaseTrading(ledger, shared_database, 7)) as trading,
     ):
-        for _ in range(2):
+        for group_events in (writing.ROW_GROUP_EVENTS, 3):  # a file of one row group, and of many
             trading.run(trading.sent + COMMANDS)
-            answer = run("archive", "export", str(folder))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(writing, "ROW_GROUP_EVENTS", group_events)
+                answer = run("archive", "export", str(folder))
             assert answer.code == 0, answer
             said.append(answer.out)
         trading.run(trading.sent + COMMANDS // 2)

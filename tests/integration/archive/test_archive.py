@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from position_ledger import archive
 from position_ledger.archive import layout, open_archive
 from position_ledger.archive.arrow import LOG_COLUMNS
 from position_ledger.projection import chunk_ledger, loading
@@ -109,19 +110,19 @@ def rows_in(world: World, projection: Projection[Any], schema: str) -> list[tupl
 def test_every_table_comes_from_the_archive_as_from_the_log_and_nothing_reads_the_log(world: World) -> None:
     """With larger parts than the archive has, and with smaller ones up to a number in the middle of a segment."""
     # given transfers, pairs, splits, busts and accounts, in two segments
-    archive = open_archive(world.folder)
+    opened = open_archive(world.folder)
     everything = load_projections(world.settings.projections)
     with_refs = [one for one in everything if one.table == "account_balance"]
     for schema, upto, parts, chosen in (
-        ("whole", archive.upto, 8, everything),
-        ("less", archive.upto - 100, 256, with_refs),
+        ("whole", opened.upto, 8, everything),
+        ("less", opened.upto - 100, 256, with_refs),
     ):
         tables_from(world, f"log_{schema}", None, upto, 4, chosen)
         # when the tables are loaded from the archive while there is no table events
         with engine.connected(world.settings, as_app=False) as owner:
             owner.execute("ALTER TABLE events RENAME TO hidden")
             try:
-                tables_from(world, f"archive_{schema}", archive, upto, parts, chosen)
+                tables_from(world, f"archive_{schema}", opened, upto, parts, chosen)
             finally:
                 owner.execute("ALTER TABLE hidden RENAME TO events")
         # then every column of every row is the same
@@ -133,8 +134,8 @@ def test_every_table_comes_from_the_archive_as_from_the_log_and_nothing_reads_th
 
 def test_a_rebuild_loads_from_the_archive_and_takes_the_tail_from_the_log(world: World) -> None:
     # given an archive that ends before the log does
-    archive = open_archive(world.folder)
-    assert scalar(world, "SELECT max(notification_id) FROM events") > archive.upto
+    opened = open_archive(world.folder)
+    assert scalar(world, "SELECT max(notification_id) FROM events") > opened.upto
     positions = engine.positions_of(world.settings)
     before = rows_in(world, positions, "ledger")
     # when a table is rebuilt from it
@@ -143,6 +144,12 @@ def test_a_rebuild_loads_from_the_archive_and_takes_the_tail_from_the_log(world:
     assert answer.code == 0, answer
     assert f" events of archive {world.folder} in " in answer.err
     assert rows_in(world, positions, "ledger") == before
+
+
+def test_workers_are_not_asked_to_read_the_log_for_a_rebuild_from_an_archive(world: World) -> None:
+    answer = world.run("rebuild-projection", "positions", "--archive", str(world.folder), "--workers", "1")
+    assert answer.code == 2
+    assert "--workers would read the log that --archive is to spare" in answer.err
 
 
 # Proving it
@@ -167,18 +174,27 @@ def test_an_archive_holds_and_equals_the_log(world: World) -> None:
     assert document["events"] == layout.read_manifest(world.folder).events
 
 
-@pytest.mark.parametrize("place", [0, 0.3, 0.7, -1])
-def test_one_changed_byte_is_found(world: World, copy: Path, place: float) -> None:
+def test_one_changed_byte_is_found_wherever_it_is(world: World, copy: Path) -> None:
     path = a_file(copy)
-    raw = bytearray(path.read_bytes())
-    raw[int(place * len(raw)) if place >= 0 else -1] ^= 1
-    path.write_bytes(raw)
+    whole = path.read_bytes()
+    for place in (0, len(whole) // 3, 2 * len(whole) // 3, len(whole) - 1):
+        raw = bytearray(whole)
+        raw[place] ^= 1
+        path.write_bytes(raw)
+        report = archive.verify(copy)
+        assert report.problems == (
+            f"{path} is not as it was written, its checksum differs from that of the manifest: take it from a copy of the "
+            "archive, or export into a new folder",
+        )
     answer = world.run("archive", "verify", str(copy))
     assert answer.code == 1
-    assert f"{path} is not as it was written" in answer.out
+    assert answer.out.startswith(report.problems[0])
+    assert answer.out.endswith("and 1 problem\n")
+    # and nothing is begun with it
     refused = world.run("rebuild-projection", "positions", "--dry-run", "--archive", str(copy))
     assert refused.code == 2
-    assert f"{path} is not as it was written" in refused.err
+    assert report.problems[0] in refused.err
+    assert "building generation" not in refused.err
 
 
 def test_what_is_missing_cut_off_or_of_another_export_is_named(world: World, copy: Path) -> None:

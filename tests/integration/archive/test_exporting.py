@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import random
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -16,7 +18,7 @@ from position_ledger.archive.exporting import slices
 from position_ledger.embedded.temporary import TemporaryPostgres
 from position_ledger.settings import load_settings
 from tests.support import engine, only_positions
-from tests.support.command_line import MAIN, CommandLine, in_this_process
+from tests.support.command_line import MAIN, CommandLine, in_this_process, on
 from tests.support.engine import Traffic
 from tests.support.engine_fixtures import NO_QUEUE
 
@@ -212,8 +214,6 @@ def test_without_pyarrow_the_sentence_says_what_to_install(run: CommandLine, tmp
 
 
 def test_no_command_but_those_of_the_archive_loads_pyarrow() -> None:
-    import subprocess
-
     code = "import sys, position_ledger.operations, position_ledger.cli.archive; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -223,3 +223,30 @@ def test_parts_in_a_row_are_read_together_as_long_as_they_are_few_events() -> No
     assert list(slices(everything, 1000)) == [(0, 63)]
     assert list(slices(everything, 64 * exporting.SLICE_EVENTS)) == [(part, part) for part in everything]
     assert list(slices([0, 1, 2, 5, 6, 9], exporting.SLICE_EVENTS * 32)) == [(0, 1), (2, 2), (5, 6), (9, 9)]
+
+
+@pytest.mark.soak
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_kills_at_random_instants_lose_and_double_nothing(settings: Settings, ledger: Ledger, tmp_path: Path) -> None:
+    # given a log of some thousand events, while exports of it are killed again and again
+    dice, folder, killed = random.Random(11), tmp_path / "archive", 0
+    traffic, processes = Traffic(ledger, 12), on(str(settings.database_url))
+    for _ in range(20):
+        traffic.run(100)
+        with processes.start("archive", "export", str(folder)) as process:
+            try:
+                process.wait(dice.uniform(0.3, 1.6))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+            process.communicate()
+    assert killed > 3
+    # when the last ones are left alone
+    run = in_this_process(str(settings.database_url))
+    for _ in range(2):
+        assert run("archive", "export", str(folder)).code == 0
+    # then the archive is the log
+    answer = run("archive", "verify", str(folder), "--against-log")
+    assert answer.code == 0, answer
+    assert f"events up to {traffic.token} of" in answer.out

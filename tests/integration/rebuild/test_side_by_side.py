@@ -116,6 +116,7 @@ def test_two_releases_project_side_by_side_and_one_can_go_back(
         # and it goes on afterwards, then it has written nothing into the live table, and goes on with its own
         projected(settings, traffic.run(20))
         assert swapped < traffic.token
+        engine.proven(team)
         live, retired = of_both(settings)
         assert {row[0] for row in retired} <= {row[0] for row in live}
 
