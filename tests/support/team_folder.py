@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,15 +51,6 @@ class Desk:
         text = file.read_text()
         assert text.count(before) == 1, (path, before)
         file.write_text(text.replace(before, after))
-
-    def between_views(self, name: str, drop: str, create: str) -> None:
-        """Have a migration drop views before its statements and make them again after, both ways."""
-        (file,) = (self.folder / "migrations").glob(f"*_{name}.sql")
-        header, forward, verify, rollback = re.split(r"\n-- (?:forward|verify|rollback)\n", file.read_text())
-        file.write_text(
-            f"{header}\n-- forward\n{drop}{forward}{create}\n-- verify\n{verify}\n-- rollback\n{drop}{rollback}{create}"
-        )
-        write_sum(self.folder / "migrations")
 
     def write(self, path: str, text: str) -> None:
         """Write a file whole."""
