@@ -274,6 +274,7 @@ def test_a_table_that_came_with_a_change_goes_back_with_it(team: Settings, relea
     assert generation_ids(team).keys() == {"positions", "holdings", "valuations"}
 
 
+@pytest.mark.soak
 def test_a_swap_that_no_worker_follows_says_so(settings: Settings, history: None, releases: Releases) -> None:
     """Given tables with history, when they are swapped in, then who runs no worker of their code is told, and how to."""
     team = first_release(releases)

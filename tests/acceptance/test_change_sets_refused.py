@@ -68,6 +68,7 @@ def test_a_plain_file_of_a_set_that_fails_takes_those_before_it_back(team: Setti
     as_it_should_be(team)
 
 
+@pytest.mark.soak
 def test_what_could_not_be_undone_is_no_part_of_a_set(team: Settings, releases: Releases) -> None:
     lasting = releases.add("CREATE TABLE desks (code text);", "", rollback_says="none, because it has rows of the desk")
     releases.add(

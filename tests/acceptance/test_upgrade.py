@@ -137,6 +137,7 @@ def test_a_ledger_of_the_previous_release_reaches_this_schema(old: str, new: str
     assert "nothing to do" in " ".join(again.document["messages"])
 
 
+@pytest.mark.soak
 def test_trading_goes_on_after_the_upgrade(new: str) -> None:
     run = in_this_process(new)
     held = run("positions", "--status", "open", "--json").document

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from position_ledger.settings import Settings
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.uncounted]
 
 RUN = """
 import os, re, signal, sys

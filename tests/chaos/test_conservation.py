@@ -21,7 +21,7 @@ from tests.support.database_trading import DatabaseTrading, watched
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.uncounted]
 
 SHORT, LONG = 1_500, int(os.environ.get("POSITION_LEDGER_SOAK_COMMANDS", "100000"))
 IS_SOAK = os.environ.get("POSITION_LEDGER_SOAK", "") not in {"", "0"}

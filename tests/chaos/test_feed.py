@@ -40,7 +40,7 @@ READER = 2
 """The third actor of a schedule, after two writers."""
 READERS = ["horizon", "library", "subscription", "unguarded"]
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.uncounted]
 
 
 def test_the_steps_that_are_tested_are_those_of_the_functions(ledger_database: str) -> None:

@@ -24,7 +24,7 @@ from tests.support.rebuilding import arguments, execute, left_over, rebuild
 if TYPE_CHECKING:
     from position_ledger.embedded.temporary import TemporaryPostgres
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.uncounted]
 
 REFERENCED = (
     "CREATE TABLE notes (row_id bigint REFERENCES positions (id))",
@@ -68,6 +68,7 @@ def killed_and_run_again(settings: Settings, ledger: Ledger, kills: int, seed: i
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_rebuild_killed_at_random_instants(settings: Settings, ledger: Ledger) -> None:
     killed_and_run_again(settings, ledger, kills=5, seed=1)
 

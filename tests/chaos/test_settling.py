@@ -16,7 +16,7 @@ from tests.support.settling import MARKET, figures, opened, paid_count, payouts,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.uncounted]
 
 POSITIONS = 1_500
 LIMIT_S = 100.0

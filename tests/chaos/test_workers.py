@@ -172,6 +172,7 @@ def test_killed_workers_are_replaced_and_lose_nothing(workers: Workers, with_que
     engine.proven(with_queue)
 
 
+@pytest.mark.soak
 def test_a_killed_master_is_replaced_with_its_workers(workers: Workers, with_queue: Settings, ledger: Ledger) -> None:
     # When the process that forked the workers is killed
     old = workers.everybody()

@@ -251,6 +251,7 @@ def test_every_team_of_every_game_is_an_edge_that_its_outcome_settles(season: tu
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.uncounted
+@pytest.mark.soak
 def test_importing_the_season_again_appends_nothing(season: tuple[Ledger, ImportResult]) -> None:
     ledger, first = season
     again = import_edges(ledger, real_file(BASKETBALL), BASKETBALL_MAP, environment="backtest")

@@ -93,6 +93,7 @@ def test_readers_see_no_error_and_no_gap_while_writers_and_workers_go_on(setting
     assert left_over(settings) == []
 
 
+@pytest.mark.soak
 def test_one_older_generation_is_kept(settings: Settings, history: Traffic) -> None:
     for _ in range(3):
         rebuild(settings)
