@@ -227,8 +227,15 @@ def describable(text: str) -> str | None:
     return text if first and first[1].lower() in DESCRIBED else None
 
 
+_MAY_HOLD_SEVERAL = re.compile(r";|--|/\*")
+"""Without any of these a text is one statement from its first character to its last, and need not be cut up."""
+
+
 def statements_in(text: str) -> list[tuple[int, str]]:
     """The statements of a text that holds several, each with its offset; a text that cannot be cut is one."""
+    plain = text.strip()
+    if plain and not _MAY_HOLD_SEVERAL.search(plain):
+        return [(text.index(plain), plain)]
     try:
         found = split_statements(text, list(tokenize(text)))
     except MigrationError:
@@ -238,6 +245,8 @@ def statements_in(text: str) -> list[tuple[int, str]]:
 
 def stars(text: str) -> Iterator[int]:
     """The offset of each * that stands for a table's columns: SELECT *, t.*, RETURNING *; not count(*) or 2 * 3."""
+    if "*" not in text:
+        return
     before: Token | None = None
     earlier: Token | None = None
     for token in _tokens(text):
