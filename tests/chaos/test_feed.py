@@ -200,7 +200,7 @@ def schedules_of(ledger_database: str) -> Iterator[Callable[..., Schedules]]:
         yield make
 
 
-@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+@pytest.mark.parametrize("ending", ["COMMIT", pytest.param("ROLLBACK", marks=pytest.mark.soak)])
 def test_in_no_order_of_the_steps_is_an_event_lost(schedules_of: Callable[..., Schedules], ending: str) -> None:
     outcomes = Counter(schedules_of(RIGHT, ending=ending).losses())
     assert outcomes == {False: 1680}

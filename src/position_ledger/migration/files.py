@@ -12,6 +12,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -144,8 +145,9 @@ def ordered(files: Sequence[MigrationFile]) -> tuple[MigrationFile, ...]:
     return tuple(files)
 
 
+@lru_cache(maxsize=1024)
 def parse_file(filename: str, content: bytes) -> MigrationFile:
-    """Parse one file; raise MigrationError whose message begins with the file's name."""
+    """Parse one file; raise MigrationError whose message begins with the file's name. What it has parsed it remembers."""
     number = _number_of(filename)
     try:
         return _parse(filename, number, _text_of(content))

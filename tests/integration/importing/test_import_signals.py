@@ -222,7 +222,7 @@ def recomputed_edges() -> dict[str, list[Decimal]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.uncounted
+@pytest.mark.soak
 def test_every_team_of_every_game_is_an_edge_that_its_outcome_settles(season: tuple[Ledger, ImportResult]) -> None:
     ledger, result = season
     expected = recomputed_edges()
