@@ -168,14 +168,15 @@ def _swap_round(arena: Arena, traders: Traders, seconds: float) -> dict[str, Any
 def _load_round(arena: Arena, traders: Traders, seconds: float) -> dict[str, Any]:
     """Writers without a pause, alone and beside rebuilds that go on for the whole window."""
     alone = traders.work(seconds, write_every_s=0.0, reads=False)()
-    with _rebuilding(arena) as rebuilds:
+    with _rebuilding(arena) as begun:
         beside = traders.work(seconds, write_every_s=0.0, reads=False)()
+        rebuilds = begun()
     return {
         "appends": beside.written.per_s,
         "appends_alone": alone.written.per_s,
         "lag_p99_ms": percentile(beside.probed.times_ms, 99),
         "lag_p99_alone_ms": percentile(alone.probed.times_ms, 99),
-        "rebuilds": rebuilds(),
+        "rebuilds": rebuilds,
     }
 
 
