@@ -117,6 +117,25 @@ def test_the_rebuild_keeps_every_id(run: CommandLine, importing: list[str]) -> N
     assert run("verify").code == 0
 
 
+def test_the_way_back_is_given_up_by_name(run: CommandLine, importing: list[str]) -> None:
+    """Given a rebuilt table, when the retired one is dropped, then it says so, and a rollback that nothing is left."""
+    run(*importing)
+    run("rebuild-projection", "positions")
+    states = run("status", "--json").document["projections"]
+    (retired,) = [one for one in states if one["table"] == "positions" and one["state"] == "retired"]
+
+    dropped = run("positions", "--drop-retired", entry=REBUILD)
+    again = run("positions", "--drop-retired", "--json", entry=REBUILD)
+    back = run("positions", "--rollback", entry=REBUILD)
+
+    assert dropped.code == 0
+    assert f"generation {retired['generation_id']} of release {retired['release']} is dropped" in dropped.out
+    assert (again.code, again.document["generation_id"]) == (1, None)
+    assert back.code != 0
+    assert "no retired generation" in back.err
+    assert "no retired generation is kept" in run("positions", "--drop-retired", entry=REBUILD).out
+
+
 def test_a_table_is_projected_inline_and_by_workers_again(run: CommandLine, importing: list[str]) -> None:
     """Given a ledger without workers, when a table is switched, then each step is told and rows stay those of the log."""
     run(*importing)

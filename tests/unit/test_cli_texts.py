@@ -120,7 +120,7 @@ def test_what_steering_did_is_told_in_one_line(done: Steered, words: str) -> Non
 @pytest.mark.parametrize("option", [["--dry-run"], ["--throttle", "10"], ["--rollback"], ["--workers", "2"], ["--all"]])
 def test_steering_goes_with_no_other_option(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(app, "position-ledger", ["rebuild-projection", "positions", "--pause", *option]) == 2
-    assert "--pause, --resume and --cancel steer the rebuild of one table" in capsys.readouterr().err
+    assert "--pause, --resume, --cancel and --drop-retired are for one table" in capsys.readouterr().err
 
 
 def test_a_command_that_was_cancelled_has_not_done_what_it_was_asked_to(capsys: pytest.CaptureFixture[str]) -> None:

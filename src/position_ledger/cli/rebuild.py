@@ -14,7 +14,14 @@ from position_ledger.cli.output import write_json, write_lines
 from position_ledger.cli.progress import Bar
 from position_ledger.cli.running import ANSWER_IS_NO, note
 from position_ledger.cli.tables import known_table
-from position_ledger.operations import RebuildOptions, archived_history, rebuild, roll_back_table, steer_rebuild
+from position_ledger.operations import (
+    RebuildOptions,
+    archived_history,
+    drop_retired,
+    rebuild,
+    roll_back_table,
+    steer_rebuild,
+)
 from position_ledger.projection.definition import load_projections
 
 if TYPE_CHECKING:
@@ -67,6 +74,9 @@ THROTTLE_MIN = 1.0
 @click.option(
     "--cancel", "steered", flag_value="cancel", help="End one that is running or was interrupted, and drop it."
 )
+@click.option(
+    "--drop-retired", is_flag=True, help="Drop the table to which --rollback goes back, before its time is over."
+)
 @click.option("--no-swap", is_flag=True, help="Build, catch up and verify; the next rebuild swaps it.")
 @click.option(
     "--archive",
@@ -88,6 +98,7 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     workers: int | None,
     throttle: float | None,
     steered: Wanted | None,
+    drop_retired: bool,
     no_swap: bool,
     archive: Path | None,
     accept_differences: bool,
@@ -96,7 +107,10 @@ def rebuild_projection(  # noqa: PLR0913 - the options
 ) -> int:
     """Rebuild each table and say what happened."""
     building = [dry_run, no_swap, archive, changed, processes, workers, throttle, accept_differences]
-    _refuse_contradictions(table, every=every, rollback=rollback, steered=steered, building=any(building))
+    alone = steered is not None or drop_retired
+    _refuse_contradictions(table, every=every, rollback=rollback, alone=alone, building=any(building))
+    if drop_retired and table is not None:
+        return _drop_retired(table, as_json=as_json)
     if steered is not None and table is not None:
         return _steer(table, steered, as_json=as_json)
     if reason is not None and not rollback:
@@ -150,12 +164,25 @@ def _steered(done: Steered) -> str:
     return f"{name} waits, --resume lets it go on" if done.wanted == "pause" else f"{name} goes on"
 
 
-def _refuse_contradictions(
-    table: str | None, *, every: bool, rollback: bool, steered: Wanted | None, building: bool
-) -> None:
-    if steered is not None and (table is None or every or rollback or building):
+def _drop_retired(table: str, *, as_json: bool) -> int:
+    """Drop it; 1 if there was none."""
+    with open_servers() as (settings, reached):
+        name = known_table(settings, table)
+        dropped = drop_retired(settings, reached, name)
+    number, release = (dropped.generation_id, dropped.release) if dropped else (None, None)
+    if as_json:
+        write_json({"table": name, "generation_id": number, "release": release})
+    elif dropped:
+        write_lines([f"{name}: generation {number} of release {release} is dropped, nothing is left to go back to"])
+    else:
+        write_lines([f"{name}: no retired generation is kept"])
+    return 0 if dropped else ANSWER_IS_NO
+
+
+def _refuse_contradictions(table: str | None, *, every: bool, rollback: bool, alone: bool, building: bool) -> None:
+    if alone and (table is None or every or rollback or building):
         raise click.UsageError(
-            "--pause, --resume and --cancel steer the rebuild of one table, and go with no other option"
+            "--pause, --resume, --cancel and --drop-retired are for one table, and go with no other option"
         )
     if (table is None) != every:
         raise click.UsageError("name one table, or --all for every table")

@@ -94,8 +94,14 @@ def run_statement(
 
 def _held_by_retired(detail: str) -> str:
     """What frees an object that only the retired generation of a projected table still uses."""
-    found = re.search(r"\btable \w+_g\d+\.(\w+) depends on", detail)
-    return f"a retired generation still uses it: run `rebuild-projection {found[1]}`, which drops that" if found else ""
+    found = re.search(r"\b(\w+_g\d+)\.\w+ depends on", detail)
+    if found is None:
+        return ""
+    named = re.search(r"\btable \w+_g\d+\.(\w+) depends on", detail)
+    return (
+        f"the table in {found[1]} that is kept to go back to still uses it: when nobody will go back any more, run "
+        f"`rebuild-projection {named[1] if named else 'TABLE'} --drop-retired`"
+    )
 
 
 def _line_of(error: psycopg.Error, statement: Statement) -> int:

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["Abandon", "ChangeSets", "Outlook", "Step", "announce", "grouped", "refuse_lasting"]
 
 Step: TypeAlias = "MigrationFile | ProjectedChange"
-Outlook: TypeAlias = "Callable[[ProjectedChange], str]"
-"""What a rebuild will have to do, in words; SchemaMismatch if it cannot be done at all."""
+Outlook: TypeAlias = "Callable[[ProjectedChange, Collection[str]], str]"
+"""What a rebuild will have to do, in words; SchemaMismatch if it cannot be done at all.
+
+It is told which tables an earlier change of the same run moves: those are not yet as this one finds them.
+"""
 
 Abandon: TypeAlias = "Callable[[Collection[str]], object]"
 """Drops what has been built of tables whose change set is undone."""
@@ -174,11 +177,13 @@ def announce(steps: Sequence[Step], run: Run, outlook: Outlook | None) -> None:
     """Say what will happen before it begins; whatever ``outlook`` raises stops the run before anything is done."""
     in_place: list[MigrationFile] = []
     words: list[str] = []
+    moved: set[str] = set()
     for step in steps:
         if isinstance(step, ProjectedChange):
             words += _in_place(in_place)
             in_place = []
-            words.append(_rebuild(step, outlook))
+            words.append(_rebuild(step, moved, outlook))
+            moved |= set(step.moved)
         else:
             in_place.append(step)
     for line in words + _in_place(in_place):
@@ -192,7 +197,7 @@ def _in_place(files: Sequence[MigrationFile]) -> list[str]:
     return [f"to apply in place: {first}" + (f" to {last} ({len(files)} files)" if len(files) > 1 else "")]
 
 
-def _rebuild(change: ProjectedChange, outlook: Outlook | None) -> str:
+def _rebuild(change: ProjectedChange, moved: Collection[str], outlook: Outlook | None) -> str:
     doing = []
     if change.tables:
         doing.append(f"rebuild {', '.join(sorted(change.tables))}")
@@ -200,5 +205,5 @@ def _rebuild(change: ProjectedChange, outlook: Outlook | None) -> str:
         doing.append(f"fill {', '.join(sorted(change.made))}")
     names = ", ".join(file.filename for file in change.files)
     before = f", after {', '.join(file.filename for file in change.plain)} in place" if change.plain else ""
-    about = f"; {outlook(change)}" if outlook is not None else ""
+    about = f"; {outlook(change, moved)}" if outlook is not None else ""
     return f"to {' and '.join(doing)} for {names}{before}{about}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from position_ledger.operations.planning import migrate_plan
     from position_ledger.operations.proving import VerifyReport, verify
-    from position_ledger.operations.rebuilding import rebuild, roll_back, set_mode
+    from position_ledger.operations.rebuilding import drop_retired, rebuild, roll_back, set_mode
     from position_ledger.operations.recording import accept_checksum, migrate_baseline, migration_history
     from position_ledger.operations.requiring import require_ledger
     from position_ledger.operations.rolling_back import (
@@ -69,6 +69,7 @@ __all__ = [
     "check",
     "compare_pages",
     "definition_states",
+    "drop_retired",
     "migrate_abort",
     "migrate_baseline",
     "migrate_down",
@@ -105,7 +106,7 @@ _HOMES = {
     "position_ledger.operations.migrating": "migrate_abort migrate_down migrate_up migrate_verify migration_status",
     "position_ledger.operations.planning": "migrate_plan",
     "position_ledger.operations.proving": "VerifyReport verify",
-    "position_ledger.operations.rebuilding": "rebuild roll_back set_mode",
+    "position_ledger.operations.rebuilding": "drop_retired rebuild roll_back set_mode",
     "position_ledger.operations.recording": "accept_checksum migrate_baseline migration_history",
     "position_ledger.operations.requiring": "require_ledger",
     "position_ledger.operations.rolling_back": "Impact RolledBack roll_back_migrations roll_back_table rollback_impact",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from position_ledger.migration.catalogue import Catalogue, diff
 from position_ledger.migration.classify import Effect, ProjectedChange, change_sets
 from position_ledger.migration.files import SUM_FILE, MigrationFile
 from position_ledger.migration.findings import Finding, by_weight
+from position_ledger.migration.holding import Moment, look
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.judging import Circumstances, effect_of, judge
 from position_ledger.migration.lint import LintFailed, Remark, lint
@@ -39,6 +41,7 @@ from position_ledger.operations.code_uses import still_used
 from position_ledger.operations.common import log_size, migrations_folder, migrator_of, owner, projections
 from position_ledger.operations.plan_document import Plan, PlannedFile, planned_file
 from position_ledger.operations.sampling import known_topics, sample
+from position_ledger.operations.still_held import used_by_others, used_by_retired
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation, kept
 from position_ledger.settings import Settings
@@ -56,6 +59,7 @@ class Live:
     generations: tuple[Generation, ...] = ()
     events: int = 0
     sampled: list[StoredRow] = field(default_factory=list)
+    retired: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
     tables: dict[str, CopiedTable] = field(default_factory=dict)
 
 
@@ -141,6 +145,7 @@ class _Planner:
         self._findings: list[Finding] = []
         self._drift: list[str] = []
         self._begun = begun
+        self._moments: dict[int, Moment] = {}
 
     def plan(self, connection: psycopg.Connection[Any]) -> Plan:
         limits = Limits()
@@ -172,7 +177,7 @@ class _Planner:
             self._unproven(traced, needs.proven)
             if all(one.failure is None for one in traced):
                 self._findings += still_used(tracer, self._settings, base, traced)
-            steps = self._steps(traced, around)
+            steps = self._steps(traced, around, live.retired)
         return Plan(
             tuple(planned),
             needs.projections,
@@ -183,7 +188,9 @@ class _Planner:
             steps=steps,
         )
 
-    def _steps(self, traced: Sequence[TracedFile], around: Circumstances) -> tuple[str, ...]:
+    def _steps(
+        self, traced: Sequence[TracedFile], around: Circumstances, retired: Mapping[str, AbstractSet[str]]
+    ) -> tuple[str, ...]:
         """What `up` would announce; a finding where it would refuse the change sets that the files make."""
         effects = [effect_of(one, around) for one in traced]
         known = [one for one in effects if isinstance(one, Effect)]
@@ -193,6 +200,8 @@ class _Planner:
         for step in steps:
             if isinstance(step, ProjectedChange):
                 self._findings += _lasting(step)
+        if around.has_events:
+            self._findings += used_by_others(steps, self._moments, retired)
         run = Run(lambda _message: None)
         announce(steps, run, None)
         return tuple(run.messages)
@@ -210,6 +219,7 @@ class _Planner:
             live.catalogue = read_catalogue(connection, self._schema)
         if "projection_generations" in sizes:
             live.generations = tuple(kept(connection))
+            live.retired = used_by_retired(connection, live.generations)
         if LOG_TABLE in sizes:
             live.events = log_size(connection)
             live.sampled = sample(connection, live.events, known_topics(self._projections))
@@ -247,13 +257,20 @@ class _Planner:
         """Every file in order, up to the first that fails: those behind it stand on it."""
         found = []
         for file in self._files:
+            self._remember(tracer, file.number, around)
             traced = tracer.trace(file)
             found.append(traced)
             self._findings += judge(traced, self._lint(tracer, file), around)
             self._findings += self._in_the_way(traced)
             if traced.failure is not None:
                 break
+            self._remember(tracer, file.number + 1, around)
         return found
+
+    def _remember(self, tracer: Tracer, number: int, around: Circumstances) -> None:
+        """What the projected tables hold before a file; without events no table ever retires."""
+        if around.has_events and number not in self._moments:
+            self._moments[number] = look(tracer.connection, dict.fromkeys(self._projected, self._schema))
 
     def _lint(self, tracer: Tracer, file: MigrationFile) -> Sequence[Remark]:
         try:

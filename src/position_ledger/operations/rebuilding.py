@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from position_ledger.operations.common import (
     projections,
 )
 from position_ledger.operations.unfollowed import telling_unfollowed
-from position_ledger.projection import foreign_keys, generations, inline
+from position_ledger.projection import foreign_keys, generations, inline, retention
 from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.catching_up import catch_up
 from position_ledger.projection.definition import Projection
@@ -112,6 +112,19 @@ def roll_back(
         return next(report for report in reports if report.table == table)
 
 
+def drop_retired(settings: Settings, reached: Reached, table: str) -> Generation | None:
+    """Drop the table that is kept to go back to, before its time is over; None if there is none.
+
+    Raises:
+        ConfigurationError: no such projection.
+        MigrationError: a rebuild of the table is running.
+    """
+    with translated(), owner(settings, reached) as connection:
+        projection_named(settings, table)
+        with rebuilding.alone(connection, table):
+            return retention.drop_retired(connection, table)
+
+
 def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode, *, tell: Tell) -> bool:
     """Have a table projected inline or by workers from now on; false if it is already. Commands go on meanwhile.
 
@@ -186,8 +199,12 @@ def finish_swaps(settings: Settings, reached: Reached, tell: Tell) -> None:
             rebuilding.drop_older(connection, projection.table)
 
 
-def outlook_of(settings: Settings, reached: Reached, migrator: Migrator, change: ProjectedChange) -> str:
+def outlook_of(
+    settings: Settings, reached: Reached, migrator: Migrator, change: ProjectedChange, moved: Collection[str]
+) -> str:
     """How much a change of projected tables has to do, as far as it is known.
+
+    Of tables that are ``moved`` by an earlier change of the same run, what hangs on them is looked at when it comes to it.
 
     Raises:
         SchemaMismatch: the code does not fit the tables as they are after the change; names the migration it fits.
@@ -196,7 +213,7 @@ def outlook_of(settings: Settings, reached: Reached, migrator: Migrator, change:
     for table in change.moved:
         _require_fit(migrator, projection_named(settings, table), change)
     with owner(settings, reached) as connection:
-        for table in sorted(change.tables):
+        for table in sorted(change.tables.difference(moved)):
             live = generations.active(connection, table)
             if live is not None:
                 rebuilding.require_worker_mode(live)

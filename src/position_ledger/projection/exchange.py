@@ -62,22 +62,20 @@ class SwapPlan:
     retired_kept_hours: float = 72.0
 
     def undone_constraints(self, table: str) -> list[str]:
-        """Constraints that go with the table put aside: kept there, they would hold what may go after this swap.
+        """Foreign keys and checks that go with the table put aside, where the new one does not have them.
 
-        Foreign keys that the new table does not have (a later migration may drop the parent), and in a rollback checks.
+        Kept there, they would hold what a later migration may drop: a parent, a function.
         """
-        kinds = {"c", "f"} if self.is_undo else {"f"}
-        return [one.name for one in self._only_before(table) if one.kind in kinds]
+        return [one.name for one in self._differing(self.before, self.after, table)]
 
-    def _only_before(self, table: str) -> list[Constraint]:
-        wanted, found = self._constraints(self.after, table), self._constraints(self.before, table)
-        return [one for one in found.values() if one.definition != _definition(wanted.get(one.name))]
+    def regained_constraints(self, table: str) -> list[Constraint]:
+        """Those that a rollback gives back to the retired table, which lost them when it retired."""
+        return self._differing(self.after, self.before, table) if self.is_undo else []
 
-    def regained_keys(self, table: str) -> list[Constraint]:
-        """Foreign keys that a rollback gives back to the retired table, which lost them when it retired."""
-        wanted, found = self._constraints(self.after, table), self._constraints(self.before, table)
-        keys = [one for one in wanted.values() if one.kind == "f"] if self.is_undo else []
-        return [one for one in keys if one.definition != _definition(found.get(one.name))]
+    def _differing(self, has: Catalogue, lacks: Catalogue, table: str) -> list[Constraint]:
+        found, other = self._constraints(has, table), self._constraints(lacks, table)
+        ours = [one for one in found.values() if one.kind in {"c", "f"}]
+        return [one for one in ours if one.definition != _definition(other.get(one.name))]
 
     @staticmethod
     def _constraints(catalogue: Catalogue, table: str) -> Mapping[str, Constraint]:

@@ -1,7 +1,8 @@
 """Foreign keys of other tables that reference a projected one: proven before a swap, validated after it.
 
 A swap puts them back without looking at the rows, so that it is short; that they must be looked at is written down in
-its transaction, so that a process that is killed before the validation leaves the note behind.
+its transaction, so that a process that is killed before the validation leaves the note behind. The same is done for foreign
+keys and checks that a rollback gives back to a retired table.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SELECT (SELECT array_agg(a.attname::text ORDER BY w.place) FROM unnest(k.conkey)
        (SELECT array_agg(a.attname::text ORDER BY w.place) FROM unnest(k.confkey) WITH ORDINALITY AS w (number, place)
           JOIN pg_attribute AS a ON a.attrelid = k.confrelid AND a.attnum = w.number)
   FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
- WHERE k.contype = 'f' AND n.nspname = %s AND c.relname = %s AND k.conname = %s
+ WHERE k.contype IN ('c', 'f') AND n.nspname = %s AND c.relname = %s AND k.conname = %s
 """
 PENDING = """
 SELECT g.generation_id, g.unvalidated FROM projection_generations AS g
@@ -106,9 +107,11 @@ def _validate(connection: psycopg.Connection[Any], schema: str, child: str, name
     statement = SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(Identifier(schema, child), Identifier(name))
     try:
         connection.execute(statement)
-    except psycopg.errors.ForeignKeyViolation as error:
+    except (psycopg.errors.ForeignKeyViolation, psycopg.errors.CheckViolation) as error:
+        what = "foreign key" if isinstance(error, psycopg.errors.ForeignKeyViolation) else "check"
+        cause = error.diag.message_detail or error.diag.message_primary
         msg = (
-            f"the swap of {table} took place, but foreign key {name} of {schema}.{child} does not hold "
-            f"({error.diag.message_detail}): correct those rows, then run ALTER TABLE … VALIDATE CONSTRAINT {name}"
+            f"the swap of {table} took place, but {what} {name} of {schema}.{child} does not hold ({cause}): correct those "
+            f"rows, then run ALTER TABLE … VALIDATE CONSTRAINT {name}"
         )
         raise VerificationFailed(msg) from error

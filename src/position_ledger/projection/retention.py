@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from position_ledger.projection import generations
+from position_ledger.projection.generations import Generation
 from position_ledger.projection.shadow import drop
 
 OVER = """
@@ -38,6 +39,14 @@ def drop_older(connection: psycopg.Connection[Any], table: str, *, expired: bool
     for generation in generations.kept(connection, table) if over else ():
         if generation.generation_id in over:
             drop(connection, generation)
+
+
+def drop_retired(connection: psycopg.Connection[Any], table: str) -> Generation | None:
+    """Drop every retired generation of a table, whatever its time; answers the last one, None if there was none."""
+    retired = [one for one in generations.kept(connection, table) if one.state == "retired"]
+    for generation in retired:
+        drop(connection, generation)
+    return retired[-1] if retired else None
 
 
 def nothing_to_go_back_to(connection: psycopg.Connection[Any], table: str) -> str:

@@ -308,7 +308,7 @@ def _exchange(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str
         cursor.execute(statement)
     for move in plan.moves:
         if move.new is not None:
-            _give_back_keys(cursor, plan, move, schema)
+            _give_back_constraints(cursor, plan, move, schema)
     views.bind(cursor, plan, attached, schema, dropped)
     for statement in hang_on(plan, attached, schema, triggers):
         cursor.execute(statement)
@@ -320,18 +320,18 @@ def _exchange(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str
 CONSTRAINTS_OF = "SELECT k.conname::text FROM pg_constraint AS k WHERE k.conrelid = %s::regclass"
 
 
-def _give_back_keys(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, schema: str) -> None:
-    """The foreign keys that a table lost when it retired: for new rows now, for those it has by a validation afterwards."""
-    keys = plan.regained_keys(move.table)
-    if not keys or move.new is None:
+def _give_back_constraints(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, schema: str) -> None:
+    """What a table lost when it retired: for new rows now, for those it has by a validation afterwards."""
+    regained = plan.regained_constraints(move.table)
+    if not regained or move.new is None:
         return
     name = Identifier(schema, move.table)
     there = {row[0] for row in cursor.execute(CONSTRAINTS_OF, (name.as_string(cursor),))}
-    lost = [key for key in keys if key.name not in there]
-    for key in lost:
-        words = SQL(key.definition.removesuffix(" NOT VALID"))
-        cursor.execute(SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(name, Identifier(key.name), words))
-    foreign_keys.note_names(cursor, move.new.generation_id, [(schema, move.table, key.name) for key in lost])
+    lost = [one for one in regained if one.name not in there]
+    for one in lost:
+        words = SQL(one.definition.removesuffix(" NOT VALID"))
+        cursor.execute(SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(name, Identifier(one.name), words))
+    foreign_keys.note_names(cursor, move.new.generation_id, [(schema, move.table, one.name) for one in lost])
 
 
 SURPLUS = """
