@@ -50,7 +50,8 @@ class SwapPlan:
     """What one swap does, and what its transaction has to bring about besides.
 
     ``before`` is what the migrations have made of the live tables (the rest was attached by hand and goes along),
-    ``after`` has the views as they are to be; ``verify`` and then ``record`` run last, when everything is in its place.
+    ``after`` has the views as they are to be. ``record`` runs before anything is locked, ``verify`` last, when everything is in
+    its place.
     """
 
     moves: tuple[Move, ...]
@@ -132,27 +133,38 @@ def take_away(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> 
     return statements
 
 
-def put_in_place(plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> list[Statement]:
-    """The new tables under the names of the live ones; views are bound after this."""
+def prepare(plan: SwapPlan, attached: Mapping[str, Attached]) -> list[Statement]:
+    """What the new tables are given while they are not in their places: owner, options, comments, rights.
+
+    Nobody waits for that: the live tables are not locked yet.
+    """
     statements: list[Statement] = []
     for move in plan.moves:
         if move.new is None:
             continue
-        live_name, hanging = Identifier(schema, move.table), attached.get(move.table)
-        statements += [
-            SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(move.new.schema, move.table), Identifier(schema)),
-            SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(live_name),
-        ]
+        name, hanging = Identifier(move.new.schema, move.table), attached.get(move.table)
+        statements.append(SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(move.new.schema)))
+        statements.append(SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(name))
         if hanging is not None:
-            statements.append(SQL("ALTER TABLE {} OWNER TO {}").format(live_name, Identifier(hanging.live.owner)))
-            statements += by_hand(plan.before, plan.after, hanging, live_name)
+            statements.append(SQL("ALTER TABLE {} OWNER TO {}").format(name, Identifier(hanging.live.owner)))
+            statements += by_hand(plan.before, plan.after, hanging, name)
+            statements += _extra_grants(hanging, move.new.columns, name)
     return statements
+
+
+def put_in_place(plan: SwapPlan, schema: str) -> list[Statement]:
+    """The new tables under the names of the live ones; views are bound after this."""
+    return [
+        SQL("ALTER TABLE {} SET SCHEMA {}").format(Identifier(move.new.schema, move.table), Identifier(schema))
+        for move in plan.moves
+        if move.new is not None
+    ]
 
 
 def hang_on(
     plan: SwapPlan, attached: Mapping[str, Attached], schema: str, triggers: Mapping[str, Sequence[Statement]]
 ) -> list[Statement]:
-    """Foreign keys, publications, triggers and grants that somebody gave the live tables, now for the new ones."""
+    """Foreign keys, publications and triggers that somebody gave the live tables, now for the new ones."""
     statements: list[Statement] = []
     for move in plan.moves:
         hanging = attached.get(move.table)
@@ -162,7 +174,6 @@ def hang_on(
         statements += _foreign_keys(hanging)
         statements += [_publish(one, live_name) for one in hanging.publications if one.scope == "table"]
         statements += triggers.get(move.table, ())
-        statements += _extra_grants(hanging, move.new.columns, live_name)
     return statements
 
 

@@ -24,12 +24,14 @@ from position_ledger.projection import foreign_keys, views
 from position_ledger.projection.blockers import blockers
 from position_ledger.projection.exchange import (
     Move,
+    Statement,
     SwapPlan,
     aside,
     clear_away,
     grantee,
     hang_on,
     own_triggers,
+    prepare,
     put_in_place,
     retired_schema,
     take_away,
@@ -264,25 +266,24 @@ def _attempt(
     schema: str,
     patience: _Patience,
 ) -> tuple[float, int]:
-    """One try. Order of locks: generations (stops projecting), the feed's tail, views, children, then the tables."""
+    """One try. Order of locks: generations (stops projecting), the feed's tail, views, children, then the tables.
+
+    Whatever does not need the tables comes before them: readers wait from their lock to the commit.
+    """
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{BATCH_TIMEOUT_MS}ms")))
         for generation_id in sorted(one.generation_id for move in plan.moves for one in move.generations):
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation_id))
         tail = sum(_project_tail(connection, move, codec) for move in plan.moves)
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{patience.lock_timeout_ms}ms")))
+        triggers = _prepare(cursor, plan, attached, schema)
         _lock(cursor, plan, attached, schema)
         started = time.perf_counter()
-        _exchange(cursor, plan, attached, schema)
+        _exchange(cursor, plan, attached, schema, triggers)
         _require_nothing_left(cursor, plan, attached, schema)
         for statement in clear_away(plan, attached, schema):
             cursor.execute(statement)
-        for move in plan.moves:
-            _record(cursor, move, schema, plan.retired_kept_hours)
-            if move.new is not None and move.table in attached:
-                foreign_keys.note(cursor, move.new.generation_id, attached[move.table].foreign_keys)
         plan.verify(cursor)
-        plan.record(cursor)
     return (time.perf_counter() - started) * 1000, tail
 
 
@@ -295,16 +296,39 @@ def _lock(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, At
     cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(SQL(", ").join(names)))
 
 
-def _exchange(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> None:
-    """All tables first, then each view once, then what hangs on the tables."""
+def _prepare(
+    cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str
+) -> dict[str, list[Statement]]:
+    """Record the swap, and give the new tables all they can have before they are in place; answers triggers for then."""
     triggers = {
         move.table: own_triggers(cursor, move, attached[move.table]) for move in plan.moves if move.table in attached
     }
     for move in plan.moves:
         if move.table in attached:
             make_schema(cursor.connection, aside(schema, move))
+        _record(cursor, move, schema, plan.retired_kept_hours)
+        if move.new is not None and move.table in attached:
+            foreign_keys.note(cursor, move.new.generation_id, attached[move.table].foreign_keys)
+    plan.record(cursor)
+    for statement in prepare(plan, attached):
+        cursor.execute(statement)
+    cursor.execute(SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(schema)))
+    for move in plan.moves:
+        if move.table in attached:
+            _revoke_surplus(cursor, plan, move, schema)
+    return triggers
+
+
+def _exchange(
+    cursor: psycopg.Cursor[Any],
+    plan: SwapPlan,
+    attached: Mapping[str, Attached],
+    schema: str,
+    triggers: Mapping[str, Sequence[Statement]],
+) -> None:
+    """All tables first, then each view once, then what hangs on the tables."""
     dropped = views.drop(cursor, views.to_drop(plan, attached, schema))
-    for statement in (*take_away(plan, attached, schema), *put_in_place(plan, attached, schema)):
+    for statement in (*take_away(plan, attached, schema), *put_in_place(plan, schema)):
         cursor.execute(statement)
     for move in plan.moves:
         if move.new is not None:
@@ -312,9 +336,6 @@ def _exchange(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str
     views.bind(cursor, plan, attached, schema, dropped)
     for statement in hang_on(plan, attached, schema, triggers):
         cursor.execute(statement)
-    for move in plan.moves:
-        if move.new is not None and move.table in attached:
-            _revoke_surplus(cursor, plan, move, schema)
 
 
 CONSTRAINTS_OF = "SELECT k.conname::text FROM pg_constraint AS k WHERE k.conrelid = %s::regclass"
@@ -355,6 +376,8 @@ def _revoke_surplus(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, sch
 
     Of a column that the live one does not have, a rollback brings the rights back that it had.
     """
+    if move.new is None:
+        return
     target = plan.after.tables[move.table]
     parts = [(None, target.grants), *((column.name, column.grants) for column in target.columns.values())]
     wanted = {
@@ -362,7 +385,7 @@ def _revoke_surplus(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, sch
         for column, grants in parts
         for grant in grants
     }
-    new, old = Identifier(schema, move.table), Identifier(aside(schema, move), move.table)
+    new, old = Identifier(move.new.schema, move.table), Identifier(schema, move.table)
     names = {"new": new.as_string(cursor), "old": old.as_string(cursor)}
     for column, privilege, role in cursor.execute(SURPLUS, names).fetchall():
         if (column, privilege, role) not in wanted:
