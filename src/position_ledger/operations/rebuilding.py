@@ -17,6 +17,7 @@ from position_ledger.migration.catalogue import Catalogue
 from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.runner import Migrator
+from position_ledger.migration.sets import grouped
 from position_ledger.operations.common import (
     RELEASE,
     NoProgress,
@@ -87,10 +88,25 @@ def rebuild(
         reports: list[RebuildReport] = []
         strategy = partial(rebuild_for, settings, reached, migrator, options, progress, tell, reports=reports)
         if options.dry_run or not options.swap:
+            _refuse_in_place(change, options)
             strategy(change)
         else:
             migrator.up(change.files[-1].number, rebuild=strategy)
         return next(report for report in reports if report.table == table)
+
+
+def _refuse_in_place(change: ProjectedChange, options: RebuildOptions) -> None:
+    """MigrationError if files of the change set run in place before its rebuild: what only tries, runs none of them."""
+    if not change.plain:
+        return
+    names = ", ".join(file.filename for file in change.plain)
+    last = max(file.number for file in change.plain)
+    msg = (
+        f"{'--dry-run' if options.dry_run else '--no-swap'} runs no migration, and {names} runs in place before the rebuild "
+        f"for {', '.join(file.filename for file in change.files)}: apply it first with position-ledger migrate up {last:03}, "
+        "or see what all of it would do with position-ledger migrate plan"
+    )
+    raise MigrationError(msg)
 
 
 def roll_back(
@@ -297,7 +313,7 @@ def _pending_change(migrator: Migrator, table: str) -> ProjectedChange | None:
     pending = [row.number for row in migrator.status().pending]
     if not pending:
         return None
-    sets = change_sets(migrator.targets.effects(pending))
+    sets = grouped(change_sets(migrator.targets.effects(pending)))
     return next((one for one in sets if isinstance(one, ProjectedChange) and table in one.moved), None)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from position_ledger import operations
 from position_ledger.errors import MigrationError
+from position_ledger.operations import RebuildOptions
 from tests.support import engine
 from tests.support.engine import Traffic
 from tests.support.migration_files import migration_text
@@ -159,3 +160,18 @@ def test_two_rebuilds_of_a_table_in_one_run(settings: Settings, ledger: Ledger, 
     ]
     assert operations.migrate_verify(*where) == []
     engine.proven(settings)
+
+
+@pytest.mark.parametrize("options", [RebuildOptions(dry_run=True), RebuildOptions(swap=False)], ids=["dry", "no swap"])
+def test_a_trial_says_at_once_that_it_runs_no_migration(
+    settings: Settings, ledger: Ledger, tmp_path: Path, options: RebuildOptions
+) -> None:
+    Traffic(ledger, 8).run(5)
+    where, first = written(settings, tmp_path, [(PARENT, "DROP TABLE sides;"), (KEY, NO_KEY)])
+    # When the change of the table needs a parent that a file before it makes, then nothing is built in vain
+    with pytest.raises(MigrationError, match=f"position-ledger migrate up {first:03}"):
+        operations.rebuild(*where, "positions", options=options, tell=engine.quiet)
+    assert left_over(settings) == []
+    # When the parent is there, then the trial is one
+    operations.migrate_up(*where, first, engine.quiet)
+    assert not operations.rebuild(*where, "positions", options=options, tell=engine.quiet).swapped
