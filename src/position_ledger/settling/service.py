@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import psycopg
 
+from position_ledger.background import Background
 from position_ledger.database import Connections, open_pool
-from position_ledger.domain.errors import LedgerError
 from position_ledger.errors import NotYetVisible
 from position_ledger.execution.executor import Executor
 from position_ledger.projection.definition import Projection
@@ -32,7 +32,7 @@ CONNECTIONS_MAX: Final = 3
 STREAMS_CACHED_MAX: Final = 2_000
 LOAD_MAX: Final = 20
 """It rests so many times as long as it has looked, so that looking takes at most a twentieth of one connection."""
-RETRY_MAX_S: Final = 30.0
+REST_MAX_S: Final = 30.0
 CATCH_UP_LIMIT_S: Final = 600.0
 """How long one pass waits for the tables; what a market of millions of positions needs when nobody else projects."""
 
@@ -77,46 +77,32 @@ class SettlingService:
         self._settings = settings.model_copy(update={"pool_size_max": CONNECTIONS_MAX})
         self._projections = projections
         self._codec = codec
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._background = Background("settling", "paying", self._pay, retry_first_s=settings.settling_poll_s)
 
     def start(self) -> None:
         """Begin to look for work, in a thread of its own. Starting twice is fine."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="settling", daemon=True)
-            self._thread.start()
+        self._background.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop after the append that is under way."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
+        self._background.stop(timeout_s)
 
-    def _run(self) -> None:
-        retry_s = self._settings.settling_poll_s
-        while not self._stop.is_set():
-            try:
-                with self._opened() as look:
-                    self._look_again_and_again(look)
-            except (psycopg.Error, LedgerError) as error:
-                log.warning("paying stopped: %s: %s; trying again in %.1f s", type(error).__name__, error, retry_s)
-                self._stop.wait(retry_s)
-                retry_s = min(2 * retry_s, RETRY_MAX_S)
-            else:
-                retry_s = self._settings.settling_poll_s
+    def _pay(self, stopped: threading.Event) -> None:
+        with self._opened(stopped) as look:
+            self._look_again_and_again(look, stopped)
 
-    def _look_again_and_again(self, look: Callable[[], None] | None) -> None:
+    def _look_again_and_again(self, look: Callable[[], None] | None, stopped: threading.Event) -> None:
         if look is None:
-            self._stop.wait()
+            stopped.wait()
             return
-        while not self._stop.is_set():
+        while not stopped.is_set():
             began = time.monotonic()
             look()
             rest_s = LOAD_MAX * (time.monotonic() - began)
-            self._stop.wait(max(self._settings.settling_poll_s, min(rest_s, RETRY_MAX_S)))
+            stopped.wait(max(self._settings.settling_poll_s, min(rest_s, REST_MAX_S)))
 
     @contextmanager
-    def _opened(self) -> Iterator[Callable[[], None] | None]:
+    def _opened(self, stopped: threading.Event) -> Iterator[Callable[[], None] | None]:
         """A function that looks for work once and does it; None: there are no tables to look at."""
         connections = Connections(open_pool(self._url, self._settings, name="position-ledger settling"))
         try:
@@ -136,15 +122,15 @@ class SettlingService:
                 timeout_s=self._settings.wait_timeout_s,
                 is_patient=True,
             )
-            yield None if payer is None else lambda: self._look(connections, payer)
+            yield None if payer is None else lambda: self._look(connections, payer, stopped)
         finally:
             connections.close()
 
-    def _look(self, connections: Connections, payer: Payer) -> None:
+    def _look(self, connections: Connections, payer: Payer, stopped: threading.Event) -> None:
         with connections.lent() as connection, self._alone(connection) as is_alone:
             if not is_alone:
                 return
-            paid = payer.pay(until=self._stop.is_set)
+            paid = payer.pay(until=stopped.is_set)
         if paid.positions or paid.busted:
             log.info("paid %d positions, busted %d trades", paid.positions, paid.busted)
         if paid.left:

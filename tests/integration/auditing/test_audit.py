@@ -260,7 +260,7 @@ def test_one_worker_audits_and_another_takes_over(settings: Settings, history: s
             first.start()
             until(lambda: None not in ended() and ended())
             second.start()
-            until(lambda: second._thread)
+            until(lambda: second.is_running)
             assert connection.execute(locks).fetchone() == (1,)
             # and when the first ends, it goes on
             first.stop()
@@ -277,5 +277,5 @@ def test_a_rate_of_0_is_no_audit(settings: Settings) -> None:
     off = settings.model_copy(update={"audit_events_per_s": 0})
     service = AuditService(str(settings.database_url), off, load_projections(settings.projections), CODEC)
     service.start()
-    assert service._thread is None
+    assert not service.is_running
     service.stop()
