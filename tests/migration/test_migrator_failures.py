@@ -187,7 +187,7 @@ def test_files_before_the_failing_one_stay(database_url: str) -> None:
 
 
 def test_settings_of_one_file_do_not_reach_the_next(database_url: str, connection: psycopg.Connection) -> None:
-    leaves = "SELECT set_config('search_path', 'public', false); SET default_transaction_read_only = on;"
+    leaves = "SELECT set_config('search_path', current_schema() || ', public', false); SET default_transaction_read_only = on;"
     careless = migration(1, f"CREATE TABLE a (x int); {leaves}")
     following = migration(2, "CREATE TABLE b (x int);")
     Migrator(database_url, [careless, following]).up()
@@ -200,3 +200,79 @@ def test_two_statements_that_look_like_one_are_refused_by_the_server(database_ur
     wrong = replace(T1, forward=replace(T1.forward, statements=(merged,)))
     with pytest.raises(MigrationError, match=r"cannot insert multiple commands into a prepared statement"):
         Migrator(database_url, [wrong]).up()
+
+
+@pytest.mark.parametrize("section", ["forward", "rollback"])
+def test_what_would_land_in_another_schema_is_refused_and_not_kept(
+    database_url: str, connection: psycopg.Connection, section: str
+) -> None:
+    """D8: no text shows what a block of code sets, so the runner looks where new things would land after it."""
+    hidden = "DO $$ BEGIN PERFORM set_config('search_path', 'public', true); END $$; CREATE TABLE stray (x int);"
+    sections = {"forward": "CREATE TABLE a (x int);", "rollback": "DROP TABLE a;", section: hidden}
+    migrator = Migrator(database_url, [migration(1, sections["forward"], rollback=sections["rollback"])])
+    with pytest.raises(
+        MigrationError, match=r"^001_step.sql: .* lands in schema public instead of ledger, where nobody"
+    ):
+        migrator.up()
+        migrator.down(1)
+    assert connection.execute("SELECT to_regclass('public.stray')").fetchone() == (None,)
+    assert migrator.status().rows[0].state == ("pending" if section == "forward" else "applied")
+
+
+def test_a_refusal_of_a_trigger_is_no_missing_right(database_url: str) -> None:
+    """D11: nobody has the right that the SQLSTATE of our own triggers speaks of."""
+    keeps = migration(
+        1,
+        """
+        CREATE TABLE kept (x int);
+        INSERT INTO kept VALUES (1);
+        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'rows of kept stay' USING ERRCODE = 'insufficient_privilege'; END $$;
+        CREATE TRIGGER keep BEFORE DELETE ON kept FOR EACH ROW EXECUTE FUNCTION keep();
+        """,
+    )
+    with pytest.raises(
+        MigrationError, match="failed: refused: rows of kept stay; .*; leave the statement out"
+    ) as caught:
+        Migrator(database_url, [keeps, migration(2, "DELETE FROM kept;")]).up()
+    assert "owner" not in str(caught.value)
+
+
+ROLES = {
+    "statement": ("CREATE ROLE {role} NOLOGIN;", "DROP ROLE {role};"),
+    "user": ("CREATE USER {role};", "DROP USER {role};"),
+    "block": ("DO $$ BEGIN CREATE ROLE {role}; END $$;", "DO $$ BEGIN DROP ROLE {role}; END $$;"),
+    "guarded": (
+        "DO $$ BEGIN CREATE ROLE {role}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;",
+        "DROP ROLE {role};",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ROLES)
+def test_a_role_that_a_file_made_stays_in_no_replays_way(
+    database_url: str, connection: psycopg.Connection, how: str
+) -> None:
+    """D3: roles belong to the cluster, so every replay meets those that the applied files made."""
+    role = f"desk_{how}_{connection.info.server_version}"
+    make, drop = (text.format(role=role) for text in ROLES[how])
+    files = [
+        migration(1, "CREATE TABLE a (x int);", rollback="DROP TABLE a;"),
+        migration(2, f"{make} GRANT SELECT ON a TO {role};", rollback=f"REVOKE SELECT ON a FROM {role}; {drop}"),
+        migration(3, "CREATE TABLE b (x int);", rollback="DROP TABLE b;"),
+    ]
+    facts = f"SELECT oid, rolname FROM pg_roles WHERE rolname = '{role}'"
+    Migrator(database_url, files[:2]).up()
+    before = connection.execute(facts.encode()).fetchall()
+
+    migrator = Migrator(database_url, files, projected=["positions"])
+    effects = migrator.targets.effects([2, 3])
+    assert [effect.is_elsewhere for effect in effects] == [True, True]
+    assert migrator.targets.lasting([2, 3]) == {}
+    migrator.up()
+    assert migrator.differences() == []
+    migrator.down(3)
+    assert connection.execute(facts.encode()).fetchall() == before
+
+    migrator.down(2)
+    assert connection.execute(facts.encode()).fetchall() == []

@@ -15,13 +15,17 @@ __all__ = ["Case", "alter_column", "safe_form", "target_table"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a finding is about: the statement, and the names that the server or the trace gave ("" for none)."""
+    """What a finding is about: the statement, and the names that the server or the trace gave ("" for none).
+
+    ``views`` are those that stand in the way of the statement, or that CASCADE would take along.
+    """
 
     statement: str
     table: str = ""
     column: str = ""
     constraint: str = ""
     projected: bool = False
+    views: tuple[str, ...] = ()
 
 
 def safe_form(code: str, case: Case) -> str:
@@ -175,11 +179,12 @@ def _missing_parents(case: Case) -> str:
     except (ValueError, IndexError):
         parent, column, parent_key = "<parent>", "<column>", "<key>"
     table = _table(case)
+    where = "in an earlier file, for this one changes a projected table" if case.projected else "in this file"
     return f"""
 -- which rows have no parent
 SELECT DISTINCT c.{column} FROM {table} AS c LEFT JOIN {parent} AS p ON p.{parent_key} = c.{column}
  WHERE c.{column} IS NOT NULL AND p.{parent_key} IS NULL;
--- before the constraint, in this file: enter the parents that are missing
+-- before the constraint, {where}: enter the parents that are missing
 INSERT INTO {parent} ({parent_key}, <…>) VALUES (<…>);
 """
 
@@ -242,6 +247,14 @@ def _outside(case: Case) -> str:
 
 def _unique(case: Case) -> str:
     table, column = _table(case), case.constraint or "<columns>"
+    if case.projected:
+        return f"""
+-- which values are there twice
+SELECT <columns>, count(*) FROM {table} GROUP BY <columns> HAVING count(*) > 1;
+-- the rows are what history says, so none can be removed here: choose a key that holds for them, or correct the events
+-- that are wrong by events first
+ALTER TABLE {table} ADD CONSTRAINT {case.constraint or "<name>"} UNIQUE (<columns that are also unique in history>);
+"""
     return f"""
 -- which values are there twice
 SELECT <columns>, count(*) FROM {table} GROUP BY <columns> HAVING count(*) > 1;
@@ -264,13 +277,25 @@ ALTER TABLE {_table(case)} VALIDATE CONSTRAINT {case.constraint or "<name>"};
 
 
 def _used_by_others(case: Case) -> str:
+    views = case.views or ("<view>",)
+    drops = "\n".join(f"DROP VIEW {view};" for view in views)
+    again = "\n".join(f"CREATE VIEW {view} AS SELECT <columns> FROM {_table(case)};" for view in reversed(views))
     return f"""
 -- drop what uses it by name, never with CASCADE, and make it again in the same file
-DROP VIEW <view>;
-{" ".join(case.statement.split())};
-CREATE VIEW <view> AS SELECT <columns> FROM {_table(case)};
-GRANT SELECT ON <view> TO position_ledger_reader, position_ledger_projector;
+{drops}
+{_without_cascade(case.statement)};
+{again}
+GRANT SELECT ON {", ".join(views)} TO position_ledger_reader, position_ledger_projector;
 """
+
+
+def _without_cascade(statement: str) -> str:
+    """The statement on one line, so that the server refuses it for what still uses the thing that it drops."""
+    text = statement
+    for token in reversed(_tokens(statement)):
+        if token.kind == "word" and token.text.lower() == "cascade":
+            text = text[: token.start] + text[token.end :]
+    return " ".join(text.split()).rstrip("; ")
 
 
 def _rename(case: Case) -> str:
@@ -295,6 +320,14 @@ def _value_of_the_fold(case: Case) -> str:
     return f"""
 -- no default: the fold gives the value, from the event
 ALTER TABLE {_table(case)} ADD COLUMN {_column(case)} {_type(case)};
+"""
+
+
+def _plain_table(case: Case) -> str:
+    return f"""
+-- leave it out of {_table(case)}, which every rebuild makes anew from columns, constraints, indexes, triggers and grants;
+-- what a role may see of its rows, a view can say
+CREATE VIEW <view> WITH (security_barrier) AS SELECT <columns> FROM {_table(case)} WHERE <what may be seen>;
 """
 
 
@@ -340,6 +373,7 @@ _FORMS: Final[dict[str, Callable[[Case], str]]] = {
     "renaming-column": _rename,
     "dml-on-projected": _rows_of_the_log,
     "changing-default": _value_of_the_fold,
+    "not-projectable": _plain_table,
     "drop-of-used": _drop,
     "fold-gives-null": _null_in_fold,
     "new-value-in-use": _next_file,

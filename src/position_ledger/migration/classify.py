@@ -20,7 +20,7 @@ __all__ = ["Effect", "EffectRefused", "ProjectedChange", "change_sets", "classif
 class EffectRefused(MigrationError):
     """A file does what no swap can bring about; ``code`` is that of the finding in a plan."""
 
-    def __init__(self, code: Literal["mixed-file", "changing-default"], message: str) -> None:
+    def __init__(self, code: Literal["mixed-file", "changing-default", "not-projectable"], message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -150,6 +150,12 @@ def _without(catalogue: Catalogue, projected: frozenset[str]) -> Catalogue:
 
 def _refuse_unfit(effect: Effect, touched: Iterable[str]) -> None:
     for name in sorted(effect.after.tables.keys() & touched):
+        if effect.after.tables[name].unsupported:
+            raise EffectRefused(
+                "not-projectable",
+                f"{effect.file.filename} gives the projected table {name} {', '.join(effect.after.tables[name].unsupported)}, "
+                "which a rebuild cannot make again; leave it out",
+            )
         for reason in unfit_for_projection(effect.after.tables[name]):
             raise EffectRefused(
                 "changing-default",

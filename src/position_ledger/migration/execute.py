@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +13,7 @@ from position_ledger.migration.concurrent import instead_of_inside
 from position_ledger.migration.expectations import returned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from psycopg import Cursor
 
@@ -20,14 +21,25 @@ if TYPE_CHECKING:
     from position_ledger.migration.files import MigrationFile, Section
     from position_ledger.migration.sql_text import Statement
 
-__all__ = ["StatementFailed", "is_lock_trouble", "run_section", "run_statement", "verify_section"]
+__all__ = [
+    "NOTHING_KEPT",
+    "StatementFailed",
+    "is_lock_trouble",
+    "keeping_path",
+    "run_section",
+    "run_statement",
+    "verify_section",
+]
 
 _NOT_INSIDE: Final = "25001"
 _LABELS: Final = {
     "22P02": ("type mismatch", "convert the old values in a USING clause"),
     "23502": ("NOT NULL violation", "give the rows that exist a value first, or a default"),
     "23503": ("foreign key violation", "add the missing parent rows first"),
-    "23505": ("unique violation", "remove the duplicate rows first"),
+    "23505": (
+        "unique violation",
+        "remove the duplicate rows first, or where history gives the rows, choose another key or correct the events",
+    ),
     "23514": ("CHECK violation", "correct the rows that break it first"),
     "25001": ("not allowed in a transaction", ""),
     "25006": ("the session is read-only", "connect to the primary server with a role that may write"),
@@ -44,6 +56,11 @@ _LABELS: Final = {
     "55P03": ("lock not available", "find who holds the lock, or run it at a quieter time"),
     "57014": ("cancelled", ""),
 }
+_RAISING: Final = "exec_stmt_raise"
+"""RAISE of a function, such as the triggers that keep history: with the SQLSTATE of a missing right, but nobody has it."""
+_TAKEN_BACK_OTHERWISE: Final = "a later migration has to take back what it did in another way"
+NOTHING_KEPT: Final = "; nothing of this file was kept"
+"""Ends what a message says of the failure; what to do comes after it."""
 _DISK_FULL: Final = "53100"
 _EXTENDING: Final = frozenset({"mdextend", "mdzeroextend"})
 """Functions of the server that make a file longer; a quota or a limit of file sizes has no SQLSTATE of its own."""
@@ -63,21 +80,48 @@ def is_lock_trouble(error: BaseException) -> bool:
     return isinstance(error, StatementFailed) and error.sqlstate in _LOCK_TROUBLE
 
 
-def run_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, statements: Iterable[Statement]) -> None:
-    """Execute statements one by one in the caller's transaction, then check every deferred constraint."""
+def run_section(
+    cursor: Cursor[tuple[object, ...]], file: MigrationFile, statements: Iterable[Statement], *, command: str = ""
+) -> None:
+    """Execute statements one by one in the caller's transaction, then check every deferred constraint.
+
+    ``command`` is what to run again when one fails; "" for `migrate up` or `migrate down`.
+    """
     line = 0
-    for statement in statements:
-        run_statement(cursor, file, statement)
-        line = statement.line
+    with keeping_path(cursor, file):
+        for statement in statements:
+            run_statement(cursor, file, statement, command=command)
+            line = statement.line
     try:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except psycopg.Error as error:
         is_back = statements is file.rollback.statements
-        _raise_failed(error, file, line, "the deferred constraints", cursor=cursor, is_back=is_back)
+        _raise_failed(error, file, line, "the deferred constraints", cursor=cursor, is_back=is_back, command=command)
+
+
+@contextlib.contextmanager
+def keeping_path(cursor: Cursor[tuple[object, ...]], file: MigrationFile) -> Iterator[None]:
+    """Refuse statements after which new things would land in another schema: those they made, nobody would verify."""
+    before = _landing(cursor)
+    yield
+    after = _landing(cursor)
+    if after != before:
+        raise StatementFailed(
+            f"{file.filename}: its statements set search_path, so that what they make lands in schema {after} instead of "
+            f"{before}, where nobody would verify it; nothing of this file was kept; take out what sets it, and write the "
+            "schema before the name where another one is meant, then run `position-ledger migrate sum`",
+            None,
+        )
+
+
+def _landing(cursor: Cursor[tuple[object, ...]]) -> str:
+    """The schema in which a name without one is made; "none" where the path has none that exists."""
+    row = cursor.execute("SELECT coalesce(current_schema()::text, 'none')").fetchone()
+    return str(row[0]) if row else ""
 
 
 def run_statement(
-    cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, text: str = ""
+    cursor: Cursor[tuple[object, ...]], file: MigrationFile, statement: Statement, text: str = "", *, command: str = ""
 ) -> None:
     """Execute one statement (or text in its place); StatementFailed, or the driver's error without a server.
 
@@ -89,7 +133,8 @@ def run_statement(
         is_back = any(statement is one for one in file.rollback.statements)
         what = repr(statement.excerpt)
         outside = instead_of_inside(statement) if error.sqlstate == _NOT_INSIDE else ""
-        _raise_failed(error, file, _line_of(error, statement), what, cursor=cursor, is_back=is_back, remedy=outside)
+        line = _line_of(error, statement)
+        _raise_failed(error, file, line, what, cursor=cursor, is_back=is_back, remedy=outside, command=command)
 
 
 def _held_by_retired(detail: str) -> str:
@@ -121,19 +166,25 @@ def _raise_failed(
     cursor: Cursor[tuple[object, ...]],
     is_back: bool,
     remedy: str = "",
+    command: str = "",
 ) -> None:
     if cursor.connection.broken:
         raise error
     diag = error.diag
     sqlstate = _DISK_FULL if diag.source_function in _EXTENDING else error.sqlstate
     label, usual = _LABELS.get(sqlstate or "", ("", "correct the file"))
+    if sqlstate == psycopg.errors.InsufficientPrivilege.sqlstate and diag.source_function == _RAISING:
+        label, usual = (
+            "refused",
+            _TAKEN_BACK_OTHERWISE if is_back else "leave the statement out, or do as the refusal says",
+        )
     remedy = remedy or _held_by_retired(diag.message_detail or "") or usual
     cause = " ".join((diag.message_primary or str(error)).split())
     detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
-    again = f"run `position-ledger migrate {f'down {file.number:03}' if is_back else 'up'}` again"
+    command = command or (f"migrate down {file.number:03}" if is_back else "migrate up")
     raise StatementFailed(
-        f"{file.filename} line {line}: {what} failed: {label + ': ' if label else ''}{cause}{detail}; "
-        f"nothing of this file was kept; {remedy + ', then ' if remedy else ''}{again}",
+        f"{file.filename} line {line}: {what} failed: {label + ': ' if label else ''}{cause}{detail}"
+        f"{NOTHING_KEPT}; {remedy + ', then ' if remedy else ''}run `position-ledger {command}` again",
         sqlstate,
     ) from error
 

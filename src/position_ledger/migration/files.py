@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from position_ledger.errors import MigrationError
 from position_ledger.migration.concurrent import concurrent_index
 from position_ledger.migration.expectations import Expectation, expectations_of
-from position_ledger.migration.sql_text import Statement, Token, split_statements, tokenize
+from position_ledger.migration.sql_text import Statement, Token, identifier, split_statements, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -275,15 +275,42 @@ def _refuse_unsendable(statement: Statement) -> None:
             f"line {statement.line}: {statement.excerpt!r} controls the transaction; leave it out, "
             "the runner wraps each file in one transaction"
         )
-    if words[:1] == ("set",) and {"search_path", "schema"} & set(words[1:3]):
+    if _sets_path(statement):
         raise MigrationError(
-            f"line {statement.line}: {statement.excerpt!r} would have the rest of the file change another schema, which "
-            "nobody would verify; leave it out, and write the schema before the name where another one is meant"
+            f"line {statement.line}: {statement.excerpt!r} sets search_path, which is the runner's: it searches the "
+            "schema of the ledger already, and a file that may set it could change another schema, which nobody would "
+            "verify; leave it out, and write the schema before the name where another one is meant"
         )
     if words[:1] == ("copy",) and {"stdin", "stdout"} & set(words):
         raise MigrationError(f"line {statement.line}: COPY cannot read from or write to a migration file; use INSERT")
     if statement.text.startswith("\\"):
-        raise MigrationError(f"line {statement.line}: {statement.excerpt!r} is a psql command, not SQL; leave it out")
+        command = statement.text.partition("\n")[0].rstrip()
+        raise MigrationError(f"line {statement.line}: '{command}' is a psql command, not SQL; leave it out")
+
+
+def _sets_path(statement: Statement) -> bool:
+    """Whether the text shows that it leaves another search_path; what a block of code does, the runner sees after it."""
+    words = statement.words
+    if words[:1] == ("set",):
+        names = {identifier(token) for token in statement.tokens[1:3] if token.kind in {"word", "name"}}
+        return bool({"search_path", "schema"} & names)
+    if words[:1] == ("reset",):
+        return {identifier(token) for token in statement.tokens[1:2]} <= {"search_path", "all"}
+    if words[:2] == ("discard", "all"):
+        return True
+    said = [_flat(token) for token in statement.tokens]
+    fixed = {place for place, token in enumerate(statement.tokens) if token.kind == "string"}
+    return any(
+        said[place : place + 4] == ["set_config", "(", "'search_path'", ","]
+        and place + 4 in fixed
+        and said[place + 5] == ","
+        for place in range(len(said) - 5)
+    )
+
+
+def _flat(token: Token) -> str:
+    """A token as it may be compared: words and strings in lower case, a quoted name without its quotes."""
+    return identifier(token) if token.kind == "name" else token.text.lower()
 
 
 def _check_forward(section: Section) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import re
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -19,9 +20,11 @@ from psycopg.rows import dict_row
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import BOOKKEEPING, ensure_bookkeeping
+from position_ledger.migration.catalogue import diff
 from position_ledger.migration.classify import Effect, classify
+from position_ledger.migration.cluster import run_beside_others
 from position_ledger.migration.concurrent import without_concurrently
-from position_ledger.migration.execute import run_section, run_statement
+from position_ledger.migration.execute import NOTHING_KEPT, StatementFailed, keeping_path, run_section
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.session import Connection, Limits, open_session, use_schema
 
@@ -86,6 +89,8 @@ class Targets:
         self._limits = limits or Limits()
         self._catalogues: dict[int, Catalogue] = {}
         self._written: dict[int, frozenset[str]] = {}
+        self._there: dict[int, frozenset[str]] = {}
+        self._lasting: dict[int, str] = {}
 
     def catalogue_at(self, number: int) -> Catalogue:
         """The catalogue after files 1 to number; 0 is the empty schema."""
@@ -96,7 +101,7 @@ class Targets:
         """Replay once for several catalogues that will be asked for, say while locks are held."""
         missing = frozenset(numbers) - self._catalogues.keys()
         if missing:
-            self._replay(missing, frozenset())
+            self._replay(missing)
 
     def effects(self, numbers: Collection[int]) -> tuple[Effect, ...]:
         """What each numbered file does; MigrationError for one that writes projected rows, or does too much at once."""
@@ -107,9 +112,18 @@ class Targets:
 
     def _effect(self, file: MigrationFile) -> Effect:
         before, after = self._catalogues[file.number - 1], self._catalogues[file.number]
+        there = {f"role {name}" for name in self._there.get(file.number, ())}  # made, as far as the file goes
+        before = replace(before, surroundings=tuple(one for one in before.surroundings if one not in there))
         return classify(file, before, after, self._projected, self._written[file.number])
 
-    def _replay(self, wanted: Collection[int], examined: Collection[int]) -> None:
+    def lasting(self, numbers: Collection[int]) -> dict[int, str]:
+        """Why each numbered file could not be taken back right after it ran; those that can be are left out."""
+        missing = frozenset(numbers) - self._lasting.keys()
+        if missing:
+            self._replay({near for number in missing for near in (number - 1, number)}, undone=missing)
+        return {number: self._lasting[number] for number in sorted(numbers) if self._lasting[number]}
+
+    def _replay(self, wanted: Collection[int], examined: Collection[int] = (), *, undone: Collection[int] = ()) -> None:
         with (
             scratch_database(self._url, self._limits) as url,
             open_session(url, self._limits) as connection,
@@ -126,6 +140,22 @@ class Targets:
                     self._run(connection, file)
                 defer_again(connection)
                 self._keep(connection, file.number, wanted)
+                if file.number in undone:
+                    self._lasting[file.number] = self._why_lasting(connection, file)
+
+    def _why_lasting(self, connection: Connection, file: MigrationFile) -> str:
+        """What goes wrong when the rollback section runs now, as a failed change set would run it; "" for nothing."""
+        try:
+            with connection.transaction(force_rollback=True), connection.cursor() as cursor:
+                use_schema(connection, self._schema)
+                for statement in file.rollback.statements:
+                    run_beside_others(cursor, file, statement)
+                run_section(cursor, file, [])
+                use_schema(connection, self._schema)
+                left = diff(self._catalogues[file.number - 1], read_catalogue(connection, self._schema))
+        except StatementFailed as error:
+            return str(error).partition(NOTHING_KEPT)[0]
+        return f"its rollback does not lead back to the schema before it: {'; '.join(left[:5])}" if left else ""
 
     def _keep(self, connection: Connection, number: int, wanted: Collection[int]) -> None:
         if number in wanted and number not in self._catalogues:
@@ -141,13 +171,15 @@ class Targets:
         statement that made them; a statement that makes and fills one at once is found by the rows it left.
         """
         self._guard(connection)
-        with connection.cursor() as cursor:
+        there: frozenset[str] = frozenset()
+        with connection.cursor() as cursor, keeping_path(cursor, file):
             if not file.is_transactional:
                 self._run(connection, file)
             for statement in file.forward.statements if file.is_transactional else ():
-                run_statement(cursor, file, statement)
+                there |= run_beside_others(cursor, file, statement)
                 self._guard(connection)
             run_section(cursor, file, [])
+        self._there[file.number] = there
         row = connection.execute("SELECT current_setting(%s, true)", [_WRITTEN]).fetchone()
         self._unguard(connection)
         self._refuse_rows(connection, file)
@@ -187,6 +219,7 @@ class Targets:
 def replay_file(connection: Connection, file: MigrationFile) -> None:
     """Run the forward part in the caller's transaction, in one round trip: it ran before, and only its effect matters.
 
+    Roles that it made are there for the whole cluster, and may be there still.
     Raises StatementFailed with the line and statement, for which it runs once more, one by one.
     """
     texts = [without_concurrently(one) if not file.is_transactional else one.text for one in file.forward.statements]
@@ -201,7 +234,7 @@ def replay_file(connection: Connection, file: MigrationFile) -> None:
         return
     with connection.cursor() as cursor:
         for statement, text in zip(file.forward.statements, texts, strict=True):
-            run_statement(cursor, file, statement, text)
+            run_beside_others(cursor, file, statement, text)
         run_section(cursor, file, [])
 
 

@@ -8,17 +8,19 @@ leaves the states behind: `up` goes on with exactly that set, `up --abort` undoe
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import psycopg
 
 from position_ledger.errors import MigrationError
-from position_ledger.migration.bookkeeping import forget, read_applied, remember
+from position_ledger.migration.bookkeeping import finish, forget, read_applied, remember
 from position_ledger.migration.classify import ProjectedChange, change_sets
+from position_ledger.migration.execute import NOTHING_KEPT, StatementFailed
 from position_ledger.migration.files import MigrationFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from position_ledger.migration.bookkeeping import Applied
     from position_ledger.migration.scratch import Targets
@@ -59,10 +61,18 @@ class ChangeSets:
         steps: list[Step] = []
         for part in filter(None, parts):
             steps += grouped(change_sets(self._targets.effects([file.number for file in part])))
-        for step in steps:
-            if isinstance(step, ProjectedChange):
-                refuse_lasting(step)
+        self._refuse_lasting([step for step in steps if isinstance(step, ProjectedChange)], begun or 0)
         return steps
+
+    def _refuse_lasting(self, changes: Sequence[ProjectedChange], begun: int) -> None:
+        """Before anything begins; a set that has begun goes on, or is undone as far as that goes."""
+        new = [change for change in changes if change.files[-1].number > begun]
+        plain = [file for change in new for file in change.plain]
+        for change in new:
+            refuse_lasting(change)
+        failing = self._targets.lasting([file.number for file in plain])
+        for change in new:
+            refuse_lasting(change, failing)
 
     def take(self, connection: Connection, change: ProjectedChange, rebuild: Rebuild | None, run: Run) -> None:
         """Bring a change set about, or leave the database as it was; an error says why."""
@@ -76,7 +86,10 @@ class ChangeSets:
             raise
 
     def abort(self, connection: Connection, files: Sequence[MigrationFile], abandon: Abandon, run: Run) -> None:
-        """Undo the set that has begun, if one has: drop what was built, take back what ran in place."""
+        """Undo the set that has begun, if one has: drop what was built, take back what ran in place.
+
+        A plain file whose rollback fails for good stays applied, and those before it: then no set has begun any more.
+        """
         begun = [row for row in read_applied(connection, self._schema) if row.is_begun]
         if not begun:
             run.say("nothing to abort: no change set has begun")
@@ -87,7 +100,7 @@ class ChangeSets:
             abandon(self._tables(building))
         plain = tuple(file for file in chosen if file.number not in building)
         rebuilt = tuple(file for file in chosen if file.number in building)
-        self._take_back(connection, plain, rebuilt, run)
+        self._take_back(connection, plain, rebuilt, run, may_stay=True)
 
     def _tables(self, numbers: Collection[int]) -> set[str]:
         steps = change_sets(self._targets.effects(numbers))
@@ -125,20 +138,52 @@ class ChangeSets:
             if _is_lost(connection):
                 return
             raise MigrationError(
-                f"{error}; undoing the change set failed as well: {second}; when the cause is gone, go on with "
-                "`position-ledger migrate up` or undo it with `position-ledger migrate up --abort`"
+                f"{error}; undoing the change set failed as well: {str(second).partition(NOTHING_KEPT)[0]}; run "
+                "`position-ledger migrate up --abort`: it undoes what can be undone and leaves the rest applied, on its own"
             ) from error
 
     def _take_back(
-        self, connection: Connection, plain: Sequence[MigrationFile], rebuilt: Sequence[MigrationFile], run: Run
+        self,
+        connection: Connection,
+        plain: Sequence[MigrationFile],
+        rebuilt: Sequence[MigrationFile],
+        run: Run,
+        *,
+        may_stay: bool = False,
     ) -> None:
         with connection.transaction(), connection.cursor() as cursor:
             for file in reversed(rebuilt):
                 forget(cursor, self._schema, file, 0, action="abort")
-        for file in reversed(plain):
-            self._steps.undo_in_place(connection, file, run, action="abort")
-        names = ", ".join(file.filename for file in (*plain, *rebuilt))
-        run.say(f"undone: {names}; the database is as it was before")
+        for place, file in reversed(list(enumerate(plain))):
+            try:
+                self._steps.undo_in_place(connection, file, run, action="abort")
+            except StatementFailed as error:
+                is_first = all(file.number < other.number for other in rebuilt)
+                if not may_stay or not is_first or _may_pass(error):
+                    raise
+                self._leave(connection, plain[: place + 1], error, run)
+                break
+        else:
+            names = ", ".join(file.filename for file in (*plain, *rebuilt))
+            run.say(f"undone: {names}; the database is as it was before")
+
+    def _leave(self, connection: Connection, files: Sequence[MigrationFile], error: StatementFailed, run: Run) -> None:
+        """Record what ran in place as applied, on its own."""
+        with connection.transaction(), connection.cursor() as cursor:
+            for file in files:
+                finish(cursor, self._schema, file, 0)
+        names, last = ", ".join(file.filename for file in files), files[-1]
+        cause = str(error).partition(NOTHING_KEPT)[0]
+        run.say(
+            f"cannot be undone: {cause}; {names} {'stays' if len(files) == 1 else 'stay'} applied, the rest of the change "
+            f"set is undone and no set has begun any more; correct the files after {last.number:03} and run "
+            f"`position-ledger migrate up`; when the cause is gone, `position-ledger migrate down {last.number:03}` takes it back"
+        )
+
+
+def _may_pass(error: StatementFailed) -> bool:
+    """Whether the same may succeed later: a lock, a cancelled statement, a full disk, a server that may not write now."""
+    return (error.sqlstate or "")[:2] in {"25", "40", "53", "55", "57", "58"}
 
 
 def _is_lost(connection: Connection) -> bool:
@@ -161,13 +206,18 @@ def grouped(steps: Sequence[Step]) -> list[Step]:
     return found + plain
 
 
-def refuse_lasting(change: ProjectedChange) -> None:
-    """Raise MigrationError for a plain file that cannot be rolled back: it would stay when the rebuild after it fails."""
-    lasting = [file for file in change.plain if not file.rollback.statements]
+def refuse_lasting(change: ProjectedChange, failing: Mapping[int, str] = MappingProxyType({})) -> None:
+    """Raise MigrationError for a plain file that cannot be rolled back: it would stay when the rebuild after it fails.
+
+    ``failing`` says, by number, why the rollback section of a file does not do what it should.
+    """
+    lasting = [file for file in change.plain if not file.rollback.statements or file.number in failing]
     if lasting:
         first, last = change.whole[0].number, change.files[-1].number
+        cause = failing.get(lasting[-1].number, "")
         raise MigrationError(
-            f"{lasting[-1].filename} cannot be rolled back, so it cannot be part of the change set {first:03} to {last:03}, "
+            f"{lasting[-1].filename} cannot be rolled back{f' ({cause})' if cause else ''}, so it cannot be part of the "
+            f"change set {first:03} to {last:03}, "
             f"which is undone whole if the rebuild of {', '.join(change.moved)} fails; apply it on its own first: run "
             f"`position-ledger migrate up {lasting[-1].number:03}`, then `position-ledger migrate up`"
         )

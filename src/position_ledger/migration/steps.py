@@ -237,7 +237,8 @@ class Steps:
         started = time.monotonic()
         with connection.transaction(), connection.cursor() as cursor:
             self._begin(connection, run)
-            run_section(cursor, file, file.rollback.statements)
+            command = "migrate up --abort" if action == "abort" else ""
+            run_section(cursor, file, file.rollback.statements, command=command)
             self._settle(connection)
             self._require_back(connection, file, known)
             forget(cursor, self._schema, file, elapsed_ms(started), reason=self._reason, action=action)
@@ -245,9 +246,10 @@ class Steps:
     def _require_back(self, connection: Connection, file: MigrationFile, known: Collection[str]) -> None:
         left = [line for line in self.drift(connection, file.number - 1) if line not in known]
         if left:
-            raise MigrationError(
+            raise StatementFailed(
                 f"the rollback of {file.filename} does not lead back to the schema before it: "
-                f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section"
+                f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section",
+                None,
             )
 
     def drift(self, connection: Connection, number: int) -> list[str]:

@@ -16,14 +16,22 @@ import psycopg
 from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import BOOKKEEPING, ensure_bookkeeping
 from position_ledger.migration.catalogue import diff
+from position_ledger.migration.cluster import run_beside_others
 from position_ledger.migration.concurrent import without_concurrently
-from position_ledger.migration.execute import StatementFailed, run_section, run_statement, verify_section
+from position_ledger.migration.execute import (
+    NOTHING_KEPT,
+    StatementFailed,
+    keeping_path,
+    run_section,
+    run_statement,
+    verify_section,
+)
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.scratch import defer_again, replay_file
 from position_ledger.migration.session import use_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from position_ledger.migration.catalogue import Catalogue
     from position_ledger.migration.files import MigrationFile, Section
@@ -53,9 +61,14 @@ _LOCKS: Final = """
      WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.mode <> %s
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-# What outlives the scratch database: roles, who is a member of whom, settings of roles, tablespaces.
+# What outlives the scratch database: roles, who is a member of whom, settings of roles, tablespaces, rights on databases.
+# Passwords nobody may read: for them, whether this transaction holds the lock that every change of a role takes.
 _OF_THE_CLUSTER: Final = """
-    SELECT md5(concat((SELECT string_agg(r::text, ',' ORDER BY r.oid) FROM pg_roles r),
+    SELECT md5(concat((SELECT string_agg(d.datacl::text, ',' ORDER BY d.oid) FROM pg_database d),
+                      (SELECT string_agg(l.mode, ',') FROM pg_locks l
+                        WHERE l.pid = pg_backend_pid() AND l.granted AND l.relation = 'pg_authid'::regclass
+                          AND l.mode = 'RowExclusiveLock'),
+                      (SELECT string_agg(r::text, ',' ORDER BY r.oid) FROM pg_roles r),
                       (SELECT string_agg(m::text, ',' ORDER BY m::text) FROM pg_auth_members m),
                       (SELECT string_agg(s::text, ',' ORDER BY s::text) FROM pg_db_role_setting s),
                       (SELECT string_agg(t.spcname, ',' ORDER BY t.oid) FROM pg_tablespace t)))
@@ -225,18 +238,18 @@ class Tracer:
                 replay_file(self.connection, file)
                 defer_again(self.connection)
 
-    def trace(self, file: MigrationFile) -> TracedFile:
+    def trace(self, file: MigrationFile, *, is_new: bool = True) -> TracedFile:
         """Run one file and its verification, then try its way back; what the forward part did stays.
 
-        A failure is in the answer, and then nothing of the file stays.
+        A failure is in the answer, and then nothing of the file stays. One that is not ``is_new`` ran on the live
+        database before, in whole or in part: a role that it makes may be there.
         """
         before = self._known or self.catalogue()
         statements: list[TracedStatement] = []
         try:
             with self.step():
-                for statement in self._forward(file, before):
+                for statement in self._forward(file, before, is_new=is_new):
                     statements.append(statement)  # noqa: PERF402 - those before a failure are kept
-                self._run_deferred(file)
                 use_schema(self.connection, self._schema)
                 untrue = self.untrue(file)
                 after = self._known or self.catalogue()
@@ -245,14 +258,21 @@ class Tracer:
             return TracedFile(file, before, before, tuple(statements), failure_of(error, file.forward.statements))
         return TracedFile(file, before, after, tuple(statements), None, untrue, self._back(file, before, after))
 
-    def _forward(self, file: MigrationFile, before: Catalogue) -> Iterator[TracedStatement]:
+    def _forward(self, file: MigrationFile, before: Catalogue, *, is_new: bool) -> Iterator[TracedStatement]:
+        with self.connection.cursor() as cursor, keeping_path(cursor, file):
+            yield from self._statements(file, before, run_statement if is_new else run_beside_others)
+            self._run_deferred(file)
+
+    def _statements(
+        self, file: MigrationFile, before: Catalogue, run: Callable[..., object]
+    ) -> Iterator[TracedStatement]:
         statements = file.forward.statements
         facts, self._known = self._facts(), before
         first = facts
         for place, statement in enumerate(statements):
             started = time.monotonic()
             with self.connection.cursor() as cursor:
-                run_statement(cursor, file, statement, _text(file, statement))
+                run(cursor, file, statement, _text(file, statement))
             took_ms = round((time.monotonic() - started) * 1000)
             now = self._facts()
             differences: tuple[str, ...] = ()
@@ -265,10 +285,10 @@ class Tracer:
             facts = now
 
     def _run(self, file: MigrationFile, section: Section) -> None:
-        with self.connection.cursor() as cursor:
+        with self.connection.cursor() as cursor, keeping_path(cursor, file):
             for statement in section.statements:
-                run_statement(cursor, file, statement, _text(file, statement))
-        self._run_deferred(file)
+                run_beside_others(cursor, file, statement, _text(file, statement))
+            self._run_deferred(file)
 
     def _run_deferred(self, file: MigrationFile) -> None:
         with self.connection.cursor() as cursor:
@@ -399,4 +419,4 @@ def said(error: MigrationError) -> str:
     text = str(error)
     head, colon, rest = text.partition(": ")
     body = rest if colon and " line " in head else text
-    return body.partition("; nothing of this file was kept")[0]
+    return body.partition(NOTHING_KEPT)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
 import psycopg
 
@@ -100,7 +100,7 @@ def _gaps(definition: Projection[Any], base: Catalogue, after: Catalogue, judged
             was = name in base.tables and column in base.tables[name].columns
             code = "drop-of-used" if was else "field-without-column"
             cause = f"field {column} of {row} has no column in {name}" + (" any more" if was else "")
-            form = f"ALTER TABLE {name} ADD COLUMN {column} <type> NOT NULL;"
+            form = f"ALTER TABLE {name} ADD COLUMN {column} {_column_form(definition, base, column)};"
             place = _located(judged, f"table {name}: column {column} is gone", "error", code, cause)
             yield Finding(place.severity, place.code, place.file, place.line, place.statement, cause, form)
 
@@ -128,6 +128,20 @@ def _annotation(table: Table, column: str) -> str:
     type_ = table.columns[column].type
     python = next((value for key, value in _PYTHON.items() if type_.startswith(key)), "Any")
     return python if table.columns[column].not_null else f"{python} | None"
+
+
+def _column_form(definition: Projection[Any], base: Catalogue, column: str) -> str:
+    """Type and NOT NULL as the table has them, else as the field of the definition says."""
+    table = base.tables.get(definition.table)
+    if table is not None and column in table.columns:
+        was = table.columns[column]
+        return was.type + (" NOT NULL" if was.not_null else "")
+    return "<type>" + ("" if _is_optional(definition, column) else " NOT NULL")
+
+
+def _is_optional(definition: Projection[Any], column: str) -> bool:
+    hint = get_type_hints(definition.row).get(column)
+    return type(None) in get_args(hint)
 
 
 _PYTHON: Final = {
