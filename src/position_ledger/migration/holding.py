@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from position_ledger.migration.classify import ProjectedChange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from position_ledger.migration.files import MigrationFile
     from position_ledger.migration.session import Connection
 
-__all__ = ["Held", "Moment", "Thing", "in_the_way", "look"]
+__all__ = ["Held", "Moment", "Thing", "in_the_way", "look", "redefined"]
 
 Thing: TypeAlias = tuple[int, int]
 """A function, type, collation or operator of one database: the oid of its catalogue, and its own."""
@@ -33,7 +33,9 @@ _FIRST_OURS: Final = 16384
 
 _NAME: Final = "SELECT i.type || ' ' || replace(i.identity, 'pg_catalog.', '') FROM pg_identify_object({}, {}, 0) AS i"
 _THINGS: Final = f"""
-    SELECT o.class::bigint, o.oid::bigint, ({_NAME.format("o.class", "o.oid")}) FROM (
+    SELECT o.class::bigint, o.oid::bigint, ({_NAME.format("o.class", "o.oid")}),
+           (SELECT md5(pg_get_functiondef(p.oid)) FROM pg_proc AS p
+             WHERE o.class = 'pg_proc'::regclass AND p.oid = o.oid AND p.prokind <> 'a') FROM (
            SELECT tableoid AS class, oid FROM pg_proc UNION ALL SELECT tableoid, oid FROM pg_collation
            UNION ALL SELECT tableoid, oid FROM pg_operator UNION ALL SELECT tableoid, oid FROM pg_opclass
            UNION ALL SELECT tableoid, oid FROM pg_ts_config
@@ -42,14 +44,15 @@ _THINGS: Final = f"""
 """
 _HELD: Final = f"""
     WITH part AS (
-        SELECT c.oid AS relation, 'pg_class'::regclass AS class, c.oid, true AS stays FROM pg_class AS c
-        UNION ALL SELECT i.indrelid, 'pg_class'::regclass, i.indexrelid, true FROM pg_index AS i
-        UNION ALL SELECT d.adrelid, 'pg_attrdef'::regclass, d.oid, true FROM pg_attrdef AS d
-        UNION ALL SELECT t.tgrelid, 'pg_trigger'::regclass, t.oid, true FROM pg_trigger AS t
-        UNION ALL SELECT p.polrelid, 'pg_policy'::regclass, p.oid, true FROM pg_policy AS p
-        UNION ALL SELECT s.stxrelid, 'pg_statistic_ext'::regclass, s.oid, true FROM pg_statistic_ext AS s
-        UNION ALL SELECT k.conrelid, 'pg_constraint'::regclass, k.oid, k.contype NOT IN ('c', 'f') FROM pg_constraint AS k)
-    SELECT d.refclassid::bigint, coalesce(nullif(y.typelem, 0), d.refobjid)::bigint, bool_or(p.stays)
+        SELECT c.oid AS relation, 'pg_class'::regclass AS class, c.oid, true AS stays, false AS tells FROM pg_class AS c
+        UNION ALL SELECT i.indrelid, 'pg_class'::regclass, i.indexrelid, true, true FROM pg_index AS i
+        UNION ALL SELECT d.adrelid, 'pg_attrdef'::regclass, d.oid, true, true FROM pg_attrdef AS d
+        UNION ALL SELECT t.tgrelid, 'pg_trigger'::regclass, t.oid, true, false FROM pg_trigger AS t
+        UNION ALL SELECT p.polrelid, 'pg_policy'::regclass, p.oid, true, false FROM pg_policy AS p
+        UNION ALL SELECT s.stxrelid, 'pg_statistic_ext'::regclass, s.oid, true, false FROM pg_statistic_ext AS s
+        UNION ALL SELECT k.conrelid, 'pg_constraint'::regclass, k.oid, k.contype NOT IN ('c', 'f'), true
+                    FROM pg_constraint AS k)
+    SELECT d.refclassid::bigint, coalesce(nullif(y.typelem, 0), d.refobjid)::bigint, bool_or(p.stays), bool_or(p.tells)
       FROM part AS p JOIN pg_depend AS d ON d.classid = p.class AND d.objid = p.oid
       LEFT JOIN pg_type AS y ON d.refclassid = 'pg_type'::regclass AND y.oid = d.refobjid AND y.typcategory = 'A'
      WHERE p.relation = to_regclass(format('%%I.%%I', %s::text, %s::text))
@@ -62,12 +65,15 @@ _HELD: Final = f"""
 class Moment:
     """One state of a database: what there is, with its name, and what of it each table uses.
 
-    ``kept`` is what a table goes on using when it retires.
+    ``kept`` is what a table goes on using when it retires; ``told`` what says which rows are right: called by its checks,
+    indexes and generated columns. ``bodies`` has a digest of each function.
     """
 
     things: Mapping[Thing, str] = field(default_factory=dict)
+    bodies: Mapping[Thing, str] = field(default_factory=dict)
     used: Mapping[str, AbstractSet[Thing]] = field(default_factory=dict)
     kept: Mapping[str, AbstractSet[Thing]] = field(default_factory=dict)
+    told: Mapping[str, AbstractSet[Thing]] = field(default_factory=dict)
 
     def names_kept(self, table: str) -> AbstractSet[str]:
         """What a table goes on using, by name: as it is called in another database too."""
@@ -87,14 +93,17 @@ class Held:
 def look(connection: Connection, tables: Mapping[str, str]) -> Moment:
     """What there is, and what ``tables`` use of it; each is given with the schema that it is in, and may be missing."""
     listed: list[Any] = connection.execute(_THINGS).fetchall()
-    things = {(class_, oid): name for class_, oid, name in listed}
+    things = {(class_, oid): name for class_, oid, name, _ in listed}
+    bodies = {(class_, oid): body for class_, oid, _, body in listed if body}
     rows: dict[str, list[Any]] = {
         table: connection.execute(_HELD, [schema, table]).fetchall() for table, schema in tables.items()
     }
     return Moment(
         things,
-        {table: {(class_, oid) for class_, oid, _ in found} for table, found in rows.items()},
-        {table: {(class_, oid) for class_, oid, stays in found if stays} for table, found in rows.items()},
+        bodies,
+        {table: {(row[0], row[1]) for row in found} for table, found in rows.items()},
+        {table: {(row[0], row[1]) for row in found if row[2]} for table, found in rows.items()},
+        {table: {(row[0], row[1]) for row in found if row[3]} for table, found in rows.items()},
     )
 
 
@@ -132,3 +141,19 @@ def _dropped(
     for table, things in sorted(using.items()):
         for thing in sorted(things & (before.keys() - after.keys())):
             yield Held(file, table, before[thing], is_retired)
+
+
+def redefined(
+    files: Iterable[MigrationFile], moments: Mapping[int, Moment], rebuilt: AbstractSet[str]
+) -> Iterator[Held]:
+    """Functions that a table's checks, indexes or columns call and that a file makes others of, while its rows stay.
+
+    The server looks at no row again; ``rebuilt`` names the tables whose rows are all made anew afterwards.
+    """
+    for file in files:
+        before, after = moments[file.number], moments[file.number + 1]
+        for table, things in sorted(before.told.items()):
+            for thing in sorted(things) if table not in rebuilt else ():
+                body = after.bodies.get(thing)
+                if body is not None and body != before.bodies.get(thing):
+                    yield Held(file, table, before.things[thing], is_retired=False)

@@ -211,6 +211,11 @@ SURROUNDINGS: Final = """
     UNION ALL SELECT 'function ' || p.oid::regprocedure::text
                 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
                WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', %(schema)s)
-    UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE rolname !~ '^pg_'
+    UNION ALL SELECT concat_ws(' ', 'role', rolname, CASE WHEN rolsuper THEN 'superuser' END,
+                               CASE WHEN rolbypassrls THEN 'bypassrls' END, CASE WHEN rolcreaterole THEN 'createrole' END,
+                               CASE WHEN rolcreatedb THEN 'createdb' END, CASE WHEN rolcanlogin THEN 'login' END,
+                               array_to_string(rolconfig, ' '))
+                FROM pg_roles WHERE rolname !~ '^pg_'
+    UNION ALL SELECT 'member ' || m.member::regrole::text || ' of ' || m.roleid::regrole::text FROM pg_auth_members m
     ORDER BY 1
 """

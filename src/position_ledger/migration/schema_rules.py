@@ -1,14 +1,15 @@
-"""What a migration does to the schema beside what it is for: protection, grants and comments that go, or never came.
+"""What a migration does to the schema beside what it is for: grants and comments that go, or never came.
 
 Pure: two catalogues are compared.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from position_ledger.migration.catalogue import diff
 from position_ledger.migration.findings import Finding
+from position_ledger.migration.history_rules import history_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,17 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["schema_findings"]
 
-_WRITES: Final = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE"})
-_LOG: Final = ("events", "append_keys")
-_KEEPS_HISTORY: Final = ("refuse_change(", "refuse_history_change(", "refuse_step_back(")
-"""Functions of triggers that keep what is written as it was written."""
-
 
 def schema_findings(traced: TracedFile, projected: frozenset[str]) -> Iterator[Finding]:
     """Findings about the whole file, which has not failed."""
     yield from _does_nothing(traced)
-    yield from _unprotected(traced)
-    yield from _more_writers(traced, projected)
+    yield from history_findings(traced, projected)
     yield from _lost_grants(traced)
     yield from _uncommented(traced)
 
@@ -39,38 +34,6 @@ def _does_nothing(traced: TracedFile) -> Iterator[Finding]:
         return
     cause = "it changes neither the schema nor a row: is what it makes there already (IF NOT EXISTS)?"
     yield Finding("warning", "does-nothing", traced.file.filename, 0, "", cause)
-
-
-def _unprotected(traced: TracedFile) -> Iterator[Finding]:
-    for name, table in traced.before.tables.items():
-        now = traced.after.tables.get(name)
-        for trigger in table.triggers.values() if now is not None else ():
-            kept = now.triggers.get(trigger.name) if now else None
-            if not any(function in trigger.definition for function in _KEEPS_HISTORY) or kept == trigger:
-                continue
-            if kept is None or kept.enabled == "D":
-                cause = f"table {name} loses its trigger {trigger.name}, which keeps what is written as it was written"
-                form = f"{trigger.definition};"
-                yield _at(traced, f"trigger {trigger.name}", "history-unprotected", cause, form)
-
-
-def _at(traced: TracedFile, mark: str, code: str, cause: str, form: str) -> Finding:
-    """An error at the last statement whose differences say the mark."""
-    for one in reversed(traced.statements):
-        if any(mark in line for line in one.differences):
-            text = " ".join(one.text.split())[:80]
-            return Finding("error", code, traced.file.filename, one.line, text, cause, form)
-    return Finding("error", code, traced.file.filename, 0, "", cause, form)
-
-
-def _more_writers(traced: TracedFile, projected: frozenset[str]) -> Iterator[Finding]:
-    """Of the log and the projected tables, which only the ledger writes."""
-    for name in sorted({*_LOG, *projected} & traced.after.tables.keys() & traced.before.tables.keys()):
-        before, after = traced.before.tables[name].grants, traced.after.tables[name].grants
-        new = [grant for grant in after if grant not in before and grant.privilege in _WRITES]
-        if new:
-            cause = f"only the ledger may write {name}, and now others may: {_shown(new)}"
-            yield _at(traced, f"table {name}: grants", "history-writable", cause, "")
 
 
 def _shown(grants: list[Grant]) -> str:

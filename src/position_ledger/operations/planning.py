@@ -31,7 +31,7 @@ from position_ledger.migration.rows import CopiedTable, copy_rows, table_sizes
 from position_ledger.migration.runner import Migrator
 from position_ledger.migration.scratch import scratch_database
 from position_ledger.migration.session import Limits, open_session
-from position_ledger.migration.sets import announce, grouped, refuse_lasting
+from position_ledger.migration.sets import Step, announce, grouped, refuse_lasting
 from position_ledger.migration.steps import Run
 from position_ledger.migration.sums import check_sum
 from position_ledger.migration.trace import TracedFile, Tracer
@@ -41,7 +41,12 @@ from position_ledger.operations.code_uses import still_used
 from position_ledger.operations.common import log_size, migrations_folder, migrator_of, owner, projections
 from position_ledger.operations.plan_document import Plan, PlannedFile, planned_file
 from position_ledger.operations.sampling import known_topics, sample
-from position_ledger.operations.still_held import used_by_others, used_by_retired
+from position_ledger.operations.still_held import (
+    functions_changed,
+    in_the_way_of_swaps,
+    used_by_others,
+    used_by_retired,
+)
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation, kept
 from position_ledger.settings import Settings
@@ -177,7 +182,8 @@ class _Planner:
             self._unproven(traced, needs.proven)
             if all(one.failure is None for one in traced):
                 self._findings += still_used(tracer, self._settings, base, traced)
-            steps = self._steps(traced, around, live.retired)
+            grouped_steps, steps = self._steps(traced, around, live.retired)
+            self._findings += self._not_movable(connection, tracer, grouped_steps, base, traced)
         return Plan(
             tuple(planned),
             needs.projections,
@@ -190,21 +196,40 @@ class _Planner:
 
     def _steps(
         self, traced: Sequence[TracedFile], around: Circumstances, retired: Mapping[str, AbstractSet[str]]
-    ) -> tuple[str, ...]:
-        """What `up` would announce; a finding where it would refuse the change sets that the files make."""
+    ) -> tuple[Sequence[Step], tuple[str, ...]]:
+        """The steps of `up`, and what it would announce; a finding where it would refuse the change sets of the files."""
         effects = [effect_of(one, around) for one in traced]
         known = [one for one in effects if isinstance(one, Effect)]
         if len(known) < len(self._files) or any(one.failure for one in traced):
-            return ()
+            return (), ()
         steps = grouped(change_sets(known)) if around.has_events else list(self._files)
         for step in steps:
             if isinstance(step, ProjectedChange):
                 self._findings += _lasting(step)
         if around.has_events:
             self._findings += used_by_others(steps, self._moments, retired)
+            self._findings += functions_changed(self._files, steps, self._moments)
         run = Run(lambda _message: None)
         announce(steps, run, None)
-        return tuple(run.messages)
+        return steps, tuple(run.messages)
+
+    def _not_movable(
+        self,
+        connection: psycopg.Connection[Any],
+        tracer: Tracer,
+        steps: Sequence[Step],
+        base: Catalogue,
+        traced: Sequence[TracedFile],
+    ) -> Iterator[Finding]:
+        """What hangs on a live table that is to be swapped, and what the files themselves hang on it before that."""
+        if self._is_applied or not steps:
+            return
+        yield from in_the_way_of_swaps(connection, self._schema, steps, base, tables=self._projected)
+        with tracer.step(keep=False):
+            after = traced[-1].after
+            yield from in_the_way_of_swaps(
+                tracer.connection, self._schema, steps, after, tables=self._projected & after.tables.keys()
+            )
 
     def _look(self, connection: psycopg.Connection[Any]) -> Live:
         """Read what there is; a database without a ledger has nothing."""

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from position_ledger import operations
-from position_ledger.errors import MigrationError
+from position_ledger.errors import MigrationError, SwapBlocked
 from position_ledger.operations import RebuildOptions
 from tests.support import engine
 from tests.support.engine import Traffic
@@ -175,3 +175,33 @@ def test_a_trial_says_at_once_that_it_runs_no_migration(
     # When the parent is there, then the trial is one
     operations.migrate_up(*where, first, engine.quiet)
     assert not operations.rebuild(*where, "positions", options=options, tell=engine.quiet).swapped
+
+
+def test_what_cannot_be_swapped_is_named_by_the_plan(settings: Settings, ledger: Ledger, tmp_path: Path) -> None:
+    Traffic(ledger, 8).run(5)
+    view = "CREATE MATERIALIZED VIEW sides AS SELECT side FROM positions; COMMENT ON MATERIALIZED VIEW sides IS 'x';"
+    where, first = written(settings, tmp_path, [(view, "DROP MATERIALIZED VIEW sides;"), (LATER, NO_LATER)])
+    swap = f"{first + 1:03}_step.sql"
+    # When it comes with a file before the rebuild, and when it is there already
+    assert codes(where) == [("swap-blocked", swap)]
+    operations.migrate_up(*where, first, engine.quiet)
+    assert codes(where) == [("swap-blocked", swap)]
+    with pytest.raises(SwapBlocked, match="materialized view ledger.sides"):
+        operations.migrate_up(*where, None, engine.quiet)
+
+
+def test_a_function_that_a_check_calls_is_not_changed_behind_the_rows(
+    settings: Settings, ledger: Ledger, tmp_path: Path
+) -> None:
+    Traffic(ledger, 8).run(5)
+    again = FINE.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+    other = again.replace("'x'", "'take_profit'")
+    where, first = written(settings, tmp_path, [(FINE, NO_FINE), (CHECK, NO_CHECK), (other, again)])
+    # When the check comes with the function as it is then, all rows are looked at
+    assert "function-in-use" not in dict(codes(where))
+    operations.migrate_up(*where, first + 1, engine.quiet)
+    # When it becomes another afterwards, then none is
+    found = [one for one in operations.migrate_plan(*where).findings if one.severity == "error"]
+    assert {(one.code, one.file, one.line > 0) for one in found} >= {
+        ("function-in-use", f"{first + 2:03}_step.sql", True)
+    }
