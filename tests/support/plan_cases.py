@@ -315,7 +315,7 @@ BAD = [
         "row security of a projected table",
         "ALTER TABLE positions ENABLE ROW LEVEL SECURITY;",
         "ALTER TABLE positions DISABLE ROW LEVEL SECURITY;",
-        {"not-projectable"},
+        {"not-projectable", "history-hidden"},
         says="row level security, which a rebuild cannot make again",
         safe="WITH (security_barrier)",
     ),
