@@ -58,6 +58,55 @@ def test_a_set_that_fails_leaves_the_database_as_it_was(team: Settings, releases
     ]  # fmt: skip
 
 
+def test_what_cannot_be_taken_back_is_found_before_a_set_begins(team: Settings, releases: Releases) -> None:
+    """Rows that a trigger keeps: the rollback section is there, and fails. Refused while nothing has begun."""
+    keeps = releases.add(
+        "INSERT INTO strategies (strategy_id, name) VALUES (1, 'a');", "DELETE FROM strategies WHERE strategy_id = 1;"
+    )
+    releases.add("ALTER TABLE holdings ADD CONSTRAINT never_many CHECK (fills < 2);")
+    bad = next_of(team, releases, HOLDINGS, VALUATIONS)
+    with pytest.raises(
+        MigrationError,
+        match=rf"cannot be rolled back \({keeps:03}_step.sql line \d+: 'DELETE .* failed: refused: .*history refers.*\), so"
+        rf" it cannot be part of the change set .* run `position-ledger migrate up {keeps:03}`, then",
+    ):
+        up(bad)
+    assert query(team, f"SELECT action FROM schema_migration_history WHERE number >= {keeps}") == []
+    # and the command that is named leads on
+    up(bad, keeps)
+    with pytest.raises(VerificationFailed, match="never_many"):
+        up(bad)
+    assert query(team, f"SELECT number, state FROM schema_migrations WHERE number >= {keeps}") == [(keeps, "done")]
+
+
+def test_a_set_that_cannot_be_undone_any_more_is_left_by_abort(team: Settings, releases: Releases) -> None:
+    """While the set is under way somebody builds on what it made: its rollback was proven, and fails nevertheless."""
+    bad, first = failing_set(team, releases)
+
+    def build_on_it(message: str) -> None:
+        if message.startswith("building"):
+            execute(team, "CREATE VIEW desk.on_desks AS SELECT d.code FROM ledger.desks AS d")
+
+    with pytest.raises(
+        MigrationError, match=r"undoing the change set failed as well: .*desk.on_desks.*up --abort`: it"
+    ):
+        operations.migrate_up(bad, engine.reached(bad), None, build_on_it)
+    states = f"SELECT number, state FROM schema_migrations WHERE number >= {first} ORDER BY number"
+    assert query(team, states) == [(first, "expanded")]
+
+    told: list[str] = []
+    operations.migrate_abort(bad, engine.reached(bad), told.append)
+
+    assert "view desk.on_desks depends on table desks" in told[-1]
+    assert f"{first:03}_step.sql stays applied" in told[-1]
+    assert f"`position-ledger migrate down {first:03}`" in told[-1]
+    assert query(team, states) == [(first, "done")]
+    # when the view is gone, that command takes it back
+    execute(team, "DROP VIEW desk.on_desks")
+    operations.migrate_down(bad, engine.reached(bad), first, told.append)
+    as_it_should_be(team)
+
+
 @pytest.mark.soak
 def test_a_plain_file_of_a_set_that_fails_takes_those_before_it_back(team: Settings, releases: Releases) -> None:
     releases.add("CREATE TABLE desks (code text PRIMARY KEY);", "DROP TABLE desks;")

@@ -9,6 +9,9 @@ import pytest
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration import Migrator, read_catalogue
+from position_ledger.migration.scratch import scratch_database
+from position_ledger.migration.session import Limits, open_session
+from position_ledger.migration.trace import Tracer
 from tests.support.migration_files import T1, migration
 
 if TYPE_CHECKING:
@@ -274,5 +277,33 @@ def test_a_role_that_a_file_made_stays_in_no_replays_way(
     migrator.down(3)
     assert connection.execute(facts.encode()).fetchall() == before
 
+    with scratch_database(database_url, Limits()) as scratch, open_session(scratch, Limits()) as session:
+        tracer = Tracer(session, "ledger")
+        tracer.replay(files[:1])
+        tracer.begin(files[1:2])
+        again = tracer.trace(files[1], is_new=False)
+    assert (again.failure, again.rollback.state) == (None, "proven"), again.rollback
+    assert connection.execute(facts.encode()).fetchall() == before
+
     migrator.down(2)
     assert connection.execute(facts.encode()).fetchall() == []
+
+
+def test_a_plan_of_what_changes_a_role_leaves_it_alone(database_url: str, connection: psycopg.Connection) -> None:
+    """D3: a password is in no view that anybody may read, so the lock on the roles tells that one was changed."""
+    role = f"desk_alone_{connection.info.server_version}"
+    connection.execute(f"CREATE ROLE {role} PASSWORD 'a'".encode())
+    facts = f"SELECT a FROM pg_authid AS a WHERE rolname = '{role}'"
+    before = connection.execute(facts.encode()).fetchall()
+    changes = migration(1, f"ALTER ROLE {role} PASSWORD 'b';", rollback=f"ALTER ROLE {role} PASSWORD 'a';")
+    makes = migration(2, f"CREATE ROLE {role};", rollback=f"DROP ROLE {role};")
+    with scratch_database(database_url, Limits()) as scratch, open_session(scratch, Limits()) as session:
+        tracer = Tracer(session, "ledger")
+        tracer.begin([changes, makes])
+        assert tracer.trace(changes).failure is None
+        assert tracer.is_held
+        refused = tracer.trace(makes)
+    assert refused.failure is not None
+    assert f'role "{role}" already exists' in refused.failure.cause, "as `up` would find it"
+    assert connection.execute(facts.encode()).fetchall() == before
+    connection.execute(f"DROP ROLE {role}".encode())

@@ -13,6 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from position_ledger.errors import MigrationError
 from position_ledger.migration import Limits, Migrator, ProjectedChange, Targets, read_catalogue
+from position_ledger.migration.classify import EffectRefused
 from position_ledger.migration.scratch import scratch_database
 from tests.support.migration_files import migration
 
@@ -218,6 +219,19 @@ def test_a_file_is_judged_by_its_effect(server_url: str, forward: str, kind: str
 def test_what_a_rebuild_could_not_do_is_refused(server_url: str, forward: str, message: str) -> None:
     with pytest.raises(MigrationError, match=rf"^003_step.sql.*{message}"):
         Targets(server_url, third(forward), projected=PROJECTED).effects([3])
+
+
+@pytest.mark.parametrize(
+    ("forward", "code"),
+    [
+        ("ALTER TABLE positions ENABLE ROW LEVEL SECURITY;", "not-projectable"),
+        ("ALTER TABLE positions ADD at timestamptz DEFAULT now();", "changing-default"),
+    ],
+)
+def test_each_refusal_has_a_code_of_its_own(server_url: str, forward: str, code: str) -> None:
+    with pytest.raises(EffectRefused) as caught:
+        Targets(server_url, third(forward), projected=PROJECTED).effects([3])
+    assert caught.value.code == code
 
 
 def swap_in(

@@ -295,6 +295,31 @@ BAD = [
         safe="CREATE VIEW <view>",
     ),
     Case(
+        "column that the code fills and that may be unknown",
+        "DROP VIEW open_positions, exposure, realized_changes, current_positions;\n"
+        "ALTER TABLE positions DROP COLUMN exit_reason;",
+        "SELECT 1;",
+        {"drop-of-used", "rollback-wrong"},
+        says="has no column in positions any more",
+        safe="ALTER TABLE positions ADD COLUMN exit_reason text;",
+    ),
+    Case(
+        "key that history does not keep",
+        "ALTER TABLE positions ADD CONSTRAINT one_reason UNIQUE (strategy_id);",
+        "ALTER TABLE positions DROP CONSTRAINT one_reason;",
+        {"unique-violation"},
+        safe="the rows are what history says",
+        rebuilds="positions",
+    ),
+    Case(
+        "row security of a projected table",
+        "ALTER TABLE positions ENABLE ROW LEVEL SECURITY;",
+        "ALTER TABLE positions DISABLE ROW LEVEL SECURITY;",
+        {"not-projectable"},
+        says="row level security, which a rebuild cannot make again",
+        safe="WITH (security_barrier)",
+    ),
+    Case(
         "view that the code reads",
         "DROP VIEW open_positions;",
         "SELECT 1;",

@@ -93,5 +93,38 @@ def test_what_history_breaks_is_not_corrected_by_an_update() -> None:
     assert "ALTER TABLE positions ADD CONSTRAINT few" in form
 
 
+def test_rows_of_history_are_not_removed_for_a_key() -> None:
+    """D11: rows of a projected table come from the log, and nobody can take one of two away."""
+    form = safe_form("unique-violation", Case("", "positions", constraint="one", projected=True))
+    assert "remove or change" not in form
+    assert "the rows are what history says" in form
+    assert "remove or change the duplicates" in safe_form("unique-violation", Case("", "desks"))
+
+
+def test_parents_of_history_come_in_an_earlier_file() -> None:
+    """D11: in the same file they would make it one that changes a projected table and other things."""
+    statement = "ALTER TABLE a ADD CONSTRAINT f FOREIGN KEY (b) REFERENCES p (k)"
+    assert "before the constraint, in an earlier file" in safe_form(
+        "foreign-key-violation", Case(statement, projected=True)
+    )
+    assert "before the constraint, in this file" in safe_form("foreign-key-violation", Case(statement))
+
+
+def test_what_cascade_takes_along_is_dropped_by_name() -> None:
+    """D11: the form names the views and is free of the CASCADE that it warns of."""
+    form = safe_form("cascade-drops", Case("ALTER TABLE a DROP b\n  CASCADE", views=("late", "early")))
+    assert "ALTER TABLE a DROP b;" in form
+    assert form.count("CASCADE") == 1, "only in the comment"
+    assert form.index("DROP VIEW late;") < form.index("DROP VIEW early;") < form.index("ALTER TABLE")
+    assert form.index("CREATE VIEW early") < form.index("CREATE VIEW late")
+    assert "<view>" not in form
+
+
+def test_row_security_has_words_of_its_own() -> None:
+    form = safe_form("not-projectable", Case("ALTER TABLE positions ENABLE ROW LEVEL SECURITY"))
+    assert "ADD COLUMN" not in form
+    assert "CREATE VIEW <view> WITH (security_barrier) AS SELECT <columns> FROM positions" in form
+
+
 def test_a_code_that_says_it_all_has_no_form() -> None:
     assert not safe_form("syntax-error", Case("SELEC 1"))
