@@ -81,7 +81,7 @@ def verify(
     archive = open_archive(folder)
     manifest = archive.manifest
     start(manifest.events)
-    problems = list(_of_manifest(manifest))
+    problems = list(manifest_problems(manifest))
     streams = 0
     for part in range(PARTS):
         found: list[str] = []
@@ -102,7 +102,7 @@ def verify(
     )
 
 
-def _of_manifest(manifest: Manifest) -> Iterator[str]:
+def manifest_problems(manifest: Manifest) -> Iterator[str]:
     """Segments follow each other, and their counts are those of their files."""
     after = 0
     for number, segment in enumerate(manifest.segments, 1):
@@ -142,7 +142,7 @@ def _check_part(
         problems += _of_another_export(folder, ledger, segment, file)
     if problems or not files:
         return 0
-    checking = _Part(part, files)
+    checking = PartCheck(part, files)
     try:
         for row in archived_rows(folder, files):
             problem = checking.problem_of(row)
@@ -172,7 +172,7 @@ def archived_rows(folder: Path, files: Sequence[tuple[Segment, File]]) -> Iterat
     return (Row(*row) for row in rows_of(paths, ROW_COLUMNS))
 
 
-class _Part:
+class PartCheck:
     """What is known of a part while its rows go by."""
 
     def __init__(self, part: int, files: Sequence[tuple[Segment, File]]) -> None:
@@ -267,7 +267,7 @@ def _difference(connection: psycopg.Connection[Any], folder: Path, segment: Segm
     try:
         with closing(log_rows(connection, segment, part, part, Numbering())) as pages:
             theirs = (row for page in pages for row in page)
-            differences = (_told(*both) for both in zip_longest(ours, theirs))
+            differences = (row_difference(*both) for both in zip_longest(ours, theirs))
             return next(
                 filter(None, differences), "the digests differ and the rows do not, so a file was changed meanwhile"
             )
@@ -275,7 +275,7 @@ def _difference(connection: psycopg.Connection[Any], folder: Path, segment: Segm
         return str(error)
 
 
-def _told(ours: Row | None, theirs: Row | None) -> str | None:
+def row_difference(ours: Row | None, theirs: Row | None) -> str | None:
     """The first difference of two rows of one place, in words; None if they are equal."""
     if ours is None or theirs is None or (ours.stream, ours.version) != (theirs.stream, theirs.version):
         ahead = theirs is None or (ours is not None and (ours.stream, ours.version) < (theirs.stream, theirs.version))

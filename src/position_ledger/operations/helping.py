@@ -38,7 +38,7 @@ def call_workers(settings: Settings, reached: Reached, generation_id: int, worke
             broker.declare_queue(message.queue_name)
             for _ in range(workers):
                 broker.enqueue(message.copy(message_id=dramatiq.message.generate_unique_id()))
-    except (RedisError, OSError, dramatiq.errors.ConnectionError) as error:
+    except (RedisError, OSError, dramatiq.errors.BrokerConnectionError) as error:
         tell(f"no worker could be called ({error}): this process loads alone")
         return
     tell(f"called {workers} worker processes to help with the load")
