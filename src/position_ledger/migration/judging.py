@@ -160,7 +160,7 @@ class _Judge:
         if refused is None:
             return
         message = str(refused).removeprefix(f"{self._traced.file.filename} ")
-        severity: Severity = "error" if self._around.has_events or refused.code == "changing-default" else "note"
+        severity: Severity = "error" if self._around.has_events or refused.code != "mixed-file" else "note"
         if refused.code == "mixed-file":
             yield (
                 self._finding(severity, refused.code, 0, "", f"it {message}", None)
@@ -250,7 +250,9 @@ class _Judge:
         lost = [what for what in gone if what.removeprefix("view ") not in after.views]
         if lost:
             cause = f"CASCADE takes away more than the statement names: {'; '.join(lost)}"
-            yield self._finding("error", "cascade-drops", statement.line, statement.text, cause)
+            views = tuple(what.removeprefix("view ") for what in lost if what.startswith("view ") and ":" not in what)
+            case = Case(statement.text, views=views)
+            yield self._finding("error", "cascade-drops", statement.line, statement.text, cause, case)
 
     def _rewrites(self, statement: TracedStatement) -> Iterator[Finding]:
         for table in statement.rewrites:

@@ -103,9 +103,9 @@ def _backup(
         return (), (Finding("error", "no-backup", "", 0, "", str(error)),)
 
 
-def _lasting(change: ProjectedChange) -> Iterator[Finding]:
+def _lasting(change: ProjectedChange, failing: Mapping[int, str]) -> Iterator[Finding]:
     try:
-        refuse_lasting(change)
+        refuse_lasting(change, failing)
     except MigrationError as error:
         yield Finding("error", "lasting-in-set", change.whole[0].filename, 0, "", str(error))
 
@@ -203,9 +203,10 @@ class _Planner:
         if len(known) < len(self._files) or any(one.failure for one in traced):
             return (), ()
         steps = grouped(change_sets(known)) if around.has_events else list(self._files)
+        failing = {one.file.number: one.rollback.reason for one in traced if one.rollback.state == "wrong"}
         for step in steps:
             if isinstance(step, ProjectedChange):
-                self._findings += _lasting(step)
+                self._findings += _lasting(step, failing)
         if around.has_events:
             self._findings += used_by_others(steps, self._moments, retired)
             self._findings += functions_changed(self._files, steps, self._moments)
@@ -283,7 +284,7 @@ class _Planner:
         found = []
         for file in self._files:
             self._remember(tracer, file.number, around)
-            traced = tracer.trace(file)
+            traced = tracer.trace(file, is_new=not self._is_applied and file.name not in self._begun)
             found.append(traced)
             self._findings += judge(traced, self._lint(tracer, file), around)
             self._findings += self._in_the_way(traced)
