@@ -196,14 +196,7 @@ class PartCheck:
             problem = f"the number of its stream's first event is {self._opened}, and {row.opened} beside it"
         else:
             problem = None
-        if (
-            problem is None
-            and chain(
-                self._hash, UUID(bytes=row.stream), row.version, row.topic, row.state, msgspec.json.decode(row.metadata)
-            )
-            != row.stream_hash
-        ):
-            problem = "topic, body or metadata is not what its hash was made of"
+        problem = problem or _not_chained(self._hash, row)
         self._version, self._number, self._hash = row.version, row.number, row.stream_hash
         segment = next((number for upto, number in self._ends if row.number <= upto), 0)
         self._counts[segment] += 1
@@ -230,6 +223,16 @@ class PartCheck:
                 yield f"{path} has {self._counts[segment.number]:,} rows of its segment and the manifest says {file.rows:,}"
             elif f"{self._digests[segment.number]:016x}" != file.digest:
                 yield f"{path} has other rows than the manifest says"
+
+
+def _not_chained(before: bytes, row: Row) -> str | None:
+    """What is wrong with an event behind one with that hash; None: it is what its own hash was made of."""
+    try:
+        metadata = msgspec.json.decode(row.metadata)
+    except msgspec.DecodeError:
+        return "its metadata is not JSON"
+    made = chain(before, UUID(bytes=row.stream), row.version, row.topic, row.state, metadata)
+    return None if made == row.stream_hash else "topic, body or metadata is not what its hash was made of"
 
 
 def compare_with_log(connection: psycopg.Connection[Any], report: ArchiveReport) -> ArchiveReport:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import psycopg
 import pytest
+from msgspec import structs
 from psycopg.sql import SQL, Identifier
 
 from position_ledger import archive
@@ -18,10 +21,13 @@ from position_ledger.projection import chunk_ledger, loading
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.load_crew import load
 from tests.support import engine
+from tests.support.forging import chosen, manifest_with, only_first_segment, with_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from position_ledger.archive import ArchiveReport
+    from position_ledger.archive.arrow import Row
     from position_ledger.projection.definition import Projection
     from tests.integration.archive.conftest import World
 
@@ -253,3 +259,194 @@ def test_a_difference_from_the_log_is_named_with_event_and_column(world: World) 
     assert answer.code == 1
     assert "event 9 (version " in answer.out
     assert "effective_at is " in answer.out
+
+
+# What every checksum agrees with and is wrong all the same: a broken export, or somebody who knows how they are made
+
+
+@pytest.fixture
+def alone(copy: Path) -> Path:
+    """The first export alone, which a test may forge."""
+    only_first_segment(copy)
+    assert archive.verify(copy).holds
+    return copy
+
+
+def named(row: Row) -> str:
+    return f"event {row.number} (version {row.version} of stream {UUID(bytes=row.stream)})"
+
+
+FORGED: dict[str, tuple[int, Callable[[Row], Row], str]] = {
+    "a body": (1, lambda row: row._replace(state=row.state + b" "), "topic, body or metadata is not what its hash"),
+    "a topic": (0, lambda row: row._replace(topic="other.topic"), "topic, body or metadata is not what its hash"),
+    "who did it": (2, lambda row: row._replace(metadata='{"actor": "nobody"}'), "topic, body or metadata is not what its"),
+    "what is no JSON": (1, lambda row: row._replace(metadata="{"), "its metadata is not JSON"),
+    "a number": (1, lambda row: row._replace(number=row.opened), "its number does not rise, the version before it has "),
+    "an opening": (1, lambda row: row._replace(opened=row.opened + 1), "the number of its stream's first event is "),
+    "an own opening": (0, lambda row: row._replace(opened=row.number + 1), "first event is not its own"),
+    "a later version": (1, lambda row: row._replace(version=3), "version 3 follows version 1"),
+    "a first version": (0, lambda row: row._replace(version=2), "version 2 is the first of its stream"),
+}
+"""Which event of a stream is another one, and what is said of it."""
+
+
+def test_a_forged_event_is_named_with_what_is_wrong_with_it(alone: Path) -> None:
+    file = chosen(alone)
+    for place, change, words in FORGED.values():
+        # given an archive in which one value of one event is another one
+        row = file.write_one(place, change)
+        # when it is proven
+        (problem,) = archive.verify(alone).problems
+        # then that event is named, and no other
+        assert problem.startswith(f"{named(row)}: ")
+        assert words in problem
+
+
+def test_events_that_are_missing_or_out_of_order_are_named(alone: Path) -> None:
+    file = chosen(alone)
+    first, second, third = file.rows[file.at : file.at + 3]
+    # given a stream that lacks an event
+    file.write([row for row in file.rows if row != second])
+    assert archive.verify(alone).problems == (f"{named(third)}: version 3 follows version 1",)
+    file.write([row for row in file.rows if row != first])
+    assert archive.verify(alone).problems == (f"{named(second)}: version 2 is the first of its stream",)
+    # given streams the wrong way round: what merges files by stream would miss events
+    streams = [row.stream for row in file.rows]
+    at = next(place for place, (one, other) in enumerate(pairwise(streams), 1) if one != other)
+    file.write([*file.rows[at:], *file.rows[:at]])
+    (problem,) = archive.verify(alone).problems
+    assert problem == f"{named(file.rows[0])}: its stream is out of order in part {file.file.part}"
+
+
+def test_a_file_of_another_ledger_or_of_no_archive_is_named(alone: Path) -> None:
+    file, other = chosen(alone), str(UUID(int=7))
+    first = layout.read_manifest(alone).first.event_id
+    # given the same events, written into an archive of another ledger
+    file.write(file.rows, ledger=other)
+    (problem,) = archive.verify(alone).problems
+    assert problem == (
+        f"{file.path} says that it is of ledger {other} and the manifest says {first}: it is of another export"
+    )
+    # given something else than Parquet
+    resealed(file.path, alone, b"no archive" * 9)
+    (problem,) = archive.verify(alone).problems
+    assert problem == f"{file.path} says that it is of format None and the manifest says 1: it is of another export"
+
+
+def test_a_file_whose_rows_cannot_be_read_is_named(world: World, alone: Path) -> None:
+    # given a file whose first page is overwritten, and what it says of itself is whole
+    path = chosen(alone).path
+    raw = path.read_bytes()
+    resealed(path, alone, raw[:4] + bytes(60) + raw[64:])
+    # when it is proven, alone and against the log
+    report = against_log(world, alone)
+    # then both say so in a sentence
+    alone_said, compared = report.problems
+    assert alone_said.startswith(f"{path} cannot be read as Parquet (")
+    assert f": {path} cannot be read as Parquet (" in compared
+
+
+def resealed(path: Path, folder: Path, raw: bytes) -> None:
+    """Have those bytes in a file, with the right checksum in the manifest, and another digest of its rows."""
+    path.write_bytes(raw)
+    file = chosen_file(folder, path)
+    changed = structs.replace(file, size=len(raw), sha256=layout.sha256_of(path), digest=f"{int(file.digest, 16) ^ 1:016x}")
+    manifest_with(folder, 1, **with_file(layout.read_manifest(folder).segments[0], changed))
+
+
+def chosen_file(folder: Path, path: Path) -> layout.File:
+    files = layout.read_manifest(folder).segments[0].files
+    return next(file for file in files if layout.file_path(folder, 1, file.part) == path)
+
+
+def test_a_manifest_that_counts_otherwise_than_its_files_is_named(world: World, copy: Path) -> None:
+    segment, second = layout.read_manifest(copy).segments
+    # given segments that do not follow each other
+    manifest_with(copy, 2, after=segment.upto + 1)
+    assert archive.verify(copy).problems[0] == (
+        f"segment 2 does not follow segment 1, which ends at event {segment.upto}"
+    )
+    manifest_with(copy, 2, after=second.after)
+    # given a segment that has fewer events than its files
+    manifest_with(copy, 1, events=segment.events - 1)
+    assert archive.verify(copy).problems == (
+        f"segment 1 has {segment.events - 1:,} events and its files have another number",
+    )
+    # given a file that has more rows than it should have
+    file = segment.files[0]
+    path = layout.file_path(copy, 1, file.part)
+    manifest_with(copy, 1, **with_file(segment, structs.replace(file, rows=file.rows - 1)))
+    assert archive.verify(copy).problems == (
+        f"{path} has {file.rows} rows of its segment and the manifest says {file.rows - 1}",
+    )
+    # given one that should have others
+    manifest_with(copy, 1, **with_file(segment, structs.replace(file, digest="0" * 16)))
+    report = against_log(world, copy)
+    assert report.problems == (
+        f"{path} has other rows than the manifest says",
+        f"segment 1, part {file.part}: the digests differ and the rows do not, so a file was changed meanwhile",
+    )
+
+
+def test_no_more_problems_are_told_than_anybody_reads(alone: Path) -> None:
+    files = sorted(alone.rglob("*.parquet"))
+    for path in files:
+        path.unlink()
+    problems = archive.verify(alone).problems
+    assert len(files) > len(problems) == 20
+    assert [problem.split()[0] for problem in problems] == [str(path) for path in files[:20]]
+
+
+def test_what_is_no_failure_is_noted(world: World, copy: Path) -> None:
+    # given an export that was killed, and a file that somebody put beside the others
+    manifest = layout.read_manifest(copy)
+    last = manifest.segments[-1].last
+    pending = layout.Pending(number=3, after=manifest.upto, upto=manifest.upto + 9, last=last)
+    layout.write_manifest(copy, structs.replace(manifest, pending=pending))
+    unfinished = layout.segment_folder(copy, 3)
+    unfinished.mkdir()
+    (unfinished / "part-00.parquet").touch()
+    stranger = layout.segment_folder(copy, 1) / "mine.parquet"
+    stranger.touch()
+    # when it is proven, then it holds, and both are told, with what to do
+    report = archive.verify(copy)
+    assert report.holds
+    assert report.notes == (
+        f"an export was interrupted (segment 3, up to event {pending.upto}): run position-ledger archive export {copy} to"
+        " finish it",
+        f"{stranger} is not in the manifest and is not read (1 such files)",
+    )
+    answer = world.run("archive", "verify", str(copy))
+    assert answer.code == 0
+    assert all(note in answer.out + answer.err for note in report.notes)
+
+
+def against_log(world: World, folder: Path) -> ArchiveReport:
+    with engine.connected(world.settings, as_app=False) as owner:
+        return archive.compare_with_log(owner, archive.verify(folder))
+
+
+def test_an_archive_that_holds_and_is_not_the_log_is_told_from_it(world: World, alone: Path) -> None:
+    file = chosen(alone)
+    place = f"segment 1, part {file.file.part}: "
+    stream = [row for row in file.rows if row.stream == file.rows[file.at].stream]
+    # given an archive without the last event of a stream: nothing in it is wrong
+    file.write([row for row in file.rows if row != stream[-1]])
+    assert archive.verify(alone).holds
+    assert against_log(world, alone).problems == (
+        f"{place}the log has {named(stream[-1])} and the archive does not",
+    )
+    # given one with an event that never was
+    extra = stream[-1]._replace(version=stream[-1].version + 1)
+    at = file.at + len(stream)
+    file.write([*file.rows[:at], extra, *file.rows[at:]])
+    assert against_log(world, alone).problems[-1] == f"{place}the archive has {named(extra)} and the log does not"
+    # given one with another body, hash or topic
+    said = {
+        "state": (b"{}", f"state is {stream[0].state.decode()[:80]!r} in the log, '{{}}' in the archive"),
+        "stream_hash": (bytes(32), f"stream_hash is {stream[0].stream_hash.hex()} in the log, {'00' * 32} in the archive"),
+        "topic": ("t" * 90, f"topic is {stream[0].topic[:80]} in the log, {'t' * 80} in the archive"),
+    }
+    for field, (value, words) in said.items():
+        row = file.write_one(0, lambda row, field=field, value=value: row._replace(**{field: value}))
+        assert against_log(world, alone).problems[-1] == f"{place}{named(row)}: {words}"
