@@ -71,13 +71,13 @@ class Chosen:
         return row
 
 
-def chosen(folder: Path) -> Chosen:
+def a_part(folder: Path) -> Chosen:
     """The first such file."""
     segment = layout.read_manifest(folder).segments[0]
     for file in segment.files:
         rows = list(archived_rows(folder, [(segment, file)]))
         streams = [list(some) for _, some in groupby(rows, key=lambda row: row.stream)]
-        long = next((some for some in streams if len(some) >= 3), None)  # noqa: PLR2004 - a first, a next, a last
+        long = next((some for some in streams if len(some) >= 3), None)
         if long is not None and len(streams) > 1:
             return Chosen(folder, segment, file, rows, rows.index(long[0]))
     msg = f"no file of {folder} has two streams, one of them with three events"

@@ -21,7 +21,7 @@ from position_ledger.projection import chunk_ledger, loading
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.load_crew import load
 from tests.support import engine
-from tests.support.forging import chosen, manifest_with, only_first_segment, with_file
+from tests.support.forging import a_part, manifest_with, only_first_segment, with_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -279,9 +279,17 @@ def named(row: Row) -> str:
 FORGED: dict[str, tuple[int, Callable[[Row], Row], str]] = {
     "a body": (1, lambda row: row._replace(state=row.state + b" "), "topic, body or metadata is not what its hash"),
     "a topic": (0, lambda row: row._replace(topic="other.topic"), "topic, body or metadata is not what its hash"),
-    "who did it": (2, lambda row: row._replace(metadata='{"actor": "nobody"}'), "topic, body or metadata is not what its"),
+    "who did it": (
+        2,
+        lambda row: row._replace(metadata='{"actor": "nobody"}'),
+        "topic, body or metadata is not what its",
+    ),
     "what is no JSON": (1, lambda row: row._replace(metadata="{"), "its metadata is not JSON"),
-    "a number": (1, lambda row: row._replace(number=row.opened), "its number does not rise, the version before it has "),
+    "a number": (
+        1,
+        lambda row: row._replace(number=row.opened),
+        "its number does not rise, the version before it has ",
+    ),
     "an opening": (1, lambda row: row._replace(opened=row.opened + 1), "the number of its stream's first event is "),
     "an own opening": (0, lambda row: row._replace(opened=row.number + 1), "first event is not its own"),
     "a later version": (1, lambda row: row._replace(version=3), "version 3 follows version 1"),
@@ -291,7 +299,7 @@ FORGED: dict[str, tuple[int, Callable[[Row], Row], str]] = {
 
 
 def test_a_forged_event_is_named_with_what_is_wrong_with_it(alone: Path) -> None:
-    file = chosen(alone)
+    file = a_part(alone)
     for place, change, words in FORGED.values():
         # given an archive in which one value of one event is another one
         row = file.write_one(place, change)
@@ -303,7 +311,7 @@ def test_a_forged_event_is_named_with_what_is_wrong_with_it(alone: Path) -> None
 
 
 def test_events_that_are_missing_or_out_of_order_are_named(alone: Path) -> None:
-    file = chosen(alone)
+    file = a_part(alone)
     first, second, third = file.rows[file.at : file.at + 3]
     # given a stream that lacks an event
     file.write([row for row in file.rows if row != second])
@@ -319,7 +327,7 @@ def test_events_that_are_missing_or_out_of_order_are_named(alone: Path) -> None:
 
 
 def test_a_file_of_another_ledger_or_of_no_archive_is_named(alone: Path) -> None:
-    file, other = chosen(alone), str(UUID(int=7))
+    file, other = a_part(alone), str(UUID(int=7))
     first = layout.read_manifest(alone).first.event_id
     # given the same events, written into an archive of another ledger
     file.write(file.rows, ledger=other)
@@ -335,7 +343,7 @@ def test_a_file_of_another_ledger_or_of_no_archive_is_named(alone: Path) -> None
 
 def test_a_file_whose_rows_cannot_be_read_is_named(world: World, alone: Path) -> None:
     # given a file whose first page is overwritten, and what it says of itself is whole
-    path = chosen(alone).path
+    path = a_part(alone).path
     raw = path.read_bytes()
     resealed(path, alone, raw[:4] + bytes(60) + raw[64:])
     # when it is proven, alone and against the log
@@ -350,7 +358,9 @@ def resealed(path: Path, folder: Path, raw: bytes) -> None:
     """Have those bytes in a file, with the right checksum in the manifest, and another digest of its rows."""
     path.write_bytes(raw)
     file = chosen_file(folder, path)
-    changed = structs.replace(file, size=len(raw), sha256=layout.sha256_of(path), digest=f"{int(file.digest, 16) ^ 1:016x}")
+    changed = structs.replace(
+        file, size=len(raw), sha256=layout.sha256_of(path), digest=f"{int(file.digest, 16) ^ 1:016x}"
+    )
     manifest_with(folder, 1, **with_file(layout.read_manifest(folder).segments[0], changed))
 
 
@@ -427,15 +437,13 @@ def against_log(world: World, folder: Path) -> ArchiveReport:
 
 
 def test_an_archive_that_holds_and_is_not_the_log_is_told_from_it(world: World, alone: Path) -> None:
-    file = chosen(alone)
+    file = a_part(alone)
     place = f"segment 1, part {file.file.part}: "
     stream = [row for row in file.rows if row.stream == file.rows[file.at].stream]
     # given an archive without the last event of a stream: nothing in it is wrong
     file.write([row for row in file.rows if row != stream[-1]])
     assert archive.verify(alone).holds
-    assert against_log(world, alone).problems == (
-        f"{place}the log has {named(stream[-1])} and the archive does not",
-    )
+    assert against_log(world, alone).problems == (f"{place}the log has {named(stream[-1])} and the archive does not",)
     # given one with an event that never was
     extra = stream[-1]._replace(version=stream[-1].version + 1)
     at = file.at + len(stream)
@@ -444,7 +452,10 @@ def test_an_archive_that_holds_and_is_not_the_log_is_told_from_it(world: World, 
     # given one with another body, hash or topic
     said = {
         "state": (b"{}", f"state is {stream[0].state.decode()[:80]!r} in the log, '{{}}' in the archive"),
-        "stream_hash": (bytes(32), f"stream_hash is {stream[0].stream_hash.hex()} in the log, {'00' * 32} in the archive"),
+        "stream_hash": (
+            bytes(32),
+            f"stream_hash is {stream[0].stream_hash.hex()} in the log, {'00' * 32} in the archive",
+        ),
         "topic": ("t" * 90, f"topic is {stream[0].topic[:80]} in the log, {'t' * 80} in the archive"),
     }
     for field, (value, words) in said.items():
