@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from itertools import pairwise
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -459,5 +460,5 @@ def test_an_archive_that_holds_and_is_not_the_log_is_told_from_it(world: World, 
         "topic": ("t" * 90, f"topic is {stream[0].topic[:80]} in the log, {'t' * 80} in the archive"),
     }
     for field, (value, words) in said.items():
-        row = file.write_one(0, lambda row, field=field, value=value: row._replace(**{field: value}))
+        row = file.write_one(0, methodcaller("_replace", **{field: value}))
         assert against_log(world, alone).problems[-1] == f"{place}{named(row)}: {words}"
