@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from position_ledger.migration.rows import CopiedTable
     from position_ledger.migration.trace import Failure, TracedFile, TracedStatement
 
-__all__ = ["MANY_ROWS", "SOME_ROWS", "Circumstances", "effect_of", "judge", "severity_of"]
+__all__ = ["MANY_ROWS", "SOME_ROWS", "Circumstances", "concerns_projected", "effect_of", "judge", "severity_of"]
 
 MANY_ROWS: Final = 100_000
 """Above this, what reads or writes every row of a table while others wait is an error."""
@@ -102,6 +102,19 @@ def effect_of(traced: TracedFile, circumstances: Circumstances) -> Effect | Effe
         return classify(traced.file, traced.before, traced.after, circumstances.projected, plain)
     except EffectRefused as refused:
         return refused
+
+
+def concerns_projected(traced: TracedFile, circumstances: Circumstances) -> bool:
+    """Whether the file changes a projected table, or fails where it may have been about to: it runs on a shadow.
+
+    A shadow has the rows of history, and none while it is changed.
+    """
+    if traced.failure is not None:
+        failed = traced.failure
+        named = {failed.table, target_table(failed.statement)}
+        return bool(named & circumstances.projected) or failed.statement.split()[:1] in (["DO"], ["do"])
+    effect = effect_of(traced, circumstances)
+    return isinstance(effect, EffectRefused) or effect.kind == "projected"
 
 
 def judge(traced: TracedFile, remarks: Sequence[Remark], circumstances: Circumstances) -> list[Finding]:
@@ -351,7 +364,7 @@ class _Judge:
         return sorted(
             name
             for name in named & self._traced.after.tables.keys()
-            if (name in self._around.projected and self._around.has_events)
+            if (name in self._around.projected and self._around.has_events and name not in self._around.tables)
             or (name in self._around.tables and not self._around.tables[name].is_complete)
         )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from position_ledger.migration.session import Connection
 
-__all__ = ["ROWS_PER_TABLE_MAX", "CopiedTable", "TableSize", "copy_rows", "table_sizes"]
+__all__ = ["ROWS_PER_TABLE_MAX", "CopiedTable", "TableSize", "clear_rows", "copy_rows", "table_sizes"]
 
 ROWS_PER_TABLE_MAX: Final = 10_000
 BYTES_PER_TABLE_MAX: Final = 32 * 2**20
@@ -135,6 +135,14 @@ def copy_rows(
         if value is not None:
             _set_sequence(scratch, schema, name, value)
     return found
+
+
+def clear_rows(scratch: Connection, schema: str, tables: Collection[str]) -> None:
+    """Empty the tables that there are, in a transaction of the caller's; nothing refers to their rows."""
+    there = sorted(_columns(scratch, schema, tables))
+    with _without_triggers(scratch, schema, there):
+        for table in there:
+            scratch.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(schema, table)))
 
 
 def _rows(connection: psycopg.Connection[Any], query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:

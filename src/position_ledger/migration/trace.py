@@ -212,6 +212,19 @@ class Tracer:
             self._is_held = self._is_held or self._of_the_cluster() != before
             self._end(is_kept=True)
 
+    @contextlib.contextmanager
+    def trial(self) -> Iterator[None]:
+        """Whatever is done inside, traces of whole files included, is undone."""
+        was_held, known, reads_left = self._is_held, self._known, self._reads_left
+        self.connection.execute("SAVEPOINT position_ledger_trial" if was_held else "BEGIN")
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held, self._known, self._reads_left = was_held, known, reads_left
+            if not self.connection.closed:
+                self.connection.execute("ROLLBACK TO position_ledger_trial" if was_held else "ROLLBACK")
+
     def _end(self, *, is_kept: bool) -> None:
         if not self._is_held:
             self.connection.execute("COMMIT" if is_kept else "ROLLBACK")

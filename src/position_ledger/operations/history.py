@@ -14,6 +14,7 @@ from position_ledger.migration.advice import Case, safe_form
 from position_ledger.migration.catalogue import Catalogue, Table, diff
 from position_ledger.migration.classify import Effect, EffectRefused
 from position_ledger.migration.findings import Finding, Severity
+from position_ledger.migration.rows import clear_rows
 from position_ledger.migration.trace import Failure, TracedFile, TracedStatement, Tracer
 from position_ledger.operations.plan_document import Need, PlannedProjection, parent_of
 from position_ledger.operations.sampling import Folded, Problem, altered, fold, put_in
@@ -224,6 +225,7 @@ def _try(
 ) -> None:
     """Put the rows in, look at the verifications of projected files again, and take the rows out."""
     with tracer.step(keep=False):
+        clear_rows(tracer.connection, settings.ledger_schema, [one.projection.table for one in folded])
         for one in folded:
             problems = list(put_in(tracer.connection, settings.ledger_schema, one))
             problems += altered(tracer.connection, settings.ledger_schema, one, _changed(one.projection, judged))

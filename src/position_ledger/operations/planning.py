@@ -24,10 +24,10 @@ from position_ledger.migration.files import SUM_FILE, MigrationFile
 from position_ledger.migration.findings import Finding, by_weight
 from position_ledger.migration.holding import Moment, look
 from position_ledger.migration.introspect import read_catalogue
-from position_ledger.migration.judging import Circumstances, effect_of, judge
+from position_ledger.migration.judging import Circumstances, concerns_projected, effect_of, judge
 from position_ledger.migration.lint import LintFailed, Remark, lint
 from position_ledger.migration.plan import check_fit, pending_files
-from position_ledger.migration.rows import CopiedTable, copy_rows, table_sizes
+from position_ledger.migration.rows import CopiedTable, clear_rows, copy_rows, table_sizes
 from position_ledger.migration.runner import Migrator
 from position_ledger.migration.scratch import scratch_database
 from position_ledger.migration.session import Limits, open_session
@@ -151,6 +151,8 @@ class _Planner:
         self._drift: list[str] = []
         self._begun = begun
         self._moments: dict[int, Moment] = {}
+        self._tables: dict[str, CopiedTable] = {}
+        self._filled: set[str] = set()
 
     def plan(self, connection: psycopg.Connection[Any]) -> Plan:
         limits = Limits()
@@ -166,6 +168,7 @@ class _Planner:
             live = self._look(connection)
             with tracer.step():
                 live.tables |= self._copy(connection, tracer, live)
+            self._tables = live.tables
             self._compare(base, live)
             around = Circumstances(self._projected, live.events > 0, live.tables)
             traced = self._trace(tracer, around)
@@ -256,6 +259,9 @@ class _Planner:
         only = {LOG_TABLE: sql.SQL("notification_id = ANY ({})").format(sql.Literal(numbers))}
         plain = [name for name in live.tables if name not in self._projected]
         copied = copy_rows(connection, tracer.connection, self._schema, plain, only=only)
+        # After the plain ones, so that none of those refers to a row that goes before a rebuild.
+        copied |= copy_rows(connection, tracer.connection, self._schema, self._projected & live.tables.keys())
+        self._filled = {name for name in self._projected if name in copied and copied[name].copied}
         if LOG_TABLE in copied:
             log = copied[LOG_TABLE]
             copied[LOG_TABLE] = CopiedTable(log.name, max(log.rows, live.events), log.copied, log.problem)
@@ -284,7 +290,9 @@ class _Planner:
         found = []
         for file in self._files:
             self._remember(tracer, file.number, around)
-            traced = tracer.trace(file, is_new=not self._is_applied and file.name not in self._begun)
+            is_new = not self._is_applied and file.name not in self._begun
+            self._empty_before_rebuild(tracer, file, around, is_new=is_new)
+            traced = tracer.trace(file, is_new=is_new)
             found.append(traced)
             self._findings += judge(traced, self._lint(tracer, file), around)
             self._findings += self._in_the_way(traced)
@@ -292,6 +300,21 @@ class _Planner:
                 break
             self._remember(tracer, file.number + 1, around)
         return found
+
+    def _empty_before_rebuild(
+        self, tracer: Tracer, file: MigrationFile, around: Circumstances, *, is_new: bool
+    ) -> None:
+        """Take the rows of projected tables away before the first file that changes one: it will run on a shadow."""
+        if not self._filled or not around.has_events:
+            return
+        with tracer.trial():
+            is_for_shadow = concerns_projected(tracer.trace(file, is_new=is_new), around)
+        if is_for_shadow:
+            with tracer.step():
+                clear_rows(tracer.connection, self._schema, self._filled)
+            for name in self._filled:
+                self._tables[name] = CopiedTable(name, max(1, self._tables[name].rows))
+            self._filled = set()
 
     def _remember(self, tracer: Tracer, number: int, around: Circumstances) -> None:
         """What the projected tables hold before a file; without events no table ever retires."""

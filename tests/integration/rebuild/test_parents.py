@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,8 +17,6 @@ from tests.support.migration_files import migration_text
 from tests.support.rebuilding import execute, last_number, left_over, shipped_migrations
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from position_ledger import Ledger
     from position_ledger.settings import Settings
     from position_ledger.setup import Reached
@@ -205,3 +204,23 @@ def test_a_function_that_a_check_calls_is_not_changed_behind_the_rows(
     assert {(one.code, one.file, one.line > 0) for one in found} >= {
         ("function-in-use", f"{first + 2:03}_step.sql", True)
     }
+
+
+def test_a_plan_of_what_reads_a_projected_table_meets_its_rows(
+    settings: Settings, ledger: Ledger, tmp_path: Path
+) -> None:
+    Traffic(ledger, 8).run(15)
+    engine.project_all(settings)
+    parent = (
+        "CREATE TABLE sides (side text PRIMARY KEY); INSERT INTO sides SELECT DISTINCT side FROM positions;"
+        " COMMENT ON TABLE sides IS 'x'; COMMENT ON COLUMN sides.side IS 'x';"
+    )
+    doubled = ASIDE + " INSERT INTO aside SELECT 1 FROM positions; ALTER TABLE aside ADD UNIQUE (a);"
+    where, first = written(settings, tmp_path, [(parent, "DROP TABLE sides;"), (KEY, NO_KEY)])
+    filled = Path(where[0].migrations) / f"{first:03}_step.sql"
+    filled.write_text(migration_text(first, parent, "SELECT count(*) > 0 FROM sides;", "DROP TABLE sides;"))
+    # When the parents are filled from the rows, then their verification and the key hold in the plan too
+    assert codes(where) == []
+    # When the rows do not fit what a plain file makes of them, then the plan says so
+    filled.write_text(migration_text(first, doubled, rollback="DROP TABLE aside;"))
+    assert [code for code, _ in codes(where)] == ["unique-violation"]
