@@ -103,13 +103,16 @@ def verify(
 
 
 def manifest_problems(manifest: Manifest) -> Iterator[str]:
-    """Segments follow each other, and their counts are those of their files."""
+    """Segments follow each other, their counts are those of their files, and every file is one that is read."""
     after = 0
     for number, segment in enumerate(manifest.segments, 1):
         if (segment.number, segment.after) != (number, after) or segment.upto < segment.after + segment.events:
             yield f"segment {segment.number} does not follow segment {number - 1}, which ends at event {after}"
         if segment.events != sum(file.rows for file in segment.files):
             yield f"segment {segment.number} has {segment.events:,} events and its files have another number"
+        parts = [file.part for file in segment.files]
+        if parts != sorted(set(parts) & set(range(PARTS))):
+            yield f"segment {segment.number} has files of parts {parts}, which are not each once and in order below {PARTS}"
         after = segment.upto
 
 

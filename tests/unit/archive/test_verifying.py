@@ -121,6 +121,11 @@ def test_segments_that_do_not_follow_each_other_are_named() -> None:
     assert problems(segment(1, 0, 5, file_of(one)), segment(2, 6, 9, file_of(two))) == [
         "segment 2 does not follow segment 1, which ends at event 5"
     ]
+    for parts in ([64], [-1], [3, 3], [5, 4]):
+        wrong = segment(1, 0, 9, *(file_of(two, part=part) for part in parts))
+        assert problems(wrong) == [
+            f"segment 1 has files of parts {parts}, which are not each once and in order below 64"
+        ]
     assert problems(segment(1, 0, 5, file_of(one), events=4)) == [
         "segment 1 has 4 events and its files have another number"
     ]
