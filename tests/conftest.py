@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -79,7 +80,12 @@ ALL_ON_BOTH = "POSITION_LEDGER_TEST_ALL_ON_BOTH"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the test kit as its users do, also where the project is not installed and has no entry point."""
+    """Load the test kit as its users do, also where the project is not installed and has no entry point.
+
+    A run that a shell began in the background ignores Ctrl-C, and so would every program that a test starts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.pluginmanager.has_plugin("position_ledger"):
         config.pluginmanager.register(position_ledger.testing, "position_ledger")
 

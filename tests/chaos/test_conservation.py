@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from position_ledger import Ledger, OpenPosition, RegisterMarket
+from position_ledger import Deposit, Ledger, OpenPosition, RegisterMarket
 from tests.support import engine
 from tests.support.database_trading import DatabaseTrading, watched
 
@@ -92,7 +92,7 @@ def conserved(url: str, commands: int) -> None:
             closing(DatabaseTrading(ledger, url, 20261122)) as trading,
         ):
             trading.run(commands)
-            settle_a_pair(ledger)
+            settle_a_pair(ledger, trading)
         assert trading.accepted > commands / 3
         assert len(seen) > 5
         assert not [one for one in seen if not one.startswith("looked")]
@@ -107,9 +107,15 @@ def conserved(url: str, commands: int) -> None:
         engine.proven(ledger.settings)
 
 
-def settle_a_pair(ledger: Ledger) -> None:
-    """What chance may leave out of a short history: both sides of a market that is paid."""
+def settle_a_pair(ledger: Ledger, trading: DatabaseTrading) -> None:
+    """What chance may leave out of a short history: both sides of a market that is paid.
+
+    Facts are never refused, so random ones may have left the account with less than nothing; the deposit is enough
+    to open positions again.
+    """
     market = {"environment": "paper", "market": "LAST"}
+    deposit = Deposit(environment="paper", account="main", amount=10**12)
+    trading.note(deposit, ledger.execute(deposit))
     ledger.execute(RegisterMarket(**market, kind="binary"))
     for side in ("YES", "NO"):
         ledger.execute(OpenPosition(**market, account="main", side=side, quantity=3, entry_price="0.4"))
