@@ -384,6 +384,21 @@ DOUBTFUL = [
         rollback_says="none, because the limits live elsewhere",
     ),
     Case(
+        "column with values dropped",
+        "ALTER TABLE desks DROP COLUMN code;",
+        "ALTER TABLE desks ADD COLUMN code text; ALTER TABLE desks DROP COLUMN lots, ADD COLUMN lots integer;",
+        set(),
+        {"ban-drop-column", "rows-lost"},
+        says="the rollback gives back the schema, but not 3 of 3 values of desks.code, 3 of 3 values of desks.lots",
+    ),
+    Case(
+        "values changed and changed back",
+        "UPDATE desks SET lots = lots + 10 WHERE desk_id < 9; ALTER TABLE desks RENAME COLUMN lots TO parcels;",
+        "ALTER TABLE desks RENAME COLUMN parcels TO lots; UPDATE desks SET lots = lots - 10 WHERE desk_id < 9;",
+        set(),
+        {"renaming-column"},
+    ),
+    Case(
         "view made again without its grants",
         "DROP VIEW desk_names; CREATE VIEW desk_names AS SELECT desk_id, name, lots FROM desks;",
         "DROP VIEW desk_names; CREATE VIEW desk_names AS SELECT desk_id, name FROM desks;"
@@ -433,6 +448,29 @@ MORE = [
     ),
     Case("nothing at all", "CREATE TABLE IF NOT EXISTS desks (id bigint);", "SELECT 1;", set(), {"does-nothing"}),
     Case("rows thrown away", "TRUNCATE desk_limits;", "SELECT 1;", set(), {"rows-lost"}),
+    Case(
+        "empty column dropped",
+        "ALTER TABLE ticks DROP COLUMN note;",
+        "ALTER TABLE ticks ADD COLUMN note text;",
+        set(),
+        {"ban-drop-column"},
+    ),
+    Case(
+        "values rounded",
+        "ALTER TABLE desk_limits ALTER COLUMN amount TYPE numeric(38, 0) USING amount / 40;",
+        "ALTER TABLE desk_limits ALTER COLUMN amount TYPE numeric(38, 18) USING amount * 40;",
+        set(),
+        {"rows-lost", "table-rewrite"},
+        says="2 of 2 values of desk_limits.amount",
+    ),
+    Case(
+        "rows deleted",
+        "DELETE FROM ticks WHERE tick_id <= 2;",
+        "SELECT 1;",
+        set(),
+        {"rows-lost"},
+        says="2 of 10,000 rows of ticks (of the rows of ticks that the plan copied)",
+    ),
     Case("outside a transaction", "VACUUM desks;", "SELECT 1;", {"not-in-a-transaction"}),
     Case(
         "function that does not parse its own body",

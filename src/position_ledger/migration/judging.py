@@ -272,7 +272,7 @@ class _Judge:
             rows = self._around.rows(table)
             if table not in self._traced.before.tables or not rows:
                 continue
-            if statement.text.split()[0].lower() == "truncate":
+            if _is_truncate(statement):
                 cause = f"about {rows:,} rows of {table} are thrown away, and no rollback brings them back"
                 yield self._finding("warning", "rows-lost", statement.line, statement.text, cause)
                 continue
@@ -377,9 +377,25 @@ class _Judge:
         elif proof.state == "none":
             cause = f"it has no way back; its header says: Rollback: {proof.reason}"
             yield self._finding("warning", "no-rollback", 0, "", cause)
+        thrown = {table for one in self._traced.statements if _is_truncate(one) for table in one.rewrites}
+        lost = [one for one in proof.lost if one.table not in thrown]
+        if lost:
+            line = self._traced.file.rollback.statements[0].line
+            told = ", ".join(str(one) for one in lost[:LOST_MAX])
+            more = f" and {len(lost) - LOST_MAX} more" if len(lost) > LOST_MAX else ""
+            partial = sorted({one.table for one in lost if not self._around.tables[one.table].is_complete})
+            seen = f" (of the rows of {', '.join(partial)} that the plan copied)" if partial else ""
+            cause = f"the rollback gives back the schema, but not {told}{more}{seen}: keep them in a table of their own"
+            yield Finding("warning", "rows-lost", self._traced.file.filename, line, "", cause)
 
 
+LOST_MAX: Final = 5
+"""Columns of which a finding tells what they lose."""
 _BY_ROWS: Final = frozenset({"22", "23"})
+
+
+def _is_truncate(statement: TracedStatement) -> bool:
+    return statement.text.split()[0].lower() == "truncate"
 
 
 def _code_of(failure: Failure) -> str:

@@ -27,11 +27,12 @@ from position_ledger.migration.execute import (
     verify_section,
 )
 from position_ledger.migration.introspect import read_catalogue
+from position_ledger.migration.lost_values import LostValues, RowsBefore, lost_values, remember_rows
 from position_ledger.migration.scratch import defer_again, replay_file
 from position_ledger.migration.session import use_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from position_ledger.migration.catalogue import Catalogue
     from position_ledger.migration.files import MigrationFile, Section
@@ -115,12 +116,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RollbackProof:
-    """Whether forward, rollback, forward came to the same two catalogues; ``reason`` says why not."""
+    """Whether forward, rollback, forward came to the same two catalogues; ``reason`` says why not.
+
+    ``lost`` is what rows held before, and not once the file was taken back.
+    """
 
     state: Literal["proven", "none", "wrong", "not tried"]
     reason: str = ""
     line: int = 0
     differences: tuple[str, ...] = ()
+    lost: tuple[LostValues, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,13 +256,15 @@ class Tracer:
                 replay_file(self.connection, file)
                 defer_again(self.connection)
 
-    def trace(self, file: MigrationFile, *, is_new: bool = True) -> TracedFile:
+    def trace(self, file: MigrationFile, *, is_new: bool = True, filled: Collection[str] = ()) -> TracedFile:
         """Run one file and its verification, then try its way back; what the forward part did stays.
 
         A failure is in the answer, and then nothing of the file stays. One that is not ``is_new`` ran on the live
-        database before, in whole or in part: a role that it makes may be there.
+        database before, in whole or in part: a role that it makes may be there. Of the ``filled`` tables it is told
+        what they would lose.
         """
         before = self._known or self.catalogue()
+        rows = self._rows_before(file, before, filled)
         statements: list[TracedStatement] = []
         try:
             with self.step():
@@ -269,7 +276,14 @@ class Tracer:
         except StatementFailed as error:
             self._known = None
             return TracedFile(file, before, before, tuple(statements), failure_of(error, file.forward.statements))
-        return TracedFile(file, before, after, tuple(statements), None, untrue, self._back(file, before, after))
+        return TracedFile(file, before, after, tuple(statements), None, untrue, self._back(file, before, after, rows))
+
+    def _rows_before(self, file: MigrationFile, before: Catalogue, filled: Collection[str]) -> tuple[RowsBefore, ...]:
+        if not file.rollback.statements or not filled:
+            return ()
+        with self.step():
+            there = [before.tables[name] for name in sorted(filled) if name in before.tables]
+            return remember_rows(self.connection, self._schema, there)
 
     def _forward(self, file: MigrationFile, before: Catalogue, *, is_new: bool) -> Iterator[TracedStatement]:
         with self.connection.cursor() as cursor, keeping_path(cursor, file):
@@ -320,7 +334,9 @@ class Tracer:
                 failures.append(Failure(statement.line, statement.excerpt, state, said(error)))
         return tuple(failures)
 
-    def _back(self, file: MigrationFile, before: Catalogue, after: Catalogue) -> RollbackProof:
+    def _back(
+        self, file: MigrationFile, before: Catalogue, after: Catalogue, rows: Iterable[RowsBefore]
+    ) -> RollbackProof:
         if not file.rollback.statements:
             return RollbackProof("none", file.header["Rollback"])
         proof = RollbackProof("proven")
@@ -332,6 +348,7 @@ class Tracer:
                 left = tuple(diff(before, self.catalogue()))
                 if left:
                     return _wrong(file, "the rollback does not lead back to the schema before the file", left)
+                proof = replace(proof, lost=tuple(lost_values(self.connection, self._schema, rows)))
                 section = file.forward
                 self._run(file, section)
                 use_schema(self.connection, self._schema)

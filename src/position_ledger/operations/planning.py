@@ -292,7 +292,7 @@ class _Planner:
             self._remember(tracer, file.number, around)
             is_new = not self._is_applied and file.name not in self._begun
             self._empty_before_rebuild(tracer, file, around, is_new=is_new)
-            traced = tracer.trace(file, is_new=is_new)
+            traced = tracer.trace(file, is_new=is_new, filled=self._plain_filled())
             found.append(traced)
             self._findings += judge(traced, self._lint(tracer, file), around)
             self._findings += self._in_the_way(traced)
@@ -300,6 +300,11 @@ class _Planner:
                 break
             self._remember(tracer, file.number + 1, around)
         return found
+
+    def _plain_filled(self) -> list[str]:
+        """The tables whose rows no event brings back."""
+        kept = self._projected | {LOG_TABLE}
+        return [name for name, table in self._tables.items() if table.copied and name not in kept]
 
     def _empty_before_rebuild(
         self, tracer: Tracer, file: MigrationFile, around: Circumstances, *, is_new: bool
