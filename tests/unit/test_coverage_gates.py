@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tools.coverage_gates import gate_of, idle_gates, main, shortfalls, table
+from tools.coverage_gates import gate_of, gates_for, idle_gates, main, shortfalls, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,13 @@ def test_the_table_says_what_is_missing_and_how_much() -> None:
     assert "src/position_ledger/cli.py" in line
     assert "12.34 %  of 85 %" in line
     assert line.endswith("lines 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, …")
+
+
+@pytest.mark.parametrize(("is_root", "gate"), [(True, 80.0), (False, 0.0)])
+def test_what_only_root_runs_is_measured_only_there(*, is_root: bool, gate: float) -> None:
+    gates = gates_for({"coverage_gates": {"": 85.0}, "coverage_gates_as_root": {"src/a.py": 80.0}}, is_root=is_root)
+
+    assert gates == {"": 85.0, "src/a.py": gate}
 
 
 @pytest.mark.parametrize(
