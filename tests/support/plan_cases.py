@@ -464,6 +464,14 @@ MORE = [
         says="2 of 2 values of desk_limits.amount",
     ),
     Case(
+        "insists on rows, which a new ledger has not",
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM desks) THEN RAISE 'no desks'; END IF; END $$;"
+        " ALTER TABLE desks ADD COLUMN note text;",
+        "ALTER TABLE desks DROP COLUMN note;",
+        {"needs-rows"},
+        says="fails on empty tables (no desks)",
+    ),
+    Case(
         "rows deleted",
         "DELETE FROM ticks WHERE tick_id <= 2;",
         "SELECT 1;",

@@ -256,6 +256,16 @@ class Tracer:
                 replay_file(self.connection, file)
                 defer_again(self.connection)
 
+    def first_failing(self, files: Sequence[MigrationFile]) -> tuple[MigrationFile, Failure] | None:
+        """Run the forward parts on the rows that are here now, up to the first that fails; nothing of it stays."""
+        with self.trial():
+            for file in files:
+                try:
+                    self.replay([file])
+                except StatementFailed as error:
+                    return file, failure_of(error, file.forward.statements)
+        return None
+
     def trace(self, file: MigrationFile, *, is_new: bool = True, filled: Collection[str] = ()) -> TracedFile:
         """Run one file and its verification, then try its way back; what the forward part did stays.
 

@@ -34,7 +34,7 @@ from position_ledger.migration.session import Limits, open_session
 from position_ledger.migration.sets import Step, announce, grouped, refuse_lasting
 from position_ledger.migration.steps import Run
 from position_ledger.migration.sums import check_sum
-from position_ledger.migration.trace import TracedFile, Tracer
+from position_ledger.migration.trace import Failure, TracedFile, Tracer
 from position_ledger.operations import history
 from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.code_uses import still_used
@@ -110,6 +110,19 @@ def _lasting(change: ProjectedChange, failing: Mapping[int, str]) -> Iterator[Fi
         yield Finding("error", "lasting-in-set", change.whole[0].filename, 0, "", str(error))
 
 
+def _needs_rows(failed: tuple[MigrationFile, Failure] | None, traced: Sequence[TracedFile]) -> Iterator[Finding]:
+    """What fits the rows that are there and fails without any: it could make no new ledger, and no scratch database."""
+    fits = {one.file.number for one in traced if one.failure is None}
+    if failed is None or failed[0].number not in fits:
+        return
+    file, failure = failed
+    cause = (
+        f"it works with the rows that are there and fails on empty tables ({failure.cause}), as every new ledger has "
+        "them, and every scratch database in which `up` and `check` replay the files"
+    )
+    yield Finding("error", "needs-rows", file.filename, failure.line, failure.statement, cause)
+
+
 def _sum_file(settings: Settings, files: Sequence[MigrationFile]) -> Iterator[Finding]:
     """As `up` would refuse it."""
     sums = migrations_folder(settings) / SUM_FILE
@@ -166,12 +179,14 @@ class _Planner:
             tracer.replay(self._everything[: self._files[0].number - 1])
             base = tracer.begin(self._files)
             live = self._look(connection)
+            without_rows = tracer.first_failing(self._files) if live.catalogue else None
             with tracer.step():
                 live.tables |= self._copy(connection, tracer, live)
             self._tables = live.tables
             self._compare(base, live)
             around = Circumstances(self._projected, live.events > 0, live.tables)
             traced = self._trace(tracer, around)
+            self._findings += _needs_rows(without_rows, traced)
             planned = [self._planned(one, around) for one in traced]
             needs = history.needs(
                 tracer,
