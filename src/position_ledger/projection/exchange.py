@@ -161,6 +161,17 @@ def put_in_place(plan: SwapPlan, schema: str) -> list[Statement]:
     ]
 
 
+def give_back(constraints: Mapping[str, Sequence[Constraint]], schema: str) -> list[Statement]:
+    """Constraints that hold for new rows from now on, by table."""
+    return [
+        SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(
+            Identifier(schema, table), Identifier(one.name), SQL(one.definition.removesuffix(" NOT VALID"))
+        )
+        for table, lost in constraints.items()
+        for one in lost
+    ]
+
+
 def hang_on(
     plan: SwapPlan, attached: Mapping[str, Attached], schema: str, triggers: Mapping[str, Sequence[Statement]]
 ) -> list[Statement]:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.sql import SQL, Identifier, Literal
 
 from position_ledger.database import first_line
 from position_ledger.errors import GenerationNotOurs, SwapBlocked
 from position_ledger.migration.attached import Attached, attached_to
-from position_ledger.migration.catalogue import Catalogue
+from position_ledger.migration.catalogue import Catalogue, Constraint
 from position_ledger.projection import foreign_keys, views
 from position_ledger.projection.blockers import blockers
 from position_ledger.projection.exchange import (
@@ -28,6 +29,7 @@ from position_ledger.projection.exchange import (
     SwapPlan,
     aside,
     clear_away,
+    give_back,
     grantee,
     hang_on,
     own_triggers,
@@ -106,6 +108,18 @@ class _TryAgain(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Exchange:
+    """What runs while readers wait: statements, each with the view that it is about ("" for none), and all as a script."""
+
+    steps: Sequence[tuple[Statement, str]]
+    script: bytes
+
+
+class _OneByOne(Exception):
+    """A statement of many that were sent at once failed: sent one by one, they say which."""
+
+
+@dataclass(frozen=True, slots=True)
 class SwapResult:
     """How it went: attempts, time for which the table was locked exclusively, and events that the swap itself projected."""
 
@@ -133,7 +147,7 @@ def swap(
     """
     patience = _Patience(time.monotonic(), budget_s)
     waiting = _waiting(tell, plan.tables, budget_s)
-    attempts = 0
+    attempts, is_apart = 0, False
     tables = ", ".join(plan.tables)
     while True:
         attempts += 1
@@ -141,16 +155,14 @@ def swap(
         attached = _movable(connection, plan, schema)
         try:
             _wait_for_quiet(connection, _relations(connection, attached, schema), patience, waiting)
-            lock_ms, tail = _attempt(connection, plan, codec, attached, schema, patience)
+            lock_ms, tail = _attempt(connection, plan, codec, attached, schema, patience, is_apart=is_apart)
+        except _OneByOne:
+            is_apart = True
         except (_TryAgain, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if patience.is_over:
                 raise SwapBlocked(_who(connection, attached, schema, tables, error)) from error
             time.sleep(PAUSE_S * random.uniform(0.5, 2.0))  # noqa: S311 - jitter
-        except (
-            psycopg.ProgrammingError,
-            psycopg.NotSupportedError,
-            psycopg.errors.DependentObjectsStillExist,
-        ) as error:
+        except views.DOES_NOT_FIT as error:
             msg = (
                 f"table {schema}.{tables} cannot be swapped with what hangs on it: {first_line(error)}; "
                 "the live table is unchanged"
@@ -265,10 +277,13 @@ def _attempt(
     attached: Mapping[str, Attached],
     schema: str,
     patience: _Patience,
+    *,
+    is_apart: bool,
 ) -> tuple[float, int]:
     """One try. Order of locks: generations (stops projecting), the feed's tail, views, children, then the tables.
 
-    Whatever does not need the tables comes before them: readers wait from their lock to the commit.
+    Whatever does not need the tables comes before them: readers wait from their lock to the commit. What does need them
+    is written before and sent in one message, unless ``is_apart``.
     """
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{BATCH_TIMEOUT_MS}ms")))
@@ -276,10 +291,17 @@ def _attempt(
             cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", (GENERATION_LOCK, generation_id))
         tail = sum(_project_tail(connection, move, codec) for move in plan.moves)
         cursor.execute(SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{patience.lock_timeout_ms}ms")))
-        triggers = _prepare(cursor, plan, attached, schema)
-        _lock(cursor, plan, attached, schema)
+        hanging = _prepare(cursor, plan, attached, schema)
+        to_drop = views.to_drop(plan, attached, schema)
+        ready = None if to_drop else _exchange(cursor, plan, attached, schema, hanging, ())
+        locks = _locks(cursor, plan, attached, schema)
+        cursor.execute(locks, prepare=False)
         started = time.perf_counter()
-        _exchange(cursor, plan, attached, schema, triggers)
+        _run(
+            cursor,
+            ready or _exchange(cursor, plan, attached, schema, hanging, views.drop(cursor, to_drop)),
+            is_apart=is_apart,
+        )
         _require_nothing_left(cursor, plan, attached, schema)
         for statement in clear_away(plan, attached, schema):
             cursor.execute(statement)
@@ -287,28 +309,42 @@ def _attempt(
     return (time.perf_counter() - started) * 1000, tail
 
 
-def _lock(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> None:
-    _lock_views(cursor, attached)
-    for relation in _children(attached):
-        cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(*relation)))
+def _locks(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> sql.Composed:
+    """One script that locks all; none of it is locked yet."""
     names = [Identifier(schema, table) for table in plan.tables if table in attached]
     names += [Identifier(move.new.schema, move.table) for move in plan.moves if move.new is not None]
-    cursor.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(SQL(", ").join(names)))
+    tables = [Identifier(*relation) for relation in _children(attached)]
+    return _script(
+        [
+            *_locking_views(cursor, attached),
+            *(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(name) for name in (*tables, SQL(", ").join(names))),
+        ]
+    )
 
 
-def _prepare(
-    cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str
-) -> dict[str, list[Statement]]:
-    """Record the swap, and give the new tables all they can have before they are in place; answers triggers for then."""
-    triggers = {
-        move.table: own_triggers(cursor, move, attached[move.table]) for move in plan.moves if move.table in attached
-    }
+@dataclass(frozen=True, slots=True)
+class _Hanging:
+    """What the new tables are given once they are in place, by table."""
+
+    triggers: Mapping[str, Sequence[Statement]]
+    constraints: Mapping[str, Sequence[Constraint]]
+
+
+def _prepare(cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str) -> _Hanging:
+    """Record the swap, and give the new tables all they can have before they are in place; answers the rest."""
+    hanging = _Hanging(
+        {move.table: own_triggers(cursor, move, attached[move.table]) for move in plan.moves if move.table in attached},
+        {move.table: _lost_constraints(cursor, plan, move) for move in plan.moves},
+    )
     for move in plan.moves:
         if move.table in attached:
             make_schema(cursor.connection, aside(schema, move))
         _record(cursor, move, schema, plan.retired_kept_hours)
         if move.new is not None and move.table in attached:
             foreign_keys.note(cursor, move.new.generation_id, attached[move.table].foreign_keys)
+        if move.new is not None:
+            names = [(schema, move.table, one.name) for one in hanging.constraints[move.table]]
+            foreign_keys.note_names(cursor, move.new.generation_id, names)
     plan.record(cursor)
     for statement in prepare(plan, attached):
         cursor.execute(statement)
@@ -316,7 +352,20 @@ def _prepare(
     for move in plan.moves:
         if move.table in attached:
             _revoke_surplus(cursor, plan, move, schema)
-    return triggers
+    return hanging
+
+
+CONSTRAINTS_OF = "SELECT k.conname::text FROM pg_constraint AS k WHERE k.conrelid = %s::regclass"
+
+
+def _lost_constraints(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move) -> list[Constraint]:
+    """What a table lost when it retired and gets back: for new rows in the swap, for those it has by a validation."""
+    regained = plan.regained_constraints(move.table)
+    if not regained or move.new is None:
+        return []
+    name = Identifier(move.new.schema, move.table).as_string(cursor)
+    there = {row[0] for row in cursor.execute(CONSTRAINTS_OF, (name,))}
+    return [one for one in regained if one.name not in there]
 
 
 def _exchange(
@@ -324,35 +373,17 @@ def _exchange(
     plan: SwapPlan,
     attached: Mapping[str, Attached],
     schema: str,
-    triggers: Mapping[str, Sequence[Statement]],
-) -> None:
-    """All tables first, then each view once, then what hangs on the tables."""
-    dropped = views.drop(cursor, views.to_drop(plan, attached, schema))
-    for statement in (*take_away(plan, attached, schema), *put_in_place(plan, schema)):
-        cursor.execute(statement)
-    for move in plan.moves:
-        if move.new is not None:
-            _give_back_constraints(cursor, plan, move, schema)
-    views.bind(cursor, plan, attached, schema, dropped)
-    for statement in hang_on(plan, attached, schema, triggers):
-        cursor.execute(statement)
-
-
-CONSTRAINTS_OF = "SELECT k.conname::text FROM pg_constraint AS k WHERE k.conrelid = %s::regclass"
-
-
-def _give_back_constraints(cursor: psycopg.Cursor[Any], plan: SwapPlan, move: Move, schema: str) -> None:
-    """What a table lost when it retired: for new rows now, for those it has by a validation afterwards."""
-    regained = plan.regained_constraints(move.table)
-    if not regained or move.new is None:
-        return
-    name = Identifier(schema, move.table)
-    there = {row[0] for row in cursor.execute(CONSTRAINTS_OF, (name.as_string(cursor),))}
-    lost = [one for one in regained if one.name not in there]
-    for one in lost:
-        words = SQL(one.definition.removesuffix(" NOT VALID"))
-        cursor.execute(SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(name, Identifier(one.name), words))
-    foreign_keys.note_names(cursor, move.new.generation_id, [(schema, move.table, one.name) for one in lost])
+    hanging: _Hanging,
+    dropped: Sequence[views.Kept],
+) -> _Exchange:
+    """All tables first, then each view once, then what hangs on the tables; ready to be sent."""
+    steps: list[tuple[Statement, str]] = [
+        (one, "") for one in (*take_away(plan, attached, schema), *put_in_place(plan, schema))
+    ]
+    steps += [(one, "") for one in give_back(hanging.constraints, schema)]
+    steps += views.bind(plan, attached, schema, dropped)
+    steps += [(one, "") for one in hang_on(plan, attached, schema, hanging.triggers)]
+    return _Exchange(steps, _script([statement for statement, _ in steps]).as_bytes(cursor))
 
 
 SURPLUS = """
@@ -416,6 +447,25 @@ def _require_nothing_left(
             raise _TryAgain(msg)
 
 
+def _script(statements: Sequence[Statement]) -> sql.Composed:
+    """Statements without parameters as one message: under a lock each that goes to and fro is a wait."""
+    return SQL("\n;\n").join(statements)
+
+
+def _run(cursor: psycopg.Cursor[Any], exchange: _Exchange, *, is_apart: bool) -> None:
+    if not is_apart:
+        try:
+            cursor.execute(exchange.script, prepare=False)
+        except views.DOES_NOT_FIT as error:
+            raise _OneByOne from error
+        return
+    for statement, view in exchange.steps:
+        if view:
+            views.run(cursor, statement, view)
+        else:
+            cursor.execute(statement)
+
+
 OWNERS_OF_VIEWS = """
 SELECT n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text
   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -423,7 +473,7 @@ SELECT n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text
 """
 
 
-def _lock_views(cursor: psycopg.Cursor[Any], attached: Mapping[str, Attached]) -> None:
+def _locking_views(cursor: psycopg.Cursor[Any], attached: Mapping[str, Attached]) -> list[Statement]:
     """Lock the views before the table, as their readers do: who has a view and waits for the table would never let go.
 
     LOCK TABLE would go on to the table beneath the first view; giving a view to its owner locks that view alone.
@@ -432,8 +482,10 @@ def _lock_views(cursor: psycopg.Cursor[Any], attached: Mapping[str, Attached]) -
     for view in (view for hanging in attached.values() for view in hanging.views):
         depths[view.schema, view.name] = max(view.depth, depths.get((view.schema, view.name), 0))
     found = cursor.execute(OWNERS_OF_VIEWS, ([s for s, _ in depths], [v for _, v in depths])).fetchall()
-    for schema, view, owner in sorted(found, key=lambda row: (-depths[row[0], row[1]], row[0], row[1])):
-        cursor.execute(SQL("ALTER VIEW {} OWNER TO {}").format(Identifier(schema, view), Identifier(owner)))
+    return [
+        SQL("ALTER VIEW {} OWNER TO {}").format(Identifier(schema, view), Identifier(owner))
+        for schema, view, owner in sorted(found, key=lambda row: (-depths[row[0], row[1]], row[0], row[1]))
+    ]
 
 
 def _project_tail(connection: psycopg.Connection[Any], move: Move, codec: Codec) -> int:

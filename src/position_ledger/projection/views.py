@@ -24,6 +24,12 @@ from position_ledger.projection.exchange import SwapPlan, grantee
 Name = tuple[str, str]
 """Schema and name of a view."""
 
+ForView = tuple[Composed, str]
+"""A statement, and the view that it makes what it is to be."""
+
+DOES_NOT_FIT = (psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.errors.DependentObjectsStillExist)
+"""What the server says of a statement that cannot be run as the tables are now."""
+
 DEPENDENTS = """
 WITH RECURSIVE below (relation, depth) AS (
     SELECT c.oid, 0 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -140,44 +146,47 @@ def drop(cursor: psycopg.Cursor[Any], names: Collection[Name]) -> list[Kept]:
         reading.execute("SELECT set_config('search_path', 'pg_catalog', true)")
         kept = reading.execute(DEPENDENTS, (schemas, views)).fetchall()
     for view in reversed(kept):
-        _run(cursor, SQL("DROP VIEW {}").format(Identifier(view.schema, view.name)), f"{view.schema}.{view.name}")
+        run(cursor, SQL("DROP VIEW {}").format(Identifier(view.schema, view.name)), f"{view.schema}.{view.name}")
     return kept
 
 
-def bind(
-    cursor: psycopg.Cursor[Any], plan: SwapPlan, attached: Mapping[str, Attached], schema: str, dropped: Sequence[Kept]
-) -> None:
+def bind(plan: SwapPlan, attached: Mapping[str, Attached], schema: str, dropped: Sequence[Kept]) -> Iterator[ForView]:
     """Every view of the migrations as the target has it, then those that somebody made, all on the new tables."""
     gone = {(view.schema, view.name): view for view in dropped}
     for name, target in _by_dependence(plan.after.views):
         before, kept = plan.before.views.get(name), gone.get((schema, name))
+        place = Identifier(schema, name)
         if before is None or kept is not None:
-            _make(cursor, target, schema)
+            yield from _for(name, _made(target, place))
             if before is not None and kept is not None:
-                _run_all(cursor, _given_by_hand(before, target, kept), name)
+                yield from _for(name, _given_by_hand(before, target, kept))
         elif _is_bound(plan, before, target):
-            _run(cursor, replace_view(Identifier(schema, name), target.definition, target.options), name)
-            _run_all(cursor, _described_anew(before, target, Identifier(schema, name)), name)
+            yield replace_view(place, target.definition, target.options), name
+            yield from _for(name, _described_anew(before, target, place))
     for view in by_hand(plan.before, attached, schema):
         if view.depth == 1 and (view.schema, view.name) not in gone:
             made = replace_view(Identifier(view.schema, view.name), view.definition, view.options)
-            _run(cursor, made, f"{view.schema}.{view.name}")
+            yield made, f"{view.schema}.{view.name}"
     for kept in dropped:
         if not (kept.schema == schema and kept.name in plan.before.views):
-            _run_all(cursor, _again(kept), f"{kept.schema}.{kept.name}")
+            yield from _for(f"{kept.schema}.{kept.name}", _again(kept))
 
 
-def _run_all(cursor: psycopg.Cursor[Any], statements: Iterable[Composed], name: str) -> None:
-    for statement in statements:
-        _run(cursor, statement, name)
+def _for(view: str, statements: Iterable[Composed]) -> Iterator[ForView]:
+    return ((statement, view) for statement in statements)
 
 
-def _run(cursor: psycopg.Cursor[Any], statement: Composed, name: str) -> None:
+def run(cursor: psycopg.Cursor[Any], statement: SQL | Composed, view: str) -> None:
+    """Run what makes a view what it is to be.
+
+    Raises:
+        SwapBlocked: the server does not do it; names the view.
+    """
     try:
         cursor.execute(statement)
-    except (psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.errors.DependentObjectsStillExist) as error:
+    except DOES_NOT_FIT as error:
         msg = (
-            f"view {name} does not fit the new tables: {first_line(error)}; change or drop the view, then run the command "
+            f"view {view} does not fit the new tables: {first_line(error)}; change or drop the view, then run the command "
             "again; the live tables are unchanged"
         )
         raise SwapBlocked(msg) from error
@@ -210,10 +219,9 @@ def replace_view(name: Identifier, definition: str, options: Sequence[str]) -> C
     return SQL("CREATE OR REPLACE VIEW {}{} AS {}").format(name, given, SQL(definition.rstrip().rstrip(";")))
 
 
-def _make(cursor: psycopg.Cursor[Any], view: View, schema: str) -> None:
-    name = Identifier(schema, view.name)
-    _run(cursor, replace_view(name, view.definition, view.options), view.name)
-    _run_all(cursor, _all_of(view, name), view.name)
+def _made(view: View, name: Identifier) -> Iterator[Composed]:
+    yield replace_view(name, view.definition, view.options)
+    yield from _all_of(view, name)
 
 
 def _all_of(view: View, name: Identifier) -> Iterator[Composed]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from itertools import takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from position_ledger import Ledger, MarkPosition, operations
 from position_ledger.errors import GenerationNotOurs, MigrationError, SwapBlocked, VerificationFailed
@@ -359,3 +362,28 @@ def test_workers_of_the_new_release_keep_the_shadow_current_before_the_swap(
         ).fetchall()
     assert all(position >= token for _, position in positions)
     assert len(positions) == 2
+
+
+def test_readers_wait_for_two_messages_and_the_commit(
+    settings: Settings, history: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a swap with all its views, when the table is locked, then what follows is sent at once, and checked."""
+    sent: list[tuple[bool, str]] = []
+    execute = psycopg.Cursor.execute
+
+    def noting(cursor: psycopg.Cursor[Any], query: Any, *arguments: Any, **options: Any) -> psycopg.Cursor[Any]:
+        text = (
+            query if isinstance(query, bytes) else str(getattr(query, "as_string", lambda _=None: query)(None)).encode()
+        )
+        sent.append((cursor.connection.info.transaction_status == TransactionStatus.INTRANS, text.decode()))
+        return execute(cursor, query, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(psycopg.Cursor, "execute", noting)
+        rebuild(settings)
+
+    [locked] = [place for place, (_, text) in enumerate(sent) if "IN ACCESS EXCLUSIVE MODE" in text]
+    under_lock = [text for _, text in takewhile(itemgetter(0), sent[locked + 1 :])]
+    assert len(under_lock) == 2
+    assert under_lock[0].count("SET SCHEMA") == 2
+    assert under_lock[0].count("CREATE OR REPLACE VIEW") == 4
