@@ -58,6 +58,46 @@ def test_a_set_that_fails_leaves_the_database_as_it_was(team: Settings, releases
     ]  # fmt: skip
 
 
+OFF, ON = (f"ALTER TABLE events {word} TRIGGER ALL;" for word in ("DISABLE", "ENABLE"))
+LOSSES = {
+    "an event that goes": (f"{OFF} DELETE FROM events WHERE notification_id = 1; {ON}", "writes events"),
+    "all that go": (f"{OFF} TRUNCATE events; {ON}", "writes events"),
+    "events in a block without triggers": (
+        "DO $$ BEGIN SET LOCAL session_replication_role = replica; UPDATE events SET topic = 'x'; END $$;",
+        "writes events",
+    ),
+    "keys that could be used again": ("DELETE FROM append_keys;", "writes append_keys"),
+    "the log itself": ("DROP TABLE events CASCADE;", "events goes"),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_history_is_never_lost_by_a_migration_that_nobody_planned(
+    team: Settings, releases: Releases, case: str
+) -> None:
+    """What `plan` calls an error and no backup but one of the server's could bring back, `up` does not begin."""
+    forward, says = LOSSES[case]
+    log = "SELECT e.notification_id, e.topic, e.state FROM events AS e ORDER BY 1"
+    before = query(team, log)
+    first = releases.add("CREATE TABLE desks (code text PRIMARY KEY);", "DROP TABLE desks;")
+    releases.add(forward, "SELECT 1;")
+    with pytest.raises(MigrationError, match=rf"{first + 1:03}_step.sql .*{says}.*nothing was changed"):
+        up(next_of(team, releases, HOLDINGS, VALUATIONS))
+    assert query(team, log) == before
+    assert query(team, "SELECT to_regclass('ledger.desks')::text") == [(None,)]
+
+
+def test_an_index_of_the_log_and_a_column_of_another_type_are_no_loss(team: Settings, releases: Releases) -> None:
+    releases.add("CREATE INDEX by_topic ON events (topic);", "DROP INDEX by_topic;")
+    releases.add(
+        "ALTER TABLE append_keys ADD COLUMN note integer NOT NULL DEFAULT 1;",
+        "ALTER TABLE append_keys DROP COLUMN note;",
+    )
+    releases.add("ALTER TABLE append_keys ALTER note TYPE bigint;", "ALTER TABLE append_keys ALTER note TYPE integer;")
+    up(next_of(team, releases, HOLDINGS, VALUATIONS))
+    assert query(team, "SELECT to_regclass('ledger.by_topic') IS NOT NULL") == [(True,)]
+
+
 def test_what_cannot_be_taken_back_is_found_before_a_set_begins(team: Settings, releases: Releases) -> None:
     """Rows that a trigger keeps: the rollback section is there, and fails. Refused while nothing has begun."""
     keeps = releases.add(

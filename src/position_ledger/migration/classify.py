@@ -30,7 +30,8 @@ class Effect:
     """What one file does: ``tables`` are the projected tables that it found and whose columns or constraints it changes.
 
     ``made`` are those that it makes. A file that makes them and nothing else is projected too: they appear with their
-    rows. One that makes other things besides runs in place, and the tables are filled right after.
+    rows. One that makes other things besides runs in place, and the tables are filled right after. ``written`` are the
+    other tables that it was there to find, whose rows it writes.
     ``is_elsewhere`` says that it does what no swap brings, ``is_here`` that it changes projected tables or views at all.
     """
 
@@ -42,6 +43,7 @@ class Effect:
     before: Catalogue
     after: Catalogue
     made: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
     is_elsewhere: bool = False
     is_here: bool = False
 
@@ -100,7 +102,8 @@ def classify(
     effect = Effect(file, "plain", tables, views, tuple(diff(before, after)), before, after, touched - tables)
     others = _others(effect, names, sorted(written))
     is_here = bool(views) or any(before.tables.get(name) != after.tables.get(name) for name in names)
-    effect = replace(effect, is_elsewhere=bool(others), is_here=is_here)
+    found = frozenset(written) & before.tables.keys()
+    effect = replace(effect, written=found, is_elsewhere=bool(others), is_here=is_here)
     if tables and others:
         _refuse_both(effect, others)
     _refuse_unfit(effect, touched)

@@ -8,26 +8,29 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from position_ledger.errors import MigrationError
 from position_ledger.migration.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from position_ledger.migration.catalogue import Catalogue, Grant, Index, Table, Trigger
+    from position_ledger.migration.classify import Effect
     from position_ledger.migration.trace import TracedFile, TracedStatement
 
-__all__ = ["history_findings"]
+__all__ = ["LOG_TABLES", "history_findings", "refuse_lost_history"]
 
 _WRITES: Final = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE"})
-_LOG: Final = ("events", "append_keys")
+LOG_TABLES: Final = ("events", "append_keys")
 _KEEPERS: Final = ("refuse_change", "refuse_history_change", "refuse_step_back")
 """Functions of triggers that keep what is written as it was written."""
 _MIGHTY: Final = ("superuser", "bypassrls")
+_CORRECTED_BY: Final = "BustTrade, CorrectTrade, AdjustFee, AdjustCash: see docs/reference/domain-rules.md"
 
 
 def history_findings(traced: TracedFile, projected: frozenset[str]) -> Iterator[Finding]:
     """Findings about a file that has not failed."""
-    kept = {*_LOG, *projected, *_with_keepers(traced.before)} & traced.before.tables.keys()
+    kept = {*LOG_TABLES, *projected, *_with_keepers(traced.before)} & traced.before.tables.keys()
     yield from _log_written(traced)
     yield from _log_gone(traced)
     for name in sorted(kept & traced.after.tables.keys()):
@@ -39,6 +42,29 @@ def history_findings(traced: TracedFile, projected: frozenset[str]) -> Iterator[
     yield from _more_owners(traced)
     yield from _definers(traced)
     yield from _many_current_rows(traced, projected)
+
+
+def refuse_lost_history(effect: Effect) -> None:
+    """What no plan, rollback or later migration could bring back is not even begun; the rest is for the plan to say.
+
+    Raises:
+        MigrationError: the file writes rows of the log, or takes it away.
+    """
+    for name in sorted(effect.before.tables.keys() & LOG_TABLES):
+        if name in effect.written:
+            msg = f"{effect.file.filename} {_written(name)}: {_CORRECTED_BY}; nothing was changed"
+            raise MigrationError(msg)
+        if name not in effect.after.tables:
+            msg = f"{effect.file.filename} is refused: {_gone(name)}; nothing was changed"
+            raise MigrationError(msg)
+
+
+def _written(name: str) -> str:
+    return f"writes {name}, the log itself: what happened cannot be changed, only followed by an event that corrects it"
+
+
+def _gone(name: str) -> str:
+    return f"{name} goes: it is the log, of which everything else is made"
 
 
 def _with_keepers(catalogue: Catalogue) -> Iterator[str]:
@@ -65,21 +91,18 @@ def _log_written(traced: TracedFile) -> Iterator[Finding]:
     for one in traced.statements:
         locked = {lock.table for lock in one.locks if lock.mode == "ROW EXCLUSIVE"}
         written = {name for name, rows in one.written.items() if rows}
-        for name in _LOG:
+        for name in LOG_TABLES:
             emptied = name in one.rewrites and not one.differences
             if name in traced.before.tables and (emptied or name in locked | written):
-                cause = (
-                    f"it writes {name}, the log itself: what happened cannot be changed, only followed by an event that "
-                    "corrects it"
-                )
-                form = "-- BustTrade, CorrectTrade, AdjustFee, AdjustCash: see docs/reference/domain-rules.md"
+                cause = f"it {_written(name)}"
+                form = f"-- {_CORRECTED_BY}"
                 yield Finding("error", "dml-on-log", traced.file.filename, one.line, _flat(one), cause, form)
 
 
 def _log_gone(traced: TracedFile) -> Iterator[Finding]:
-    for name in _LOG:
+    for name in LOG_TABLES:
         if name in traced.before.tables and name not in traced.after.tables:
-            cause = f"{name} goes: it is the log, of which everything else is made"
+            cause = _gone(name)
             yield _finding(traced, f"table {name} is gone", "log-gone", cause)
 
 
@@ -121,7 +144,7 @@ def _of_another(traced: TracedFile, name: str) -> Iterator[Finding]:
 
 def _more_writers(traced: TracedFile, projected: frozenset[str]) -> Iterator[Finding]:
     """Of the log and the projected tables, which only the ledger writes."""
-    for name in sorted({*_LOG, *projected} & traced.after.tables.keys() & traced.before.tables.keys()):
+    for name in sorted({*LOG_TABLES, *projected} & traced.after.tables.keys() & traced.before.tables.keys()):
         new = list(_new_writers(traced.before.tables[name], traced.after.tables[name]))
         if new:
             cause = f"only the ledger may write {name}, and now others may: {', '.join(map(str, new))}"
@@ -134,7 +157,7 @@ def _new_writers(before: Table, after: Table) -> Iterator[Grant]:
 
 def _more_owners(traced: TracedFile) -> Iterator[Finding]:
     """Roles that may do from now on what the owner of the log may."""
-    log = traced.before.tables.get(_LOG[0])
+    log = traced.before.tables.get(LOG_TABLES[0])
     gained = [one for one in traced.after.surroundings if one not in traced.before.surroundings]
     for one in gained if log is not None else ():
         found = re.fullmatch(r"member (?P<role>.+) of (?P<group>.+)", one)

@@ -25,11 +25,12 @@ from position_ledger.migration.classify import Effect, classify
 from position_ledger.migration.cluster import run_beside_others
 from position_ledger.migration.concurrent import without_concurrently
 from position_ledger.migration.execute import NOTHING_KEPT, StatementFailed, keeping_path, run_section
+from position_ledger.migration.history_rules import LOG_TABLES
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.session import Connection, Limits, open_session, use_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from psycopg.sql import Composable
 
@@ -67,6 +68,16 @@ _GUARDED: Final = """
     SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = %s
      WHERE n.nspname = %s
+"""
+
+_LOG_FILES: Final = """
+    SELECT c.relname::text, c.relfilenode::bigint,
+           (SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod, a.attgenerated), ',' ORDER BY a.attnum)
+              FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+           EXISTS (SELECT FROM pg_locks l WHERE l.relation = c.oid AND l.pid = pg_backend_pid() AND l.granted
+                      AND l.mode = 'RowExclusiveLock'
+                      AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = ANY (%s)
 """
 
 
@@ -171,8 +182,10 @@ class Targets:
         statement that made them; a statement that makes and fills one at once is found by the rows it left.
         """
         self._guard(connection)
+        before = self._log_files(connection)
         there: frozenset[str] = frozenset()
-        with connection.cursor() as cursor, keeping_path(cursor, file):
+        # in a subtransaction, or a TRUNCATE would leave the file that this very transaction made
+        with connection.transaction(), connection.cursor() as cursor, keeping_path(cursor, file):
             if not file.is_transactional:
                 self._run(connection, file)
             for statement in file.forward.statements if file.is_transactional else ():
@@ -183,7 +196,22 @@ class Targets:
         row = connection.execute("SELECT current_setting(%s, true)", [_WRITTEN]).fetchone()
         self._unguard(connection)
         self._refuse_rows(connection, file)
-        return frozenset(str(row[0]).split(",")) if row and row[0] else frozenset()
+        written = frozenset(str(row[0]).split(",")) if row and row[0] else frozenset()
+        return written | self._log_written(before, self._log_files(connection))
+
+    def _log_files(self, connection: Connection) -> dict[str, list[object]]:
+        """Of each table of the log what the server knows of its rows: triggers may be switched off by the very file."""
+        rows = connection.execute(_LOG_FILES, [self._schema, list(LOG_TABLES)]).fetchall()
+        return {str(name): facts for name, *facts in rows}
+
+    @staticmethod
+    def _log_written(before: Mapping[str, Sequence[object]], now: Mapping[str, Sequence[object]]) -> set[str]:
+        """Written to, or with an empty file in place of its own though its columns are the same: a TRUNCATE."""
+        return {
+            name
+            for name, (file, columns, was_written) in before.items()
+            if name in now and (now[name][2] != was_written or (now[name][1] == columns and now[name][0] != file))
+        }
 
     def _guard(self, connection: Connection) -> None:
         tables = connection.execute(_UNGUARDED, [self._schema, list(BOOKKEEPING), _GUARD]).fetchall()

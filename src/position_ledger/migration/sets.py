@@ -18,6 +18,7 @@ from position_ledger.migration.bookkeeping import finish, forget, read_applied, 
 from position_ledger.migration.classify import ProjectedChange, change_sets
 from position_ledger.migration.execute import NOTHING_KEPT, StatementFailed
 from position_ledger.migration.files import MigrationFile
+from position_ledger.migration.history_rules import refuse_lost_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -53,14 +54,17 @@ class ChangeSets:
 
         A set that has begun ends where it ended then. An index that is built CONCURRENTLY is applied on its own: it
         cannot be part of a transaction, harms nobody, and what stands before it is applied before it.
-        Raises MigrationError for a set that could not be undone.
+        Raises MigrationError for a set that could not be undone, and for a file that would lose history.
         """
         if self._steps.runs_in_place(connection, files, run):
             return list(files)
         parts = [[file for file in files if (file.number <= (begun or 0)) == is_begun] for is_begun in (True, False)]
         steps: list[Step] = []
         for part in filter(None, parts):
-            steps += grouped(change_sets(self._targets.effects([file.number for file in part])))
+            effects = self._targets.effects([file.number for file in part])
+            for effect in effects:
+                refuse_lost_history(effect)
+            steps += grouped(change_sets(effects))
         self._refuse_lasting([step for step in steps if isinstance(step, ProjectedChange)], begun or 0)
         return steps
 
