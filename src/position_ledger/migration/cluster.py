@@ -20,14 +20,27 @@ if TYPE_CHECKING:
     from psycopg import Cursor
 
     from position_ledger.migration.files import MigrationFile
+    from position_ledger.migration.session import Connection
     from position_ledger.migration.sql_text import Statement
 
-__all__ = ["run_beside_others"]
+__all__ = ["run_beside_others", "state_of_cluster"]
 
 _ABOUT_ROLES: Final = re.compile(r"\b(?:create|drop)\s+(?:role|user|group)\b", re.IGNORECASE)
 _PLAIN: Final = frozenset((verb, kind) for verb in ("create", "drop") for kind in ("role", "user", "group"))
 _QUOTED: Final = re.compile("[\"'«„“](.+)[\"'»“”]")
 _ELSEWHERE: Final = re.compile(r"\d+ objects? in database .+|(?:owner of|privileges for) database .+")
+# What outlives the scratch database: roles, who is a member of whom, settings of roles, tablespaces, rights on databases.
+# Passwords nobody may read: for them, whether this transaction holds the lock that every change of a role takes.
+_OF_THE_CLUSTER: Final = """
+    SELECT md5(concat((SELECT string_agg(d.datacl::text, ',' ORDER BY d.oid) FROM pg_database d),
+                      (SELECT string_agg(l.mode, ',') FROM pg_locks l
+                        WHERE l.pid = pg_backend_pid() AND l.granted AND l.relation = 'pg_authid'::regclass
+                          AND l.mode = 'RowExclusiveLock'),
+                      (SELECT string_agg(r::text, ',' ORDER BY r.oid) FROM pg_roles r),
+                      (SELECT string_agg(m::text, ',' ORDER BY m::text) FROM pg_auth_members m),
+                      (SELECT string_agg(s::text, ',' ORDER BY s::text) FROM pg_db_role_setting s),
+                      (SELECT string_agg(t.spcname, ',' ORDER BY t.oid) FROM pg_tablespace t)))
+"""
 
 
 def run_beside_others(
@@ -86,3 +99,8 @@ def _run_without(
     hidden = f"position_ledger_scratch_{secrets.token_hex(6)}"
     cursor.execute(sql.SQL("ALTER ROLE {} RENAME TO {}").format(sql.Identifier(there), sql.Identifier(hidden)))
     return frozenset({there}) | run_beside_others(cursor, file, statement)
+
+
+def state_of_cluster(connection: Connection) -> object:
+    """Something that is another once this transaction changes what outlives its database."""
+    return connection.execute(_OF_THE_CLUSTER).fetchone()

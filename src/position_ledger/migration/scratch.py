@@ -1,7 +1,8 @@
 """The target catalogue: every migration replayed from 001 in an empty scratch database of the same server.
 
 The replay is one transaction that is rolled back, so that nothing it does (a role, say) outlives it, and the database
-is dropped. An index that a file builds CONCURRENTLY is built plainly: the catalogue is the same.
+is dropped. It is cut only behind new values of enum types, which nobody may use before they are committed. An index that
+a file builds CONCURRENTLY is built plainly: the catalogue is the same.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import BOOKKEEPING, ensure_bookkeeping
 from position_ledger.migration.catalogue import diff
 from position_ledger.migration.classify import Effect, classify
-from position_ledger.migration.cluster import run_beside_others
+from position_ledger.migration.cluster import run_beside_others, state_of_cluster
 from position_ledger.migration.concurrent import without_concurrently
 from position_ledger.migration.execute import NOTHING_KEPT, StatementFailed, keeping_path, run_section
 from position_ledger.migration.history_rules import LOG_TABLES
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from position_ledger.migration.catalogue import Catalogue
     from position_ledger.migration.files import MigrationFile
 
-__all__ = ["Targets", "defer_again", "replay_file", "scratch_database"]
+__all__ = ["Targets", "between_commits", "defer_again", "replay_file", "scratch_database"]
 
 _PREFIX: Final = "position_ledger_scratch_"
 _NAME: Final = re.compile(rf"{_PREFIX}(?P<made_at>\d+)_[0-9a-f]+")
@@ -70,6 +71,7 @@ _GUARDED: Final = """
      WHERE n.nspname = %s
 """
 
+_NEW_VALUE: Final = re.compile(r"\badd\s+value\b", re.IGNORECASE)
 _LOG_FILES: Final = """
     SELECT c.relname::text, c.relfilenode::bigint,
            (SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod, a.attgenerated), ',' ORDER BY a.attnum)
@@ -138,7 +140,7 @@ class Targets:
         with (
             scratch_database(self._url, self._limits) as url,
             open_session(url, self._limits) as connection,
-            connection.transaction(force_rollback=True),
+            _undone(connection) as cluster,
         ):
             ensure_bookkeeping(connection, self._schema)
             connection.execute(_GUARD_FUNCTION)
@@ -153,6 +155,8 @@ class Targets:
                 self._keep(connection, file.number, wanted)
                 if file.number in undone:
                     self._lasting[file.number] = self._why_lasting(connection, file)
+                if _needs_commit(file) and state_of_cluster(connection) == cluster:
+                    connection.execute("COMMIT; BEGIN")
 
     def _why_lasting(self, connection: Connection, file: MigrationFile) -> str:
         """What goes wrong when the rollback section runs now, as a failed change set would run it; "" for nothing."""
@@ -264,6 +268,34 @@ def replay_file(connection: Connection, file: MigrationFile) -> None:
         for statement, text in zip(file.forward.statements, texts, strict=True):
             run_beside_others(cursor, file, statement, text)
         run_section(cursor, file, [])
+
+
+def between_commits(files: Iterable[MigrationFile]) -> Iterator[list[MigrationFile]]:
+    """The files in runs that may share a transaction."""
+    part: list[MigrationFile] = []
+    for file in files:
+        part.append(file)
+        if _needs_commit(file):
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _needs_commit(file: MigrationFile) -> bool:
+    """Whether later files may use what it makes only once it is committed: values that an enum type is given."""
+    return any(_NEW_VALUE.search(one.text) for one in file.forward.statements)
+
+
+@contextlib.contextmanager
+def _undone(connection: Connection) -> Iterator[object]:
+    """A transaction that is rolled back; yields the state of the cluster, which nothing is committed to change."""
+    connection.execute("BEGIN")
+    try:
+        yield state_of_cluster(connection)
+    finally:
+        if not connection.closed:
+            connection.execute("ROLLBACK")
 
 
 def defer_again(connection: Connection) -> None:

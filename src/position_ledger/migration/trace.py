@@ -16,7 +16,7 @@ import psycopg
 from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import BOOKKEEPING, ensure_bookkeeping
 from position_ledger.migration.catalogue import diff
-from position_ledger.migration.cluster import run_beside_others
+from position_ledger.migration.cluster import run_beside_others, state_of_cluster
 from position_ledger.migration.concurrent import without_concurrently
 from position_ledger.migration.execute import (
     NOTHING_KEPT,
@@ -28,7 +28,7 @@ from position_ledger.migration.execute import (
 )
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.lost_values import LostValues, RowsBefore, lost_values, remember_rows
-from position_ledger.migration.scratch import defer_again, replay_file
+from position_ledger.migration.scratch import between_commits, defer_again, replay_file
 from position_ledger.migration.session import use_schema
 
 if TYPE_CHECKING:
@@ -61,18 +61,6 @@ _LOCKS: Final = """
     SELECT l.relation::bigint, l.mode FROM pg_locks l
      WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.mode <> %s
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
-# What outlives the scratch database: roles, who is a member of whom, settings of roles, tablespaces, rights on databases.
-# Passwords nobody may read: for them, whether this transaction holds the lock that every change of a role takes.
-_OF_THE_CLUSTER: Final = """
-    SELECT md5(concat((SELECT string_agg(d.datacl::text, ',' ORDER BY d.oid) FROM pg_database d),
-                      (SELECT string_agg(l.mode, ',') FROM pg_locks l
-                        WHERE l.pid = pg_backend_pid() AND l.granted AND l.relation = 'pg_authid'::regclass
-                          AND l.mode = 'RowExclusiveLock'),
-                      (SELECT string_agg(r::text, ',' ORDER BY r.oid) FROM pg_roles r),
-                      (SELECT string_agg(m::text, ',' ORDER BY m::text) FROM pg_auth_members m),
-                      (SELECT string_agg(s::text, ',' ORDER BY s::text) FROM pg_db_role_setting s),
-                      (SELECT string_agg(t.spcname, ',' ORDER BY t.oid) FROM pg_tablespace t)))
 """
 
 
@@ -199,7 +187,7 @@ class Tracer:
         """One transaction, or a savepoint while one is held open; without ``keep`` its work is undone."""
         if not self._is_held:
             self.connection.execute("BEGIN")
-        before = self._of_the_cluster()
+        before = state_of_cluster(self.connection)
         try:
             with self.connection.transaction():
                 use_schema(self.connection, self._schema)
@@ -214,7 +202,7 @@ class Tracer:
                 self._end(is_kept=False)
             raise
         else:
-            self._is_held = self._is_held or self._of_the_cluster() != before
+            self._is_held = self._is_held or state_of_cluster(self.connection) != before
             self._end(is_kept=True)
 
     @contextlib.contextmanager
@@ -234,9 +222,6 @@ class Tracer:
         if not self._is_held:
             self.connection.execute("COMMIT" if is_kept else "ROLLBACK")
 
-    def _of_the_cluster(self) -> object:
-        return self.connection.execute(_OF_THE_CLUSTER).fetchone()
-
     def catalogue(self) -> Catalogue:
         """What the schema holds now."""
         return read_catalogue(self.connection, self._schema)
@@ -250,11 +235,12 @@ class Tracer:
 
     def replay(self, files: Sequence[MigrationFile]) -> None:
         """Run the forward parts of files that are applied already."""
-        with self.step():
-            for file in files:
-                use_schema(self.connection, self._schema)
-                replay_file(self.connection, file)
-                defer_again(self.connection)
+        for part in between_commits(files):
+            with self.step():
+                for file in part:
+                    use_schema(self.connection, self._schema)
+                    replay_file(self.connection, file)
+                    defer_again(self.connection)
 
     def first_failing(self, files: Sequence[MigrationFile]) -> tuple[MigrationFile, Failure] | None:
         """Run the forward parts on the rows that are here now, up to the first that fails; nothing of it stays."""

@@ -54,6 +54,8 @@ from position_ledger.setup import Reached
 from position_ledger.store.feed import StoredRow
 
 LOG_TABLE = "events"
+UNCOMMITTED_VALUE = "55P04"
+"""A value of an enum type that another file makes: where files share a transaction, that says nothing of them."""
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ def _lasting(change: ProjectedChange, failing: Mapping[int, str]) -> Iterator[Fi
 def _needs_rows(failed: tuple[MigrationFile, Failure] | None, traced: Sequence[TracedFile]) -> Iterator[Finding]:
     """What fits the rows that are there and fails without any: it could make no new ledger, and no scratch database."""
     fits = {one.file.number for one in traced if one.failure is None}
-    if failed is None or failed[0].number not in fits:
+    if failed is None or failed[0].number not in fits or failed[1].sqlstate == UNCOMMITTED_VALUE:
         return
     file, failure = failed
     cause = (
