@@ -25,6 +25,7 @@ LOG_TABLES: Final = ("events", "append_keys")
 _KEEPERS: Final = ("refuse_change", "refuse_history_change", "refuse_step_back")
 """Functions of triggers that keep what is written as it was written."""
 _MIGHTY: Final = ("superuser", "bypassrls")
+_BEFORE_ROWS: Final = re.compile(r" BEFORE .* FOR EACH ROW ")
 _CORRECTED_BY: Final = "BustTrade, CorrectTrade, AdjustFee, AdjustCash: see docs/reference/domain-rules.md"
 
 
@@ -35,6 +36,7 @@ def history_findings(traced: TracedFile, projected: frozenset[str]) -> Iterator[
     yield from _log_gone(traced)
     for name in sorted(kept & traced.after.tables.keys()):
         yield from _unprotected(traced, name)
+        yield from _rewritten(traced, name)
         yield from _hidden(traced, name)
         yield from _of_another(traced, name)
     yield from _keepers_changed(traced)
@@ -113,6 +115,17 @@ def _unprotected(traced: TracedFile, name: str) -> Iterator[Finding]:
         if kept is None or kept.enabled not in {"O", "A"} or kept.definition != trigger.definition:
             cause = f"table {name} loses its trigger {trigger.name}, which keeps what is written as it was written"
             yield _finding(traced, f"trigger {trigger.name}", "history-unprotected", cause, f"{trigger.definition};")
+
+
+def _rewritten(traced: TracedFile, name: str) -> Iterator[Finding]:
+    """Row triggers that run before: what they return is written in place of what the ledger gives."""
+    there = traced.before.tables[name].triggers
+    for trigger in traced.after.tables[name].triggers.values():
+        if trigger.name in there or _is_keeper(trigger) or _BEFORE_ROWS.search(trigger.definition) is None:
+            continue
+        cause = f"trigger {trigger.name} may put other rows into {name} than the ledger writes"
+        form = f"{trigger.definition.replace(' BEFORE ', ' AFTER ', 1)};"
+        yield _finding(traced, f"trigger {trigger.name}", "history-writable", cause, form)
 
 
 def _keepers_changed(traced: TracedFile) -> Iterator[Finding]:

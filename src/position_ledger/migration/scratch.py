@@ -72,7 +72,7 @@ _GUARDED: Final = """
 """
 
 _NEW_VALUE: Final = re.compile(r"\badd\s+value\b", re.IGNORECASE)
-_LOG_FILES: Final = """
+_FILES: Final = """
     SELECT c.relname::text, c.relfilenode::bigint,
            (SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod, a.attgenerated), ',' ORDER BY a.attnum)
               FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
@@ -186,7 +186,7 @@ class Targets:
         statement that made them; a statement that makes and fills one at once is found by the rows it left.
         """
         self._guard(connection)
-        before = self._log_files(connection)
+        before = self._files_of_history(connection)
         there: frozenset[str] = frozenset()
         # in a subtransaction, or a TRUNCATE would leave the file that this very transaction made
         with connection.transaction(), connection.cursor() as cursor, keeping_path(cursor, file):
@@ -201,21 +201,18 @@ class Targets:
         self._unguard(connection)
         self._refuse_rows(connection, file)
         written = frozenset(str(row[0]).split(",")) if row and row[0] else frozenset()
-        return written | self._log_written(before, self._log_files(connection))
+        history = _history_written(file, before, self._files_of_history(connection))
+        for table in sorted(history & self._projected):
+            raise MigrationError(
+                f"{file.filename} writes rows of the projected table {table}, which come from the event log only; leave "
+                "that out, and correct the events or the projection"
+            )
+        return written | history
 
-    def _log_files(self, connection: Connection) -> dict[str, list[object]]:
-        """Of each table of the log what the server knows of its rows: triggers may be switched off by the very file."""
-        rows = connection.execute(_LOG_FILES, [self._schema, list(LOG_TABLES)]).fetchall()
+    def _files_of_history(self, connection: Connection) -> dict[str, list[object]]:
+        """What the server knows of rows of the log and of projected tables: triggers may be off by the very file."""
+        rows = connection.execute(_FILES, [self._schema, [*LOG_TABLES, *self._projected]]).fetchall()
         return {str(name): facts for name, *facts in rows}
-
-    @staticmethod
-    def _log_written(before: Mapping[str, Sequence[object]], now: Mapping[str, Sequence[object]]) -> set[str]:
-        """Written to, or with an empty file in place of its own though its columns are the same: a TRUNCATE."""
-        return {
-            name
-            for name, (file, columns, was_written) in before.items()
-            if name in now and (now[name][2] != was_written or (now[name][1] == columns and now[name][0] != file))
-        }
 
     def _guard(self, connection: Connection) -> None:
         tables = connection.execute(_UNGUARDED, [self._schema, list(BOOKKEEPING), _GUARD]).fetchall()
@@ -268,6 +265,19 @@ def replay_file(connection: Connection, file: MigrationFile) -> None:
         for statement, text in zip(file.forward.statements, texts, strict=True):
             run_beside_others(cursor, file, statement, text)
         run_section(cursor, file, [])
+
+
+def _history_written(
+    file: MigrationFile, before: Mapping[str, Sequence[object]], now: Mapping[str, Sequence[object]]
+) -> set[str]:
+    """Tables that were written to, or that a TRUNCATE gave an empty file, their columns being the same."""
+    truncates = any("truncate" in one.text.lower() for one in file.forward.statements)
+    return {
+        name
+        for name, (node, columns, was_written) in before.items()
+        if name in now
+        and (now[name][2] != was_written or (truncates and now[name][1] == columns and now[name][0] != node))
+    }
 
 
 def between_commits(files: Iterable[MigrationFile]) -> Iterator[list[MigrationFile]]:

@@ -17,6 +17,9 @@ KEEPER = "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON events FOR EACH 
 NO_KEEPER = "DROP TRIGGER append_only ON events;"
 OFF, ON = (f"ALTER TABLE events {word} TRIGGER append_only;" for word in ("DISABLE", "ENABLE"))
 WIPE = "CREATE FUNCTION wipe() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';"
+CHANGING = "CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+BEFORE = "CREATE TRIGGER others BEFORE INSERT OR UPDATE"
+EACH = "FOR EACH ROW EXECUTE FUNCTION other()"
 
 CASES = {
     "event deleted while the keeper is off": (f"{OFF} DELETE FROM events; {ON}", "dml-on-log"),
@@ -42,10 +45,14 @@ CASES = {
     "log of another owner": ("ALTER TABLE events OWNER TO position_ledger_app;", "history-writable"),
     "another owner of the log": ("GRANT {owner} TO position_ledger_reader;", "history-writable"),
     "a role above all": (f"CREATE ROLE {ROLE} SUPERUSER;", "history-writable"),
+    "rows that a trigger makes others of": (f"{CHANGING} {BEFORE} ON positions {EACH};", "history-writable"),
+    "events that a trigger makes others of": (f"{CHANGING} {BEFORE} ON events {EACH};", "history-writable"),
     "rights of the owner for everybody": (WIPE, "definer-for-everybody"),
 }
 FINE = {
     "keeper always on": "ALTER TABLE events ENABLE ALWAYS TRIGGER append_only;",
+    "a trigger that is told of rows": f"{CHANGING} CREATE TRIGGER told AFTER INSERT ON positions {EACH};",
+    "a trigger on a table of one's own": f"CREATE TABLE own (id bigint); {CHANGING} {BEFORE} ON own {EACH};",
     "rights of the owner for some": f"{WIPE} REVOKE ALL ON FUNCTION wipe() FROM PUBLIC;",
     "an index of the log": "CREATE INDEX by_topic ON events (topic);",
     "a role of no weight": f"CREATE ROLE {ROLE}; GRANT position_ledger_reader TO {ROLE};",
