@@ -6,7 +6,6 @@ does not even ask for the lock, and when it asks it gives up after 20 ms, so no 
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,71 +39,19 @@ from position_ledger.projection.exchange import (
 )
 from position_ledger.projection.generation_notes import keep, keep_for
 from position_ledger.projection.generations import GENERATION_LOCK, Generation
+from position_ledger.projection.quiet import BUSY, PAUSE_S, NotYet, Patience, named, telling, wait_for_quiet
 from position_ledger.projection.tail import TailTooLong, project_tail
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
 
-LOCK_TIMEOUT_MS = 20
 BATCH_TIMEOUT_MS = 2_000
 """How long the swap waits for a batch that is being projected: that keeps followers waiting, and no reader or writer."""
 
-QUIET_MS = 5
-"""Transactions younger than this are let pass; older ones that hold the table are waited for, without asking for it."""
-
-QUIET_MAX_MS = 200
-LOCK_TIMEOUT_MAX_MS = 100
-"""On a machine that is short of time every transaction looks old: the longer the swap waits, the less choosy it is."""
-
 BUDGET_S = 60.0
-PAUSE_S = 0.01
 
 SHADOW_ROLES = ("position_ledger_reader", "position_ledger_projector")
 
 POSITIONS = "SELECT c.position FROM projection_checkpoints AS c WHERE c.generation_id = %s"
-
-
-BUSY = """
-SELECT a.pid, coalesce(nullif(a.application_name, ''), '?'), coalesce(a.state, '?'),
-       extract(epoch FROM clock_timestamp() - a.xact_start)::float8, left(regexp_replace(a.query, '\\s+', ' ', 'g'), 80)
-  FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
- WHERE l.relation = ANY(%s::regclass[]) AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-   AND a.pid <> pg_backend_pid() AND a.xact_start < clock_timestamp() - make_interval(secs => %s)
- ORDER BY a.xact_start LIMIT 5
-"""
-
-TOLD_AFTER_S = 3.0
-"""A swap that has waited so long says for whom."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Patience:
-    """How choosy the swap is, by the share of its budget that is spent."""
-
-    started: float
-    budget_s: float
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the budget is spent."""
-        return time.monotonic() > self.started + self.budget_s
-
-    @property
-    def quiet_ms(self) -> float:
-        """Transactions younger than this are let pass."""
-        return min(QUIET_MAX_MS, QUIET_MS * (1 + 10 * self._spent**2 * QUIET_MAX_MS / QUIET_MS))
-
-    @property
-    def lock_timeout_ms(self) -> int:
-        """How long readers may queue behind the swap."""
-        return round(min(LOCK_TIMEOUT_MAX_MS, max(LOCK_TIMEOUT_MS, LOCK_TIMEOUT_MAX_MS * 2 * self._spent)))
-
-    @property
-    def _spent(self) -> float:
-        return (time.monotonic() - self.started) / self.budget_s
-
-
-class _TryAgain(Exception):
-    """This attempt came at a bad moment; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +92,8 @@ def swap(
             what is in the way. The live tables are as before.
         MigrationError: a verification of the plan does not hold; likewise.
     """
-    patience = _Patience(time.monotonic(), budget_s)
-    waiting = _waiting(tell, plan.tables, budget_s)
+    patience = Patience(time.monotonic(), budget_s)
+    waiting = telling(tell, plan.tables, budget_s)
     attempts, is_apart = 0, False
     tables = ", ".join(plan.tables)
     while True:
@@ -154,11 +101,11 @@ def swap(
         catch_up()
         attached = _movable(connection, plan, schema)
         try:
-            _wait_for_quiet(connection, _relations(connection, attached, schema), patience, waiting)
+            wait_for_quiet(connection, _relations(connection, attached, schema), patience, waiting)
             lock_ms, tail = _attempt(connection, plan, codec, attached, schema, patience, is_apart=is_apart)
         except _OneByOne:
             is_apart = True
-        except (_TryAgain, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        except (NotYet, TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if patience.is_over:
                 raise SwapBlocked(_who(connection, attached, schema, tables, error)) from error
             time.sleep(PAUSE_S * random.uniform(0.5, 2.0))  # noqa: S311 - jitter
@@ -212,51 +159,14 @@ def _exists(connection: psycopg.Connection[Any], schema: str, table: str) -> boo
     return connection.execute("SELECT to_regclass(%s)::oid", (name,)).fetchone() != (None,)
 
 
-def _waiting(tell: Callable[[str], None], tables: Sequence[str], budget_s: float) -> Callable[[Sequence[Any]], None]:
-    """Says once for whom the swap waits, when it has done so for a while."""
-    due = time.monotonic() + TOLD_AFTER_S
-
-    def say(busy: Sequence[Any]) -> None:
-        nonlocal due
-        if time.monotonic() > due:
-            due = math.inf
-            tell(f"waiting up to {budget_s:g} s for a quiet moment to swap {', '.join(tables)}: {_named(busy)}")
-
-    return say
-
-
-def _wait_for_quiet(
-    connection: psycopg.Connection[Any],
-    relations: Sequence[str],
-    patience: _Patience,
-    waiting: Callable[[Sequence[Any]], None],
-) -> None:
-    while True:
-        busy = connection.execute(BUSY, (list(relations), patience.quiet_ms / 1000)).fetchall()
-        if not busy:
-            return
-        if patience.is_over:
-            msg = "transactions hold the table"
-            raise _TryAgain(msg)
-        waiting(busy)
-        time.sleep(PAUSE_S / 2)
-
-
 def _who(
     connection: psycopg.Connection[Any], attached: Mapping[str, Attached], schema: str, tables: str, error: Exception
 ) -> str:
     busy = connection.execute(BUSY, (_relations(connection, attached, schema), 0.0)).fetchall()
     ending = f" (SELECT pg_terminate_backend({busy[0][0]}) does)" if busy else ""
     return (
-        f"no quiet moment came to swap {tables}: {_named(busy) or error}; the live table is unchanged, end what "
+        f"no quiet moment came to swap {tables}: {named(busy) or error}; the live table is unchanged, end what "
         f"blocks it{ending} and run the same command again"
-    )
-
-
-def _named(busy: Sequence[Any]) -> str:
-    return "; ".join(
-        f"pid {pid} ({application}, {state}, in a transaction for {age:.1f} s): {query.rstrip('; ')}"
-        for pid, application, state, age, query in busy
     )
 
 
@@ -276,7 +186,7 @@ def _attempt(
     codec: Codec,
     attached: Mapping[str, Attached],
     schema: str,
-    patience: _Patience,
+    patience: Patience,
     *,
     is_apart: bool,
 ) -> tuple[float, int]:
@@ -444,7 +354,7 @@ def _require_nothing_left(
         left = cursor.execute(LEFT_BEHIND, {"table": name}).fetchone()
         if left is not None:
             msg = f"{left[0]} was created while the table was swapped"
-            raise _TryAgain(msg)
+            raise NotYet(msg)
 
 
 def _script(statements: Sequence[Statement]) -> sql.Composed:
@@ -500,7 +410,7 @@ def _project_tail(connection: psycopg.Connection[Any], move: Move, codec: Codec)
     if move.projection is None:
         if min(_reached(connection, move.new)) < max(live):
             msg = f"the workers of release {move.new.release} have not projected what the live table has"
-            raise _TryAgain(msg)
+            raise NotYet(msg)
         return 0
     upto = max(feed.horizon(connection), *live, *_reached(connection, move.new))
     return project_tail(connection, move.new, move.projection, codec, upto)
