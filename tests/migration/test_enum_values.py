@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from position_ledger import operations
 from tests.support import engine
 from tests.support.change_sets import as_it_should_be, next_of, query, releases, team, team_template, up
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from position_ledger.settings import Settings
 
 __all__ = ["migrated_template", "releases", "settings", "team", "team_template"]
+
+pytestmark = pytest.mark.uncounted
 
 FILES = (
     ("CREATE TYPE mood AS ENUM ('calm');", "DROP TYPE mood;"),

@@ -16,7 +16,6 @@ from typing import Any
 
 from position_ledger.errors import ConfigurationError, MigrationError
 from position_ledger.projection.definition import Projection, load_projections
-from position_ledger.projection.gentle import GentleContext, thread_gives_way
 from position_ledger.projection.loading import History, Loaded, Loader
 from position_ledger.projection.pacing import GivenBack, StopFlag, Stopped
 from position_ledger.settings import Settings
@@ -26,6 +25,9 @@ TICK_S = 0.25
 
 LOOK_AGAIN_S = 0.2
 """How often a process that finds every missing part taken looks whether one was let go."""
+
+NICE = 10
+"""Loading processes give way to whatever else runs on the machine."""
 
 
 class LoadInterrupted(MigrationError):
@@ -125,11 +127,11 @@ def _crew(
     pool: Executor
     if processes <= 1:
         flag = threading.Event()
-        pool = ThreadPoolExecutor(1, "loading", initializer=thread_gives_way)
+        pool = ThreadPoolExecutor(1, "loading")
         running = [pool.submit(task.run, projection, flag)]
         stop = flag.set
     else:
-        context = GentleContext()
+        context = multiprocessing.get_context("spawn")
         theirs, ours = context.Pipe(duplex=False)
         flag_there = ClosedPipe(theirs)
         pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=(task, flag_there))
@@ -166,6 +168,7 @@ _here: list[tuple[_Task, Projection[Any], StopFlag]] = []
 
 def _set_up(task: _Task, stop: StopFlag) -> None:
     end_with_parent()
+    give_way()
     _here.append((task, projection_of(task.settings, task.table), stop))
 
 
@@ -185,6 +188,12 @@ def projection_of(settings: Settings, table: str) -> Projection[Any]:
         msg = f"setting projections: {settings.projections!r} defines no table {table!r}"
         raise ConfigurationError(msg)
     return found
+
+
+def give_way() -> None:
+    """Run at a low priority from now on, where that is allowed."""
+    with suppress(OSError, AttributeError):
+        os.nice(NICE)
 
 
 def end_with_parent() -> None:

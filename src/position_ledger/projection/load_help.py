@@ -7,6 +7,7 @@ Nothing is agreed on with the rebuild: the list of parts says what is missing, a
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import threading
 import time
@@ -20,8 +21,7 @@ from position_ledger.projection import chunk_ledger, generations
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
-from position_ledger.projection.gentle import GentleContext
-from position_ledger.projection.load_crew import end_with_parent, projection_of, take_parts
+from position_ledger.projection.load_crew import end_with_parent, give_way, projection_of, take_parts
 from position_ledger.projection.loading import Loader
 from position_ledger.settings import Settings
 
@@ -54,7 +54,7 @@ class LoadHelper:
         if generation is None or self._stop.is_set():
             return False
         arguments = (self._url, self._settings, generation, turn_s)
-        process = GentleContext().Process(target=_help, args=arguments, daemon=True)
+        process = multiprocessing.get_context("spawn").Process(target=_help, args=arguments, daemon=True)
         process.start()
         end = time.monotonic() + TURN_MAX_S
         while process.is_alive() and time.monotonic() < end and not self._stop.is_set():
@@ -85,6 +85,7 @@ class LoadHelper:
 
 def _help(url: str, settings: Settings, generation: Generation, turn_s: float) -> None:
     end_with_parent()
+    give_way()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s position-ledger worker: %(message)s")
     projection = projection_of(settings, generation.projection)
     try:

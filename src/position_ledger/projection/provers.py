@@ -6,6 +6,7 @@ sent to it as live projecting sends rows, so that it becomes the values that the
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -22,7 +23,6 @@ from position_ledger.events import EVENTS
 from position_ledger.projection import digests, statements
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.differences import folded
-from position_ledger.projection.gentle import GentleContext
 from position_ledger.projection.load_crew import end_with_parent, projection_of
 from position_ledger.projection.loading import Chunk, no_collecting, replayed
 from position_ledger.projection.references import Resolver
@@ -174,10 +174,9 @@ def provers(url: str, settings: Settings, processes: int) -> Iterator[Provers]:
     with ExitStack() as stack:
         pool = None
         if processes > 1:
+            context = multiprocessing.get_context("spawn")
             pool = stack.enter_context(
-                ProcessPoolExecutor(
-                    processes, mp_context=GentleContext(), initializer=_set_up, initargs=(url, settings)
-                )
+                ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=(url, settings))
             )
         yield Provers(settings, stack.enter_context(closing(_connected(url, settings))), pool)
 

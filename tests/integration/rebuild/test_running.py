@@ -204,10 +204,10 @@ def test_it_stands_back_while_a_followed_table_is_behind(settings: Settings, led
             engine.project_all(settings)
             execute(settings, UNPACED)
             assert going.report().swapped
-    assert [message.split(":")[0] for message in going.told if "the load of" in message] == [
-        "the load of positions stands back",
-        "the load of positions goes on",
-    ]
+    told = [message.split(":")[0] for message in going.told if "the load of" in message]
+    # once, or more often where the machine is so slow that the table falls behind again
+    assert told[:2] == ["the load of positions stands back", "the load of positions goes on"]
+    assert told == told[:2] * (len(told) // 2)
     engine.proven(settings)
 
 
