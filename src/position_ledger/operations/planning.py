@@ -22,6 +22,7 @@ from position_ledger.migration.catalogue import Catalogue, diff
 from position_ledger.migration.classify import Effect, ProjectedChange, change_sets
 from position_ledger.migration.files import SUM_FILE, MigrationFile
 from position_ledger.migration.findings import Finding, by_weight
+from position_ledger.migration.history_rules import LOG_TABLES
 from position_ledger.migration.holding import Moment, look
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.judging import Circumstances, concerns_projected, effect_of, judge
@@ -320,7 +321,7 @@ class _Planner:
 
     def _plain_filled(self) -> list[str]:
         """The tables whose rows no event brings back."""
-        kept = self._projected | {LOG_TABLE}
+        kept = self._projected.union(LOG_TABLES)
         return [name for name, table in self._tables.items() if table.copied and name not in kept]
 
     def _empty_before_rebuild(
