@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +14,7 @@ import psycopg
 from position_ledger.database import connect, first_line
 from position_ledger.errors import RebuildCancelled
 from position_ledger.projection import chunk_ledger, estimate, rebuilds, yielding
-from position_ledger.projection.yielding import Behind
+from position_ledger.projection.yielding import Behind, Turn
 from position_ledger.settings import Settings
 
 LOOK_S = 0.5
@@ -63,8 +64,9 @@ class Watch:
         self._done = -1
         self._total = 0
         self._behind: Behind | None = None
-        self._stands_back_since: float | None = None
+        self._turn = Turn(self._began)
         self._told_at = 0.0
+        self._turn_told_at = -math.inf
         self._is_paused = False
         self._loaded_at: tuple[float, float] | None = None
         self.expected_s: float | None = None
@@ -159,7 +161,7 @@ class Watch:
 
     @property
     def _is_held(self) -> bool:
-        return self._is_paused or self._stands_back_since is not None
+        return self._is_paused or self._turn.stands_back
 
     def _count(self, load: chunk_ledger.Progress, now: float) -> None:
         if load.events != self._done:
@@ -220,24 +222,23 @@ class Watch:
             self._tell(f"the rebuild of {self._table} {'is ' if self._is_paused else ''}{words}")
 
     def _stand_back(self, behind: Behind | None, now: float) -> None:
-        """Begin or end to stand back, and say so: at once, and then once a minute."""
-        limit_s = self._settings.rebuild_lag_max_s
-        already = self._stands_back_since is not None
-        stands = yielding.stands_back(behind, limit_s, does_already=already)
-        if stands != already:
-            self._stands_back_since = now if stands else None
-            words = None if behind is None or not stands else f"{behind.what} is {behind.lag_s:.1f} s behind"
-            self._connection.execute(rebuilds.YIELD, (words, self._generation_id))
-            self._told_at = now
+        """Begin or end to stand back, and say so; turns that it takes while something stays behind are told once a minute."""
+        before, self._turn = self._turn, yielding.turn_after(self._turn, behind, self._settings.rebuild_lag_max_s, now)
+        turn = self._turn
+        if turn is before:
+            return
+        what = "" if behind is None else f"{behind.what} is {behind.lag_s:.1f} s behind"
+        self._connection.execute(rebuilds.YIELD, (what if turn.stands_back else None, self._generation_id))
+        if turn.stands_back and not before.is_due:
+            self._tell(f"the load of {self._table} stands back: {what}")
+        elif not turn.stands_back and not turn.is_due:
+            self._tell(f"the load of {self._table} goes on")
+        elif turn.is_due and now - self._turn_told_at > yielding.TOLD_EVERY_S:
+            self._turn_told_at = now
             self._tell(
-                f"the load of {self._table} stands back: {words}" if stands else f"the load of {self._table} goes on"
-            )
-        elif stands and behind is not None and now - self._told_at > yielding.TOLD_EVERY_S:
-            self._told_at = now
-            self._tell(
-                f"the load of {self._table} has stood back for {now - (self._stands_back_since or now):.0f} s, and "
-                f"{behind.what} is still {behind.lag_s:.1f} s behind: it is held up by something else; to load all the "
-                "same, run it again with POSITION_LEDGER_REBUILD_LAG_MAX_S=0"
+                f"the load of {self._table} has stood back for {now - before.since:.0f} s and {what} all the same: "
+                f"something else holds it up, so the load goes on for {yielding.TURN_S:.0f} s at a time; with "
+                "POSITION_LEDGER_REBUILD_LAG_MAX_S=0 it never stands back"
             )
 
     def _tell_who_holds(self, schema: str, now: float) -> None:

@@ -14,8 +14,14 @@ from position_ledger.store import feed
 GO_ON_SHARE = 0.3
 """It goes on when the lag has fallen below this share of the limit: at the limit itself it would stop and go all the time."""
 
+PATIENCE_S = 20.0
+"""It stands back for so long at a stretch: what has not been brought up by then, something else holds up."""
+
+TURN_S = 10.0
+"""For so long it then goes on all the same, so that a rebuild ends, at a third of its pace, where something always is behind."""
+
 TOLD_EVERY_S = 60.0
-"""How often a rebuild that stands back says so."""
+"""How often a rebuild that takes such turns says so."""
 
 FOLLOWED = """
 SELECT g.projection, g.generation_id, min(c.position) FROM projection_generations AS g
@@ -35,6 +41,16 @@ class Behind:
 
     what: str
     lag_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whether the load stands back or goes on, and since when, by a monotonic clock in seconds."""
+
+    since: float
+    stands_back: bool = False
+    is_due: bool = False
+    """It goes on although something is behind: it has stood back for long enough."""
 
 
 def furthest_behind(connection: psycopg.Connection[Any]) -> Behind | None:
@@ -61,3 +77,13 @@ def stands_back(behind: Behind | None, limit_s: float, *, does_already: bool) ->
     if behind is None or limit_s <= 0:
         return False
     return behind.lag_s > (limit_s * GO_ON_SHARE if does_already else limit_s)
+
+
+def turn_after(turn: Turn, behind: Behind | None, limit_s: float, now: float) -> Turn:
+    """The turn that follows; the same one while nothing changes."""
+    if turn.is_due and now - turn.since < TURN_S:
+        return turn
+    stands = stands_back(behind, limit_s, does_already=turn.stands_back)
+    if stands and turn.stands_back and now - turn.since >= PATIENCE_S:
+        return Turn(now, is_due=True)
+    return turn if stands == turn.stands_back and not turn.is_due else Turn(now, stands)

@@ -211,6 +211,30 @@ def test_it_stands_back_while_a_followed_table_is_behind(settings: Settings, led
     engine.proven(settings)
 
 
+def test_a_table_that_stays_behind_does_not_hold_a_rebuild_up_for_ever(
+    settings: Settings, ledger: Ledger, history: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yielding, "PATIENCE_S", 0.6)
+    settings = settings.model_copy(update={"rebuild_lag_max_s": 0.1})
+    active = engine.active(settings)
+    # Given a worker that holds the live table and never brings it up
+    with engine.connected(settings) as worker:
+        held = leases.acquire(worker, active.generation_id, "stuck worker", limit=16, lease_s=60.0)
+        ledger.execute(opening())
+        while yielding.furthest_behind(worker) is None:
+            time.sleep(0.02)
+        # When the table is rebuilt, then it stands back, and loads in turns of its own
+        with running_rebuild(settings, throttle_per_s=SLOW) as going:
+            going.until_told("stands back: table positions is")
+            going.until_told("something else holds it up, so the load goes on for 10 s at a time")
+            execute(settings, UNPACED)
+            going.until(lambda row: row.events_done == row.events_total)
+            leases.release(worker, held)
+            engine.project_all(settings)
+            assert going.report().swapped
+    engine.proven(settings)
+
+
 def test_a_table_that_nobody_follows_holds_nothing_up(settings: Settings, ledger: Ledger, history: Traffic) -> None:
     ledger.execute(opening())
     with engine.connected(settings) as connection:

@@ -15,7 +15,7 @@ from position_ledger.projection.estimate import (
     parts_for,
 )
 from position_ledger.projection.pacing import ASK_EVENTS, asked_every
-from position_ledger.projection.yielding import Behind, furthest, stands_back
+from position_ledger.projection.yielding import PATIENCE_S, TURN_S, Behind, Turn, furthest, stands_back, turn_after
 
 
 def looked(*, total: int, per_s: float, until: float, every_s: float = 0.5) -> Rate:
@@ -105,6 +105,31 @@ def test_without_a_limit_or_without_a_lag_it_never_stands_back() -> None:
     assert not stands_back(None, 1.0, does_already=True)
     behind = [Behind("table positions", 0.2), Behind("replica far", 3.0), Behind("table edges", 1.0)]
     assert furthest(behind) == behind[1]
+
+
+def test_a_load_that_stands_back_for_ever_gets_turns_of_its_own() -> None:
+    behind = Behind("table positions", 5.0)
+    turn, worked_s, step_s = Turn(0.0), 0.0, 0.5
+    seconds = int(10 * (PATIENCE_S + TURN_S))
+    for look in range(int(seconds / step_s)):
+        turn = turn_after(turn, behind, 1.0, look * step_s)
+        worked_s += 0.0 if turn.stands_back else step_s
+    assert worked_s / seconds == pytest.approx(TURN_S / (PATIENCE_S + TURN_S), rel=0.1)
+
+
+def test_a_turn_changes_only_when_it_should() -> None:
+    behind, well = Behind("table positions", 5.0), Behind("table positions", 0.1)
+    going = Turn(0.0)
+    assert turn_after(going, well, 1.0, 7.0) is going
+    standing = turn_after(going, behind, 1.0, 7.0)
+    assert standing == Turn(7.0, stands_back=True)
+    assert turn_after(standing, behind, 1.0, 7.0 + PATIENCE_S - 0.1) is standing
+    assert turn_after(standing, well, 1.0, 8.0) == Turn(8.0)
+    due = turn_after(standing, behind, 1.0, 7.0 + PATIENCE_S)
+    assert due == Turn(7.0 + PATIENCE_S, is_due=True)
+    assert turn_after(due, behind, 1.0, due.since + TURN_S - 0.1) is due
+    assert turn_after(due, well, 1.0, due.since + TURN_S) == Turn(due.since + TURN_S)
+    assert turn_after(due, behind, 1.0, due.since + TURN_S).stands_back
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00"), (59.6, "1:00"), (125, "2:05"), (3_723, "1:02:03")])
