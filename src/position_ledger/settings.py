@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     audit_events_per_s: int = Field(default=500, ge=0, le=100_000)
     """Events a second that workers, all together, fold again to compare the tables with the log; 0: none."""
     rebuild_lag_max_s: float = Field(default=1.0, ge=0)
-    """Above this lag of a live table or a replica a rebuild stands back until it has fallen; 0: it never does."""
+    """Above this lag of a live table or a replica a rebuild stands back until it has fallen; 0: it never does, nor
+    rests while commands append."""
     quote_min_change: Decimal = Field(default=Decimal(0), ge=0)
     """Quotes that all differ by less than this from the last recorded ones change nothing, unless a command says so."""
 

@@ -139,7 +139,13 @@ class Loader:
                 self._pages = history.reading(projection)
             self._asking = asking
             self._encoder = _encoder(self._writing, schema, projection)
-            self.pace = Pace(asking, schema, generation_id, stop or threading.Event())
+            self.pace = Pace(
+                asking,
+                schema,
+                generation_id,
+                stop or threading.Event(),
+                gives_way=settings.rebuild_lag_max_s > 0,
+            )
             self._opened = opened.pop_all()
 
     def take(self) -> Loaded | None:

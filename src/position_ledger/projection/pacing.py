@@ -2,7 +2,8 @@
 
 One statement writes down how far the part is and answers what is wanted. It runs over a connection of its own, because
 the part itself is one long transaction. With a throttle it takes its turn in the one row of the rebuild, so the pace
-holds over all processes and machines together; without one it locks nothing that others need.
+holds over all processes and machines together; without one it locks nothing that others need, and while commands append
+it rests for a part of its time, so that they keep theirs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ TURN_POLL_S = 0.5
 HOLD_IN_PART_S = 10.0
 """A process that is held for longer gives its part back: no transaction stays open while a load stands still."""
 
+REST_SHARE = 0.5
+"""While commands append, a load without a throttle rests for this share of the time that it has worked since it last asked."""
+
+REST_S_MAX = 0.5
+
 ASK = """
 WITH read AS (
     UPDATE {read} AS p SET events = %(events)s WHERE p.number = %(part)s
@@ -38,7 +44,7 @@ WITH read AS (
      WHERE r.generation_id = %(generation)s AND r.throttle_per_s IS NOT NULL
     RETURNING extract(epoch FROM r.next_at - clock_timestamp())::float8 AS wait_s
 )
-SELECT r.wanted, r.yields_to IS NOT NULL, r.throttle_per_s, coalesce((SELECT p.wait_s FROM paced AS p), 0)
+SELECT r.wanted, r.yields_to IS NOT NULL, r.throttle_per_s, coalesce((SELECT p.wait_s FROM paced AS p), 0), feed_mark()
   FROM projection_rebuilds AS r WHERE r.generation_id = %(generation)s
 """
 
@@ -62,7 +68,7 @@ class GivenBack(Exception):
 
 
 LISTEN = """
-SELECT r.wanted, r.yields_to IS NOT NULL, r.throttle_per_s, 0.0::float8
+SELECT r.wanted, r.yields_to IS NOT NULL, r.throttle_per_s, 0.0::float8, feed_mark()
   FROM projection_rebuilds AS r WHERE r.generation_id = %s
 """
 
@@ -75,6 +81,8 @@ class Answer:
     yields: bool
     throttle_per_s: float | None
     wait_s: float
+    mark: int
+    """The highest number handed out in the log: commands append while it grows."""
 
     @property
     def is_held(self) -> bool:
@@ -86,9 +94,18 @@ class Pace:
     """Asks for one loading process. Without a generation nobody is asked, and only ``stop`` ends the load."""
 
     def __init__(
-        self, connection: psycopg.Connection[Any], schema: str, generation_id: int | None, stop: StopFlag
+        self,
+        connection: psycopg.Connection[Any],
+        schema: str,
+        generation_id: int | None,
+        stop: StopFlag,
+        *,
+        gives_way: bool = False,
     ) -> None:
-        """``connection`` is autocommit, and used for nothing else while a part is loaded."""
+        """``connection`` is autocommit, and used for nothing else while a part is loaded.
+
+        It rests beside commands if it ``gives_way``.
+        """
         self._connection = connection
         # Who loses a count to a crash counts again, so nobody waits for the disk.
         connection.execute("SELECT set_config('synchronous_commit', 'off', false)")
@@ -97,6 +114,9 @@ class Pace:
         self._stop = stop
         self._new = 0
         self._every = ASK_EVENTS
+        self._gives_way = gives_way
+        self._mark: int | None = None
+        self._working_since = time.monotonic()
 
     def gate(self) -> None:
         """Before a part is taken: wait, outside of any transaction, for as long as the load is held.
@@ -119,11 +139,15 @@ class Pace:
             if self._stop.is_set():
                 raise Stopped
             return
-        held_since = time.monotonic()
-        while self._asked(part, events).is_held:
-            if time.monotonic() - held_since > HOLD_IN_PART_S:
+        asked_at = time.monotonic()
+        while (answer := self._asked(part, events)).is_held:
+            if time.monotonic() - asked_at > HOLD_IN_PART_S:
                 raise GivenBack
             self.rest(HOLD_POLL_S)
+        if self._gives_way and answer.throttle_per_s is None:
+            self.rest(rest_s(asked_at - self._working_since, is_appended=self._mark not in {None, answer.mark}))
+        self._mark = answer.mark
+        self._working_since = time.monotonic()
 
     def rest(self, seconds: float) -> None:
         """Wait, unless told to stop."""
@@ -135,7 +159,7 @@ class Pace:
             raise Stopped
         if self._generation_id is None:
             self._new = 0
-            return Answer("run", yields=False, throttle_per_s=None, wait_s=0.0)
+            return Answer("run", yields=False, throttle_per_s=None, wait_s=0.0, mark=0)
         parameters = {"part": part, "events": events, "new": self._new, "generation": self._generation_id}
         self._new = 0
         answer = _heard(self._connection.execute(self._ask, parameters, prepare=True).fetchone())
@@ -152,6 +176,11 @@ def _heard(row: tuple[Any, ...] | None) -> Answer:
     if row is None or row[0] == "cancel":
         raise Stopped
     return Answer(*row)
+
+
+def rest_s(worked_s: float, *, is_appended: bool) -> float:
+    """For how long a load rests that has worked for so long, if commands have appended meanwhile."""
+    return min(worked_s * REST_SHARE, REST_S_MAX) if is_appended else 0.0
 
 
 def asked_every(throttle_per_s: float | None) -> int:

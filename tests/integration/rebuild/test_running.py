@@ -160,6 +160,43 @@ def test_a_pace_holds_over_all_processes_together(settings: Settings, monkeypatc
         assert chunk_ledger.progress(owner, schema).events >= 2 * (events_each - 20)
 
 
+class Waits(threading.Event):
+    """Writes down for how long somebody wanted to wait, and lets nobody wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0.0)
+        return self.is_set()
+
+
+@pytest.mark.parametrize(("gives_way", "throttle_per_s"), [(True, None), (False, None), (True, 1e9)])
+def test_a_load_rests_while_commands_append(
+    settings: Settings, ledger: Ledger, throttle_per_s: float | None, *, gives_way: bool
+) -> None:
+    with engine.connected(settings, as_app=False) as owner:
+        generation_id = engine.active(settings).generation_id
+        chunk_ledger.create(owner, "ledger", upto=1, parts=1)
+        rebuilds.open_row(
+            owner, generation_id, "positions", state="loading", processes=1, throttle_per_s=throttle_per_s, total=9_000
+        )
+        # Given a load that reads, alone, then beside a command, then alone again
+        waits = Waits()
+        asking = Pace(owner, "ledger", generation_id, waits, gives_way=gives_way)
+        asking.gate()
+        rested: list[float] = []
+        for is_beside in (False, False, True, False):
+            waits.seconds.clear()
+            if is_beside:
+                ledger.execute(opening())
+            asking.read(0, 2_000, pacing.ASK_EVENTS)
+            rested.append(sum(waits.seconds))
+        # Then it rested after the command, unless it keeps a pace or is told to give way to nobody
+        assert [seconds > 0 for seconds in rested] == [False, False, gives_way and throttle_per_s is None, False]
+
+
 def test_a_load_that_is_held_for_long_gives_its_part_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "HOLD_IN_PART_S", 0.0)
     monkeypatch.setattr(pacing, "HOLD_POLL_S", 0.01)

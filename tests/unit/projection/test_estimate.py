@@ -14,7 +14,7 @@ from position_ledger.projection.estimate import (
     left_s,
     parts_for,
 )
-from position_ledger.projection.pacing import ASK_EVENTS, asked_every
+from position_ledger.projection.pacing import ASK_EVENTS, REST_S_MAX, REST_SHARE, asked_every, rest_s
 from position_ledger.projection.yielding import PATIENCE_S, TURN_S, Behind, Turn, furthest, stands_back, turn_after
 
 
@@ -90,6 +90,12 @@ def test_no_part_keeps_a_transaction_open_for_long(events: int, throttle_per_s: 
 @pytest.mark.parametrize(("throttle_per_s", "events"), [(None, ASK_EVENTS), (10.0, 5), (1.0, 1), (1e6, ASK_EVENTS)])
 def test_a_slow_pace_is_asked_for_more_often(throttle_per_s: float | None, events: int) -> None:
     assert asked_every(throttle_per_s) == events
+
+
+def test_a_load_rests_for_a_share_of_its_work_beside_commands_and_never_for_long() -> None:
+    assert rest_s(0.2, is_appended=True) == 0.2 * REST_SHARE
+    assert rest_s(0.2, is_appended=False) == 0.0
+    assert rest_s(3_600.0, is_appended=True) == REST_S_MAX
 
 
 @pytest.mark.parametrize(
