@@ -48,6 +48,9 @@ _SETTINGS = {
 }
 
 
+_THROW_AWAY = {"fsync": "off", "max_wal_size": "256MB"}  # its log may be in memory
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """One data folder, the programs for it, and the folder of its socket.
@@ -84,7 +87,7 @@ class Cluster:
             "port": str(PORT),
             "unix_socket_directories": f'"{str(self.socket_folder).replace(chr(34), chr(34) * 2)}"',
             "dynamic_shared_memory_type": _shared_memory_type(),
-            "fsync": "on" if self.is_durable else "off",
+            **({"fsync": "on"} if self.is_durable else _THROW_AWAY),
         }
 
     def _prepare(self, lock_fd: int) -> None:

@@ -5,10 +5,9 @@ Started by a thread, they end with that thread: the kernel's parent death signal
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from position_ledger.embedded.accounts import Account, server_account
@@ -16,10 +15,12 @@ from position_ledger.embedded.binaries import postgres_major, reachable_binaries
 from position_ledger.embedded.layout import database_url, make_folder, redis_url, runs_as_root
 from position_ledger.embedded.postgres import Cluster
 from position_ledger.embedded.process import ServerProcess, wait_until
+from position_ledger.embedded.throw_away import make_folder_for
 from position_ledger.embedded.valkey import valkey_server
 from position_ledger.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 START_LIMIT_S = 60.0
@@ -30,8 +31,8 @@ class _TemporaryServer:
 
     _server: ServerProcess
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="position-ledger-test-"))
+    def __init__(self, *, is_durable: bool = True) -> None:
+        self._folder, self._owner = make_folder_for(is_durable=is_durable)
         self._account: Account = server_account(self._folder / "data")
         if runs_as_root():
             self._folder.chmod(0o711)
@@ -71,6 +72,7 @@ class _TemporaryServer:
             self.stop()
             self._server.sweep()
             shutil.rmtree(self._folder)
+            os.close(self._owner)
 
     def __enter__(self) -> Self:
         return self
@@ -85,11 +87,11 @@ class TemporaryPostgres(_TemporaryServer):
     """A running PostgreSQL of any version from 13, with an empty database, closed by `close` or its `with` block.
 
     `bin_folder` holds `postgres` and `initdb` (None: those of the wheel). Without `is_durable` it does not wait for
-    the disk: as safe when a process is killed, not when the machine stops.
+    the disk, and lives in memory where there is room: as safe when a process is killed, not when the machine stops.
     """
 
     def __init__(self, bin_folder: Path | None = None, *, is_durable: bool = True) -> None:
-        super().__init__()
+        super().__init__(is_durable=is_durable)
         self._bin_folder = bin_folder or reachable_binaries().postgres_bin
         self.data = self._folder / "data"
         self._server = Cluster(
