@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from position_ledger.projection.rebuilds import RebuildStatus
     from position_ledger.settings import Settings
 
+PAUSE_S = 0.001
+"""Between two reads of a reader, so that what it looks at gets on."""
+
 TEAM = "position_ledger.demo.team.projections"
 
 RUN = """
@@ -198,6 +201,7 @@ def reader(settings: Settings, reads: Reads) -> Callable[[threading.Event, int],
                     reads.wrong.append(f"row {found[0][0]} after row {last}")
                 else:
                     last = found[0][0]
+                stop.wait(PAUSE_S)
 
     return read
 
