@@ -32,6 +32,7 @@ from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import SHARDS
 from position_ledger.setup import Reached
 from position_ledger.store.codec import Codec
+from position_ledger.testing.databases import create_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,9 +101,7 @@ def project_all(settings: Settings) -> None:
 
 def new_database(server_url: str, name: str, template: str | None = None) -> str:
     """Create a database; answers its address."""
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        source = f" TEMPLATE {template}" if template else ""
-        admin.execute(f"CREATE DATABASE {name}{source}".encode())
+    create_database(server_url, name, template=template)
     return make_conninfo(server_url, dbname=name)
 
 

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from position_ledger.projection.rebuilds import RebuildStatus
     from position_ledger.settings import Settings
 
-PAUSE_S = 0.001
+PAUSE_S = 0.003
 """Between two reads of a reader, so that what it looks at gets on."""
+
+WRITE_EVERY_S = 0.02
+"""Between two steps of a writer, so that tests measure the ledger and not who gets the processor."""
 
 TEAM = "position_ledger.demo.team.projections"
 
@@ -116,7 +119,7 @@ def busy(settings: Settings, *, writers: int = 2, workers: int = 1, of: Settings
             traffic = Traffic(ledger, 100 + seed)
             while not stop.is_set():
                 traffic.once()
-                stop.wait(0.002)
+                stop.wait(WRITE_EVERY_S)
             return traffic.accepted
 
     def work(number: int) -> None:

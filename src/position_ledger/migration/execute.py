@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from position_ledger.migration.sql_text import Statement
 
 __all__ = [
-    "NOTHING_KEPT",
+    "FileFailed",
     "StatementFailed",
     "is_lock_trouble",
     "keeping_path",
@@ -59,19 +59,31 @@ _LABELS: Final = {
 _RAISING: Final = "exec_stmt_raise"
 """RAISE of a function, such as the triggers that keep history: with the SQLSTATE of a missing right, but nobody has it."""
 _TAKEN_BACK_OTHERWISE: Final = "a later migration has to take back what it did in another way"
-NOTHING_KEPT: Final = "; nothing of this file was kept"
-"""Ends what a message says of the failure; what to do comes after it."""
+_NOTHING_KEPT: Final = "nothing of this file was kept"
 _DISK_FULL: Final = "53100"
 _EXTENDING: Final = frozenset({"mdextend", "mdzeroextend"})
 """Functions of the server that make a file longer; a quota or a limit of file sizes has no SQLSTATE of its own."""
 _LOCK_TROUBLE: Final = frozenset({"55P03", "40P01"})
 
 
-class StatementFailed(MigrationError):
-    """A statement of a migration failed; the message names file, line, statement and cause, and nothing was kept."""
+class FileFailed(MigrationError):
+    """A file failed: the message says where, why, and what to do then; each of them can be had on its own."""
 
-    def __init__(self, message: str, sqlstate: str | None) -> None:
-        super().__init__(message)
+    def __init__(self, why: str, *, at: tuple[str, int] | None = None, then: str = "") -> None:
+        """``at`` is file and line; None if ``why`` names the file itself."""
+        self.why = why
+        self.line = at[1] if at else 0
+        self.told = f"{at[0]} line {at[1]}: {why}" if at else why
+        """Where and why, without what to do."""
+        self.then = then
+        super().__init__(f"{self.told}; {then}" if then else self.told)
+
+
+class StatementFailed(FileFailed):
+    """A statement of a migration failed, and nothing was kept."""
+
+    def __init__(self, why: str, sqlstate: str | None, *, at: tuple[str, int] | None = None, then: str = "") -> None:
+        super().__init__(why, at=at, then=then)
         self.sqlstate = sqlstate
 
 
@@ -108,9 +120,10 @@ def keeping_path(cursor: Cursor[tuple[object, ...]], file: MigrationFile) -> Ite
     if after != before:
         raise StatementFailed(
             f"{file.filename}: its statements set search_path, so that what they make lands in schema {after} instead of "
-            f"{before}, where nobody would verify it; nothing of this file was kept; take out what sets it, and write the "
-            "schema before the name where another one is meant, then run `position-ledger migrate sum`",
+            f"{before}, where nobody would verify it",
             None,
+            then=f"{_NOTHING_KEPT}; take out what sets it, and write the schema before the name where another one is meant, "
+            "then run `position-ledger migrate sum`",
         )
 
 
@@ -183,9 +196,10 @@ def _raise_failed(
     detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
     command = command or (f"migrate down {file.number:03}" if is_back else "migrate up")
     raise StatementFailed(
-        f"{file.filename} line {line}: {what} failed: {label + ': ' if label else ''}{cause}{detail}"
-        f"{NOTHING_KEPT}; {remedy + ', then ' if remedy else ''}run `position-ledger {command}` again",
+        f"{what} failed: {label + ': ' if label else ''}{cause}{detail}",
         sqlstate,
+        at=(file.filename, line),
+        then=f"{_NOTHING_KEPT}; {remedy + ', then ' if remedy else ''}run `position-ledger {command}` again",
     ) from error
 
 
@@ -202,9 +216,10 @@ def verify_section(cursor: Cursor[tuple[object, ...]], file: MigrationFile, sect
             except StatementFailed as error:
                 if error.sqlstate != psycopg.errors.ReadOnlySqlTransaction.sqlstate:
                     raise
-                raise MigrationError(
-                    f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} writes; "
-                    "it may only read; nothing of this file was kept; correct it, then run `position-ledger migrate up` again"
+                raise FileFailed(
+                    f"the verification {statement.excerpt!r} writes; it may only read",
+                    at=(file.filename, statement.line),
+                    then=f"{_NOTHING_KEPT}; correct it, then run `position-ledger migrate up` again",
                 ) from error
             _refuse_other(cursor, file, statement, expected)
 
@@ -215,8 +230,9 @@ def _refuse_other(
     rows, count = cursor.fetchmany(3), cursor.rowcount
     if expected.is_met(rows, count):
         return
-    raise MigrationError(
-        f"{file.filename} line {statement.line}: the verification {statement.excerpt!r} returned "
-        f"{returned(rows, count)} instead of {expected}; nothing of this file was kept; "
-        f"{expected.hint(rows)}correct the migration or its verification, then run `position-ledger migrate up` again"
+    raise FileFailed(
+        f"the verification {statement.excerpt!r} returned {returned(rows, count)} instead of {expected}",
+        at=(file.filename, statement.line),
+        then=f"{_NOTHING_KEPT}; {expected.hint(rows)}correct the migration or its verification, then run "
+        "`position-ledger migrate up` again",
     )

@@ -25,7 +25,7 @@ from position_ledger.migration.catalogue import diff
 from position_ledger.migration.classify import Effect, classify
 from position_ledger.migration.cluster import run_beside_others, state_of_cluster
 from position_ledger.migration.concurrent import without_concurrently
-from position_ledger.migration.execute import NOTHING_KEPT, StatementFailed, keeping_path, run_section
+from position_ledger.migration.execute import StatementFailed, keeping_path, run_section
 from position_ledger.migration.history_rules import LOG_TABLES
 from position_ledger.migration.introspect import read_catalogue
 from position_ledger.migration.session import Connection, Limits, open_session, use_schema
@@ -169,7 +169,7 @@ class Targets:
                 use_schema(connection, self._schema)
                 left = diff(self._catalogues[file.number - 1], read_catalogue(connection, self._schema))
         except StatementFailed as error:
-            return str(error).partition(NOTHING_KEPT)[0]
+            return error.told
         return f"its rollback does not lead back to the schema before it: {'; '.join(left[:5])}" if left else ""
 
     def _keep(self, connection: Connection, number: int, wanted: Collection[int]) -> None:

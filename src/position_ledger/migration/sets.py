@@ -16,7 +16,7 @@ import psycopg
 from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import finish, forget, read_applied, remember
 from position_ledger.migration.classify import ProjectedChange, change_sets
-from position_ledger.migration.execute import NOTHING_KEPT, StatementFailed
+from position_ledger.migration.execute import FileFailed, StatementFailed
 from position_ledger.migration.files import MigrationFile
 from position_ledger.migration.history_rules import refuse_lost_history
 
@@ -141,8 +141,9 @@ class ChangeSets:
         except (MigrationError, psycopg.Error) as second:
             if _is_lost(connection):
                 return
+            cause = second.told if isinstance(second, FileFailed) else str(second)
             raise MigrationError(
-                f"{error}; undoing the change set failed as well: {str(second).partition(NOTHING_KEPT)[0]}; run "
+                f"{error}; undoing the change set failed as well: {cause}; run "
                 "`position-ledger migrate up --abort`: it undoes what can be undone and leaves the rest applied, on its own"
             ) from error
 
@@ -177,9 +178,8 @@ class ChangeSets:
             for file in files:
                 finish(cursor, self._schema, file, 0)
         names, last = ", ".join(file.filename for file in files), files[-1]
-        cause = str(error).partition(NOTHING_KEPT)[0]
         run.say(
-            f"cannot be undone: {cause}; {names} {'stays' if len(files) == 1 else 'stay'} applied, the rest of the change "
+            f"cannot be undone: {error.told}; {names} {'stays' if len(files) == 1 else 'stay'} applied, the rest of the change "
             f"set is undone and no set has begun any more; correct the files after {last.number:03} and run "
             f"`position-ledger migrate up`; when the cause is gone, `position-ledger migrate down {last.number:03}` takes it back"
         )

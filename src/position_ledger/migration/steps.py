@@ -247,9 +247,9 @@ class Steps:
         left = [line for line in self.drift(connection, file.number - 1) if line not in known]
         if left:
             raise StatementFailed(
-                f"the rollback of {file.filename} does not lead back to the schema before it: "
-                f"{'; '.join(left[:5])}; nothing was rolled back, correct its rollback section",
+                f"the rollback of {file.filename} does not lead back to the schema before it: {'; '.join(left[:5])}",
                 None,
+                then="nothing was rolled back, correct its rollback section",
             )
 
     def drift(self, connection: Connection, number: int) -> list[str]:
@@ -273,11 +273,9 @@ class Steps:
             if not is_lock_trouble(error):
                 raise
             blockers = lock_blockers(connection, self._schema) or "nobody any more"
-            raise StatementFailed(
-                f"{error}; tried for {limits.retry_budget_s:g} s, "
-                f"locks on tables of {self._schema} are held by {blockers}",
-                error.sqlstate,
-            ) from error
+            tried = f"tried for {limits.retry_budget_s:g} s, locks on tables of {self._schema} are held by {blockers}"
+            then = f"{error.then}; {tried}" if error.then else tried
+            raise StatementFailed(error.told, error.sqlstate, then=then) from error
         except psycopg.Error as error:
             if connection.broken:
                 raise

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import psycopg
 
-from position_ledger.errors import MigrationError
 from position_ledger.migration.bookkeeping import BOOKKEEPING, ensure_bookkeeping
 from position_ledger.migration.catalogue import diff
 from position_ledger.migration.cluster import run_beside_others, state_of_cluster
 from position_ledger.migration.concurrent import without_concurrently
 from position_ledger.migration.execute import (
-    NOTHING_KEPT,
+    FileFailed,
     StatementFailed,
     keeping_path,
     run_section,
@@ -325,9 +324,9 @@ class Tracer:
             try:
                 with self.connection.transaction(), self.connection.cursor() as cursor:
                     verify_section(cursor, file, part)
-            except MigrationError as error:
+            except FileFailed as error:
                 state = error.sqlstate or "" if isinstance(error, StatementFailed) else ""
-                failures.append(Failure(statement.line, statement.excerpt, state, said(error)))
+                failures.append(Failure(statement.line, statement.excerpt, state, error.why))
         return tuple(failures)
 
     def _back(
@@ -416,14 +415,13 @@ def failure_of(error: StatementFailed, statements: Sequence[Statement]) -> Failu
     """The server's refusal as plain values; the statement is the one at or before the line it points at."""
     cause = error.__cause__
     if not isinstance(cause, psycopg.Error):
-        return Failure(0, "", error.sqlstate or "", said(error))
+        return Failure(0, "", error.sqlstate or "", error.why)
     diag = cause.diag
-    line = _line_in(str(error))
-    at = next((one for one in reversed(statements) if one.line <= line), None)
+    at = next((one for one in reversed(statements) if one.line <= error.line), None)
     detail = f" ({' '.join(diag.message_detail.split())})" if diag.message_detail else ""
     primary = " ".join((diag.message_primary or str(cause)).split())
     return Failure(
-        line,
+        error.line,
         at.text if at else "",
         error.sqlstate or "",
         f"{primary}{detail}",
@@ -431,18 +429,3 @@ def failure_of(error: StatementFailed, statements: Sequence[Statement]) -> Failu
         diag.column_name or "",
         diag.constraint_name or "",
     )
-
-
-def _line_in(message: str) -> int:
-    """The line that a message of execute.py names: ``003_x.sql line 12: …``."""
-    _, _, rest = message.partition(" line ")
-    number = rest.partition(":")[0]
-    return int(number) if number.isdecimal() else 0
-
-
-def said(error: MigrationError) -> str:
-    """A message of execute.py without the place before it and what it says about keeping after it."""
-    text = str(error)
-    head, colon, rest = text.partition(": ")
-    body = rest if colon and " line " in head else text
-    return body.partition(NOTHING_KEPT)[0]
