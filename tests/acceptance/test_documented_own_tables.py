@@ -103,6 +103,7 @@ def reader(ledger_server_url: str, ledger_redis_url: str, tmp_path: Path) -> Ite
     engine.drop_database(ledger_server_url, name)
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_page_does_what_it_says(reader: Reader) -> None:

@@ -25,6 +25,7 @@ def notes(url: str) -> list[object]:
         return [note for (note,) in connection.execute("SELECT p.notes FROM ledger.positions AS p ORDER BY p.id")]
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 @pytest.mark.chaos
 def test_workers_and_rebuilds_use_the_folder_s_definitions(

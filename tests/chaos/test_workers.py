@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from position_ledger.embedded.temporary import TemporaryPostgres
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.uncounted]
 
 QUEUE = "position-ledger.ledger"
 PROCESSES = 2
