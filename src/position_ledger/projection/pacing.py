@@ -126,6 +126,7 @@ class Pace:
         """
         while self._asked(None, 0).is_held:
             self.rest(HOLD_POLL_S)
+        self._working_since = time.monotonic()
 
     def read(self, part: int, events: int, new: int) -> None:
         """In a part: ``new`` more events were read, ``events`` in all. Waits for its turn.

@@ -227,6 +227,7 @@ class Watch:
         turn = self._turn
         if turn is before:
             return
+        self._told_at = now  # who stood back has not moved, and waits for nobody
         what = "" if behind is None else f"{behind.what} is {behind.lag_s:.1f} s behind"
         self._connection.execute(rebuilds.YIELD, (what if turn.stands_back else None, self._generation_id))
         if turn.stands_back and not before.is_due:

@@ -252,6 +252,7 @@ def test_a_table_that_stays_behind_does_not_hold_a_rebuild_up_for_ever(
     settings: Settings, ledger: Ledger, history: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(yielding, "PATIENCE_S", 0.6)
+    monkeypatch.setattr(watching, "STILL_TOLD_AFTER_S", 0.2)
     settings = settings.model_copy(update={"rebuild_lag_max_s": 0.1})
     active = engine.active(settings)
     # Given a worker that holds the live table and never brings it up
@@ -264,6 +265,7 @@ def test_a_table_that_stays_behind_does_not_hold_a_rebuild_up_for_ever(
         with running_rebuild(settings, throttle_per_s=SLOW) as going:
             going.until_told("stands back: table positions is")
             going.until_told("something else holds it up, so the load goes on for 10 s at a time")
+            assert not [message for message in going.told if message.startswith("waiting for parts")]
             execute(settings, UNPACED)
             going.until(lambda row: row.events_done == row.events_total)
             leases.release(worker, held)
