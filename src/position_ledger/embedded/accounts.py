@@ -9,7 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from position_ledger.embedded.layout import ROOT_FOLDER, runs_as_root
+from position_ledger.embedded import locks
+from position_ledger.embedded.layout import ROOT_FOLDER, make_root_folder, runs_as_root
 from position_ledger.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 SYSTEM_USER = "position-ledger"
 FALLBACK_USERS = ("postgres", "nobody")
 CREATE_LIMIT_S = 20.0
+CREATE_LOCK = ROOT_FOLDER / "account.lock"
+"""Held by whoever looks for the system user and creates it: of two useradd at once, one undoes what the other has shown."""
+
 _CREATE_COMMANDS = (
     (
         "useradd",
@@ -70,6 +74,17 @@ def _account_by_id(uid: int) -> Account:
 
 
 def _unprivileged_account() -> Account:
+    """The system user of the servers, created if it is missing, by one process at a time."""
+    make_root_folder()
+    lock_fd = locks.open_lock_file(CREATE_LOCK)
+    try:
+        locks.lock_within(lock_fd, len(_CREATE_COMMANDS) * CREATE_LIMIT_S)
+        return _found_or_created()
+    finally:
+        os.close(lock_fd)
+
+
+def _found_or_created() -> Account:
     account = _account_by_name(SYSTEM_USER)
     for command in _CREATE_COMMANDS:
         account = account or _create(command)
@@ -93,7 +108,7 @@ def _account_by_name(name: str) -> Account | None:
 
 
 def _create(command: tuple[str | os.PathLike[str], ...]) -> Account | None:
-    """Try one way to create the system user; another process that is doing the same may win, which is as good."""
+    """Try one way to create the system user; another program that is doing the same may win, which is as good."""
     program = shutil.which(str(command[0]), path=f"{os.defpath}:/usr/sbin:/sbin")
     if program is None:
         return None

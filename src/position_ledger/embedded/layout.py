@@ -124,13 +124,18 @@ def _layout_for_user(home: Path) -> Layout:
 
 
 def _layout_for_root(home: Path) -> Layout:
+    make_root_folder()
     homes = ROOT_FOLDER / "homes"
-    for folder in (ROOT_FOLDER, homes):
-        make_folder(folder, 0, _PASSABLE)
+    make_folder(homes, 0, _PASSABLE)
     place = home if home.parent == homes else homes / _place_of(home)
     make_folder(place, 0, _PASSABLE)
     _create_once(place / _BACK_POINTER, f"{home}\n")
     return Layout(home, place)
+
+
+def make_root_folder() -> None:
+    """Make `ROOT_FOLDER`, which everybody may pass and only root may write to."""
+    make_folder(ROOT_FOLDER, 0, _PASSABLE)
 
 
 def _place_of(home: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOBODY = pwd.getpwnam("nobody")
+SLOW_USERADD = """#!/bin/sh
+mkdir {0}/at-work || echo overlap >> {0}/log
+sleep 0.05
+rmdir {0}/at-work
+echo done >> {0}/log
+"""
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root looks for another user")
 
 
 def test_an_account_is_found_by_name_unless_it_is_root() -> None:
@@ -41,6 +49,23 @@ def test_whoever_owns_the_data_runs_the_servers(tmp_path: Path) -> None:
         assert accounts.server_account(tmp_path / "missing").uid == os.geteuid()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root looks for another user")
+@only_root
 def test_root_finds_a_user_without_rights_for_new_data(tmp_path: Path) -> None:
     assert accounts.server_account(tmp_path / "missing").uid != 0
+
+
+@only_root
+def test_processes_that_begin_at_once_create_the_user_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given no such user, when several look for it at once, then no two programs that create it run side by side."""
+    program = tmp_path / "useradd"
+    program.write_text(SLOW_USERADD.format(tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setattr(accounts, "SYSTEM_USER", "no-such-user")
+    monkeypatch.setattr(accounts, "_CREATE_COMMANDS", ((program,),))
+
+    with ThreadPoolExecutor(4) as at_once:
+        list(at_once.map(accounts.server_account, [tmp_path / "missing"] * 4))
+
+    assert (tmp_path / "log").read_text().split() == ["done"] * 4
