@@ -20,6 +20,8 @@ class Plan:
     """Commands of the lag measurement, over all rounds."""
     rebuild_events: tuple[int, ...]
     """Sizes of the log at which a rebuild is measured, the smallest first."""
+    day_events: int
+    """What is new when one goes back to the table before the rebuild."""
     load_events: tuple[tuple[int, int], ...]
     """Sizes of the log at which a load is measured against its floor, the smallest first, each with its rounds."""
     verified_events: int
@@ -49,6 +51,7 @@ FULL = Plan(
     stock_window_s=1.5,
     paced_commands=300,
     rebuild_events=(100_000, 300_000, 1_000_000),
+    day_events=200_000,
     load_events=((1_000_000, 5), (5_000_000, 3)),
     verified_events=1_000_000,
     archived_events=300_000,
@@ -68,6 +71,7 @@ QUICK = Plan(
     stock_window_s=1.0,
     paced_commands=90,
     rebuild_events=(20_000, 60_000),
+    day_events=5_000,
     load_events=((40_000, 2), (120_000, 2)),
     verified_events=60_000,
     archived_events=20_000,
