@@ -40,6 +40,7 @@ __all__ = ["history", "migrated_template", "releases", "settings", "team", "team
 BOOK = replace(VALUATIONS, table="book")
 
 
+@pytest.mark.uncounted
 def test_new_tables_appear_complete_and_together(settings: Settings, history: None, releases: Releases) -> None:
     """Given a ledger with history, when tables come while it is traded, then nobody ever sees them without their rows."""
     team = first_release(releases)
@@ -121,6 +122,7 @@ def test_names_types_and_columns_change_while_commands_go_on(team: Settings, rel
     engine.proven(before)
 
 
+@pytest.mark.uncounted
 def test_constraints_and_the_columns_of_scd2_change_while_commands_go_on(team: Settings, releases: Releases) -> None:
     """S3: UNIQUE, CHECK, a foreign key to a reference table that comes with it, another key column and version type."""
     releases.add(

@@ -120,6 +120,7 @@ def test_off_does_not_look(run: InThisProcess) -> None:
     assert (done.code, "backup" in done.out) == (0, False)
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 def test_a_server_that_archives_its_log_is_believed_until_it_fails(tmp_path: Path) -> None:
     """Also what is advised for an embedded database: run as it stands, it makes a dump that can be read."""

@@ -70,6 +70,7 @@ def test_every_row_is_recorded_or_rejected(run: CommandLine, importing: list[str
     assert position["execution_environment"] == "paper"
 
 
+@pytest.mark.uncounted
 def test_verify_and_check_find_what_was_changed_by_hand(run: CommandLine, database: str, importing: list[str]) -> None:
     """Given a table that equals its log, when a row and then the schema are changed by hand, then the answers are no."""
     assert run(*importing).code == 0
@@ -98,6 +99,7 @@ def test_verify_and_check_find_what_was_changed_by_hand(run: CommandLine, databa
     assert "by_hand" in schema.out
 
 
+@pytest.mark.uncounted
 def test_the_rebuild_keeps_every_id(run: CommandLine, importing: list[str]) -> None:
     """Given a table with rows, when built dry, rebuilt and rolled back, then rows and ids are as they were."""
     run(*importing)
@@ -172,6 +174,7 @@ def test_migrations_go_down_and_up_again(run: CommandLine, importing: list[str])
     assert run(*importing).code == 0
 
 
+@pytest.mark.uncounted
 def test_the_doctor_finds_faults_and_keeps_secrets(database: str) -> None:
     """Given a mistyped setting, a password and no Redis, when examined, then both faults are told, the password not."""
     url = make_conninfo(database, password="hunter2")  # noqa: S106 - a secret to look for
@@ -187,6 +190,7 @@ def test_the_doctor_finds_faults_and_keeps_secrets(database: str) -> None:
     assert all(one["remedy"] for one in wrong.values())
 
 
+@pytest.mark.uncounted
 def test_the_doctor_finds_nothing_wrong_with_a_good_ledger(database: str, ledger_redis_url: str) -> None:
     """Given servers, schema and rights as they should be, when examined, then nothing is wrong and the code is 0."""
     answer = on(database, ledger_redis_url)("doctor")
@@ -195,6 +199,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_good_ledger(database: str, ledger
     assert answer.out.splitlines()[-1] == "nothing is wrong"
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 def test_a_fresh_data_folder_needs_no_set_up(tmp_path: Path) -> None:
     """Given no address and an empty folder, when positions are listed, then there are none, and the schema is there."""

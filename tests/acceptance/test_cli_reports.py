@@ -133,6 +133,7 @@ def test_a_report_can_be_drawn(run: CommandLine, tmp_path: Path, report: str) ->
     assert picture.stat().st_size > 5000
 
 
+@pytest.mark.uncounted
 def test_without_matplotlib_the_sentence_says_what_to_install(run: CommandLine, tmp_path: Path) -> None:
     answer = run(
         "report", "pnl", "--environment", "live", "--plot", str(tmp_path / "pnl.png"), entry=WITHOUT_MATPLOTLIB

@@ -87,6 +87,7 @@ def test_what_would_be_lost_is_shown_and_nothing_is_changed(run: InThisProcess, 
     assert not folder.exists()
 
 
+@pytest.mark.uncounted
 @pytest.mark.usefixtures("traded")
 def test_a_rollback_is_noted_with_its_reason(run: InThisProcess, folder: Path) -> None:
     """S62."""

@@ -117,6 +117,7 @@ def _all_gone(processes: list[psutil.Process]) -> bool:
     return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
 
 
+@pytest.mark.uncounted
 def test_projecting_goes_on_after_a_kill_and_stops_when_told(workers: Workers) -> None:
     """Given two worker processes, when one and then their master is killed with -9, then projecting goes on.
 
@@ -142,6 +143,7 @@ def test_projecting_goes_on_after_a_kill_and_stops_when_told(workers: Workers) -
     assert "Traceback" not in said
 
 
+@pytest.mark.uncounted
 def test_nothing_outlives_the_command(workers: Workers) -> None:
     """Given running workers, when the command itself is killed with -9, then all that it started ends by itself."""
     everyone = workers.processes

@@ -128,6 +128,7 @@ def last_number(desk: Desk) -> int:
 # The scenarios
 
 
+@pytest.mark.uncounted
 def test_a_nullable_column_is_one_file_and_one_field(desk: Desk, url: str) -> None:
     """S65, S11, S29: ``notes text`` on positions; later code fills it from history; the way back loses no event."""
     before = versions(url)
@@ -153,6 +154,7 @@ def test_a_nullable_column_is_one_file_and_one_field(desk: Desk, url: str) -> No
     all_agree(desk)
 
 
+@pytest.mark.uncounted
 def test_the_column_goes_again_and_what_happened_meanwhile_stays(desk: Desk, url: str) -> None:
     """S60, S65: given a column and trading with it, when rolled back by its number, then rows are those of the log."""
     before, schema = versions(url), catalogue(url)
@@ -249,6 +251,7 @@ VALUES (999999, 'COUNT-999999', true, now(), 1, now(), 'paper', 13)
 """
 
 
+@pytest.mark.uncounted
 def test_an_integer_becomes_a_bigint_and_keeps_what_hangs_on_it(desk: Desk, url: str) -> None:
     """S66: type change of a projected table's column keeps CHECK, comments, indexes, views and rights."""
     make_counts(desk, url)
@@ -321,6 +324,7 @@ SELECT pg_get_constraintdef(k.oid) AS text, k.convalidated FROM pg_constraint AS
 """
 
 
+@pytest.mark.uncounted
 def test_a_foreign_key_to_exit_reasons(desk: Desk, url: str) -> None:
     """S67: every reason of history is a parent; the key is there, holds, and nothing else has changed."""
     before = versions(url)
@@ -380,6 +384,7 @@ def test_an_applied_migration_is_not_run_twice(desk: Desk, url: str) -> None:
     assert (versions(url), diff(schema, catalogue(url))) == (before, [])
 
 
+@pytest.mark.uncounted
 def test_a_database_behind_the_code_is_refused_with_the_command(desk: Desk, url: str) -> None:
     """S69: code with a column that no migration has made yet: no process starts on it; the gap and the command are told."""
     desk.edit(POSITIONS, LAST_FIELD, f"{LAST_FIELD}{NOTES}")
@@ -399,6 +404,7 @@ def test_a_database_behind_the_code_is_refused_with_the_command(desk: Desk, url:
 MARK = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
 
 
+@pytest.mark.uncounted
 def test_one_call_empties_a_test_database(url: str, ledger_redis_url: str) -> None:
     """S70: events, rows, checkpoints and queue; ids begin anew; a database that is no test database is refused."""
     code = "from position_ledger import Ledger; from position_ledger.testing import reset; reset(Ledger.open())"

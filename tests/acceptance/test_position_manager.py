@@ -273,6 +273,7 @@ def test_an_unknown_id_is_told_with_the_id(manager: PositionManager, ref: str | 
             call()
 
 
+@pytest.mark.uncounted
 def test_a_reader_at_random_instants_sees_exactly_one_current_row(
     manager: PositionManager, ledger: Ledger, ledger_database: str
 ) -> None:

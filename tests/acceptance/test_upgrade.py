@@ -121,6 +121,7 @@ def test_a_dump_has_data_in_every_table(old: str) -> None:
     assert empty == {"projection_workers"}
 
 
+@pytest.mark.uncounted
 def test_a_ledger_of_the_previous_release_reaches_this_schema(old: str, new: str, ledger_template: Template) -> None:
     """S57: given a dump with data, when upgraded, then the catalogue is that of an empty start, and rows equal the log."""
     run = in_this_process(new)

@@ -198,6 +198,7 @@ def nobody_folder() -> Iterator[Path]:
     remove(folder)
 
 
+@pytest.mark.uncounted
 def test_an_ordinary_user_has_everything_in_the_home(nobody_python: list[str], nobody_folder: Path) -> None:
     """Given user nobody with a home too long for sockets, when started, then all is private and nobody's."""
     long_home = nobody_folder / ("long-" * 30)

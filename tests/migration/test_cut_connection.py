@@ -90,6 +90,7 @@ def test_up_is_cut_at_each_message_and_goes_on(
         assert [row.number for row in read_history(connection, "ledger") if row.action == "up"] == [1, 2, 3]
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("every", [37, ALL])
 def test_down_is_cut_at_each_message_and_goes_on(
     database_url: str, connection: psycopg.Connection, proxy: CuttingProxy, made: dict[int, Catalogue], every: int

@@ -234,6 +234,7 @@ def test_a_verification_that_waits_for_a_lock_is_tried_again(database_url: str, 
     assert "b" not in read_catalogue(connection, "ledger").tables
 
 
+@pytest.mark.uncounted
 def test_an_index_drop_killed_half_way_is_resumed(
     database_url: str, connection: psycopg.Connection, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def scratch_names(connection: psycopg.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
+@pytest.mark.uncounted
 def test_the_target_catalogue_equals_what_applying_gives(database_url: str, connection: psycopg.Connection) -> None:
     files = third(
         "CREATE INDEX CONCURRENTLY by_note ON positions (note);",

@@ -162,6 +162,7 @@ MAYBE_WITH_EFFECT = (
 )
 
 
+@pytest.mark.uncounted
 def test_an_edit_that_may_have_an_effect_is_refused_unless_forced(
     database_url: str, connection: psycopg.Connection
 ) -> None:

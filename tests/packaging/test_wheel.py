@@ -162,6 +162,7 @@ def test_the_wheel_makes_the_same_folder_for_a_team_as_the_checkout(installed_py
     assert made == expected
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 def test_users_of_the_wheel_get_its_types(installed_python: Path, tmp_path: Path) -> None:
     """The public names, used as tests/typing/api.py does, check strictly against the wheel alone."""

@@ -40,14 +40,14 @@ from position_ledger.operations import history
 from position_ledger.operations.backup import look_for_backup
 from position_ledger.operations.code_uses import still_used
 from position_ledger.operations.common import log_size, migrations_folder, migrator_of, owner, projections
-from position_ledger.operations.plan_document import Plan, PlannedFile, planned_file
-from position_ledger.operations.sampling import known_topics, sample
-from position_ledger.operations.still_held import (
+from position_ledger.operations.holding_findings import (
     functions_changed,
     in_the_way_of_swaps,
     used_by_others,
     used_by_retired,
 )
+from position_ledger.operations.plan_document import Plan, PlannedFile, planned_file
+from position_ledger.operations.sampling import known_topics, sample
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation, kept
 from position_ledger.settings import Settings

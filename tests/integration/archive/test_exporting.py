@@ -174,6 +174,7 @@ def test_a_folder_with_something_else_and_one_in_use_are_refused(
     assert "another export into" in answer.err
 
 
+@pytest.mark.uncounted
 def test_on_a_standby_an_export_ends_where_its_tables_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is behind a replayed checkpoint is whole; of what is before it a standby cannot know."""
     monkeypatch.setenv("POSITION_LEDGER_PROJECTIONS", only_positions.MODULE)
@@ -213,6 +214,7 @@ def test_without_pyarrow_the_sentence_says_what_to_install(run: CommandLine, tmp
     assert not (tmp_path / "archive").exists()
 
 
+@pytest.mark.uncounted
 def test_no_command_but_those_of_the_archive_loads_pyarrow() -> None:
     code = "import sys, position_ledger.operations, position_ledger.cli.archive; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -115,6 +115,7 @@ PLANTED = {
 """Changes of one row by what the audit says; the empty one deletes it. Versions beside and inside the steps of 7."""
 
 
+@pytest.mark.uncounted
 def test_a_planted_cell_is_found_within_one_round_and_closed_once_it_is_right(
     settings: Settings, history: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,6 +212,7 @@ def test_what_is_not_projected_yet_is_no_difference_and_nothing_is_read_while_be
         assert audit.look().events == 0
 
 
+@pytest.mark.uncounted
 def test_an_audit_beside_writers_and_workers_finds_nothing(
     settings: Settings, ledger: Ledger, history: str, slow_machine: None
 ) -> None:

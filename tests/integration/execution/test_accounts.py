@@ -228,6 +228,7 @@ def test_accounts_currencies_and_environments_are_never_mixed(ledger: Ledger, le
 # A mixed history
 
 
+@pytest.mark.uncounted
 def test_rows_and_postings_add_up_after_a_mixed_history(ledger: Ledger, ledger_url: str) -> None:
     """Laws of domain.md: free + locked = cash, postings sum to zero, and accounts are what positions say."""
     # given random trading with flips, partial exits and settlements, and money that comes and goes beside it
@@ -285,6 +286,7 @@ def expected_after(commands: list[Any]) -> tuple[int, Decimal, Decimal, Decimal]
     return 1 + len(commands), cash, locked, cash - locked
 
 
+@pytest.mark.uncounted
 def test_many_threads_on_one_account_lose_nothing_and_all_finish(
     ledger: Ledger, ledger_url: str, record_property: Any
 ) -> None:
@@ -302,6 +304,7 @@ def test_many_threads_on_one_account_lose_nothing_and_all_finish(
     proven(ledger)
 
 
+@pytest.mark.uncounted
 def test_several_processes_on_one_account_lose_nothing_and_all_finish(
     ledger: Ledger, ledger_url: str, record_property: Any
 ) -> None:

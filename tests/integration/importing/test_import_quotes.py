@@ -64,6 +64,7 @@ def changes_of(rows: list[dict[str, str]]) -> dict[str, list[Decimal]]:
     return changes
 
 
+@pytest.mark.uncounted
 def test_the_real_ticks_become_two_markets_with_every_change_of_price(ledger: Ledger, ledger_url: str) -> None:
     # given
     rows = real_rows()
@@ -105,6 +106,7 @@ def test_the_real_ticks_become_two_markets_with_every_change_of_price(ledger: Le
     assert {row["settled_at"].timestamp() for row in current} == {1657550847.332}
 
 
+@pytest.mark.uncounted
 def test_a_second_import_adds_nothing_and_a_longer_one_only_what_is_new(ledger: Ledger, tmp_path: Path) -> None:
     lines = gzip.decompress(real_file().read_bytes()).decode().splitlines(keepends=True)
     half = tmp_path / "half.csv"

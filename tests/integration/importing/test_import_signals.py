@@ -161,6 +161,7 @@ def test_the_real_match_gives_what_another_reading_gives(ledger: Ledger, tmp_pat
     assert rows[-1]["game_state_id"] == f"GS-{rows[0]['id']}"
 
 
+@pytest.mark.uncounted
 def test_importing_the_match_again_or_more_of_it_adds_only_what_is_new(ledger: Ledger, tmp_path: Path) -> None:
     # given the first half of the match
     lines = gzip.decompress(real_file(CRICKET).read_bytes()).decode().splitlines(keepends=True)
@@ -278,6 +279,7 @@ def test_a_file_that_ends_early_leaves_its_edges_open_and_goes_on_later(ledger: 
 # Commands, by hand
 
 
+@pytest.mark.uncounted
 def test_an_edge_lives_in_the_table_and_positions_name_it(ledger: Ledger) -> None:
     """S90: every status change is a version; the edge that a position acts on must exist."""
     detected = ledger.execute(

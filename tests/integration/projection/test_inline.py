@@ -51,6 +51,7 @@ def test_rows_are_there_when_the_command_returns(settings: Settings, ledger: Led
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_inline_rows_are_those_that_a_worker_would_write(settings: Settings, ledger: Ledger) -> None:
     # Given a random history, half of it projected by a worker and half inline, with batches and refused commands
     traffic = Traffic(ledger, 5)
@@ -153,6 +154,7 @@ def active_mode(settings: Settings) -> str:
     return engine.active(settings).mode
 
 
+@pytest.mark.uncounted
 def test_switching_while_four_writers_go_on_loses_and_doubles_nothing(settings: Settings) -> None:
     # Given four writers, each with a ledger of its own, and a worker
     stop = threading.Event()
@@ -230,6 +232,7 @@ def test_an_append_that_is_left_open_blocks_the_change_and_not_the_others(settin
     assert active_mode(settings) == "worker"
 
 
+@pytest.mark.uncounted
 def test_an_inline_table_is_rebuilt_after_a_change_to_worker_mode(settings: Settings, ledger: Ledger) -> None:
     set_mode(settings, "inline")
     ledger.execute(opening())

@@ -240,6 +240,7 @@ def test_in_no_order_of_the_steps_does_the_past_change_after_it_was_told(setting
     assert any(lies(settings, CLOCK_FIRST))
 
 
+@pytest.mark.uncounted
 def test_under_load_the_past_is_told_once_and_for_ever(settings: Settings, ledger: Ledger) -> None:
     # Given writers and a worker
     stop = threading.Event()

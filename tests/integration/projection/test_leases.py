@@ -226,6 +226,7 @@ def test_shards_are_shared_out_fairly(settings: Settings, workers: int) -> None:
     assert {one[3] for one in checkpoints(settings)} == {None}
 
 
+@pytest.mark.uncounted
 def test_the_shards_of_a_killed_worker_are_taken_over(settings: Settings, ledger: Ledger) -> None:
     # Given a worker process that holds every shard
     with running("-c", FOLLOW, str(settings.database_url), "victim") as victim:
@@ -245,6 +246,7 @@ def test_the_shards_of_a_killed_worker_are_taken_over(settings: Settings, ledger
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_a_paused_worker_loses_its_shards_and_gets_them_back(settings: Settings, ledger: Ledger) -> None:
     # Given a worker process that is stopped for longer than its leases
     with running("-c", FOLLOW, str(settings.database_url), "sleeper") as sleeper:

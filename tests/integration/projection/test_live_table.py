@@ -43,6 +43,7 @@ def recomputed(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     return histories
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_version_is_what_the_domain_says(settings: Settings, ledger: Ledger, seed: int) -> None:
     # Given a random history with several positions per key, partial exits, flips and settlements
@@ -68,6 +69,7 @@ def test_every_version_is_what_the_domain_says(settings: Settings, ledger: Ledge
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_batches_of_any_size_give_the_same_bytes(settings: Settings, ledger: Ledger) -> None:
     # Given a history, and a table projected in one batch
     Traffic(ledger, 7).run(120)

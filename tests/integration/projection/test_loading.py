@@ -160,6 +160,7 @@ def shown(connection: psycopg.Connection[Any], table: str) -> list[tuple[Any, ..
     return connection.execute(f"SELECT {columns} FROM {table} AS t ORDER BY t.id".encode()).fetchall()
 
 
+@pytest.mark.uncounted
 @tries(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(VALUES, min_size=1, max_size=8))
 @example([{**NOTHING, "words": text, "short": text, "parts": [text], "names": [text]} for text in ODD_TEXTS])

@@ -77,6 +77,7 @@ def set_mode(settings: Settings, table: str, mode: Any) -> bool:
 # Setting up
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("whose", ["ours", "shipped"])
 def test_a_fresh_database_has_every_table_after_one_command(ledger_server_url: str, tmp_path: Path, whose: str) -> None:
     name = f"many_{secrets.token_hex(4)}"
@@ -98,6 +99,7 @@ def test_a_fresh_database_has_every_table_after_one_command(ledger_server_url: s
         engine.drop_database(ledger_server_url, name)
 
 
+@pytest.mark.uncounted
 def test_tables_that_come_to_a_log_with_history_are_filled_from_its_first_event(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -329,6 +331,7 @@ def settle(followers: tuple[Follower, ...]) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("inline", [("holdings",), tuple(TABLES)], ids=["one", "all"])
 def test_tables_are_projected_inline_beside_others_and_together(
     many: Settings, ledger: Ledger, inline: tuple[str, ...]
@@ -352,6 +355,7 @@ def test_tables_are_projected_inline_beside_others_and_together(
     engine.proven(many)
 
 
+@pytest.mark.uncounted
 def test_one_table_is_rebuilt_while_the_others_go_on(many: Settings, ledger: Ledger) -> None:
     # Given writers and a worker of all tables
     Traffic(ledger, 11).run(60)
@@ -394,6 +398,7 @@ def test_verify_names_the_table_that_is_wrong(many: Settings, ledger: Ledger) ->
     assert [proof.table for proof in alone.tables] == ["valuations"]
 
 
+@pytest.mark.uncounted
 def test_a_table_that_was_rolled_back_and_comes_again_has_all_of_its_rows(
     settings: Settings, many: Settings, ledger: Ledger
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_process_whose_code_does_not_fit_does_not_start(settings: Settings, ch
         Ledger(settings, engine.reached(settings))
 
 
+@pytest.mark.uncounted
 def test_a_sound_database_passes_check(settings: Settings) -> None:
     assert operations.check(settings, engine.reached(settings)).agree
 

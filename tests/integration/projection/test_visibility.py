@@ -39,6 +39,7 @@ def test_without_a_worker_the_caller_projects_himself(settings: Settings, ledger
         assert follower.held == engine.shards(settings)
 
 
+@pytest.mark.uncounted
 def test_another_process_waits_for_a_token_that_it_was_told(settings: Settings, ledger: Ledger) -> None:
     opened = ledger.execute(opening())
     position = str(opened.position_id).removeprefix("POS-")

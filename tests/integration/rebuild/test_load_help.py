@@ -105,6 +105,7 @@ def test_a_helper_that_is_told_to_stop_ends_in_the_middle_of_a_part_and_lets_go_
         assert chunk_ledger.progress(owner, schema).done == 0
 
 
+@pytest.mark.uncounted
 def test_a_helper_that_cannot_load_says_why_and_asks_for_no_other_turn(
     settings: Settings, left: tuple[int, str], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def codes(where: tuple[Settings, Reached]) -> list[tuple[str, str]]:
     return [(one.code, one.file) for one in operations.migrate_plan(*where).findings if one.severity == "error"]
 
 
+@pytest.mark.uncounted
 def test_a_parent_goes_after_the_key_and_both_come_back(settings: Settings, ledger: Ledger, tmp_path: Path) -> None:
     Traffic(ledger, 8).run(15)
     steps = [(PARENT, "DROP TABLE sides;"), (KEY, NO_KEY), (NO_KEY, KEY), ("DROP TABLE sides;", PARENT)]
@@ -80,6 +81,7 @@ def test_a_parent_goes_after_the_key_and_both_come_back(settings: Settings, ledg
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_a_function_goes_after_the_check_that_called_it_and_both_come_back(
     settings: Settings, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -126,6 +128,7 @@ def test_a_function_that_only_the_retired_table_uses_is_refused_by_the_plan_unti
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_what_the_live_table_uses_until_the_swap_is_refused_by_the_plan(
     settings: Settings, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -146,6 +149,7 @@ def test_what_the_live_table_uses_until_the_swap_is_refused_by_the_plan(
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_two_rebuilds_of_a_table_in_one_run(settings: Settings, ledger: Ledger, tmp_path: Path) -> None:
     Traffic(ledger, 8).run(15)
     alone = ("CREATE INDEX CONCURRENTLY aside_a ON aside (a);", "DROP INDEX CONCURRENTLY aside_a;")
@@ -189,6 +193,7 @@ def test_what_cannot_be_swapped_is_named_by_the_plan(settings: Settings, ledger:
         operations.migrate_up(*where, None, engine.quiet)
 
 
+@pytest.mark.uncounted
 def test_a_function_that_a_check_calls_is_not_changed_behind_the_rows(
     settings: Settings, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -206,6 +211,7 @@ def test_a_function_that_a_check_calls_is_not_changed_behind_the_rows(
     }
 
 
+@pytest.mark.uncounted
 def test_a_plan_of_what_reads_a_projected_table_meets_its_rows(
     settings: Settings, ledger: Ledger, tmp_path: Path
 ) -> None:

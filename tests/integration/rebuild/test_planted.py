@@ -64,6 +64,7 @@ def compared(settings: Settings) -> list[Difference]:
         return comparing.generations_differ(owner, live, shadow, projection.columns, projection.key_column)[1]
 
 
+@pytest.mark.uncounted
 def test_one_cell_of_the_live_table_is_named_whatever_its_type(settings: Settings, history: str) -> None:
     before = engine.positions_rows(settings)
     forged(settings, "CREATE TABLE public.kept AS TABLE positions")
@@ -89,6 +90,7 @@ def test_one_cell_of_a_shadow_that_waits_is_named_before_the_swap(settings: Sett
     assert rebuild(settings).swapped
 
 
+@pytest.mark.uncounted
 def test_one_cell_of_a_shadow_that_is_changed_after_its_load_is_named(
     settings: Settings, ledger: Ledger, history: str
 ) -> None:

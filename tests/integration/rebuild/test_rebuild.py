@@ -64,6 +64,7 @@ def states(settings: Settings) -> list[tuple[Any, ...]]:
 # The same again
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_rebuilt_table_is_the_same_byte_by_byte(settings: Settings, history: Traffic, processes: int) -> None:
     before, first = engine.positions_rows(settings), engine.active(settings).generation_id
@@ -80,6 +81,7 @@ def test_a_rebuilt_table_is_the_same_byte_by_byte(settings: Settings, history: T
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_readers_see_no_error_and_no_gap_while_writers_and_workers_go_on(settings: Settings, history: Traffic) -> None:
     # Given writers, a worker, and readers with prepared statements on the table and on its view
     reads = Reads()
@@ -104,6 +106,7 @@ def test_one_older_generation_is_kept(settings: Settings, history: Traffic) -> N
     assert left_over(settings) == []
 
 
+@pytest.mark.uncounted
 def test_a_rollback_brings_the_retired_rows_back_with_what_came_since(settings: Settings, history: Traffic) -> None:
     rebuild(settings)
     history.run(30)
@@ -118,6 +121,7 @@ def test_a_rollback_brings_the_retired_rows_back_with_what_came_since(settings: 
     assert left_over(settings) == []
 
 
+@pytest.mark.uncounted
 def test_a_rollback_beside_writers_ends_and_loses_nothing(settings: Settings, history: Traffic) -> None:
     rebuild(settings)
     with busy(settings, writers=3, workers=1):
@@ -127,6 +131,7 @@ def test_a_rollback_beside_writers_ends_and_loses_nothing(settings: Settings, hi
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_nothing_is_done_in_a_dry_run_or_without_a_swap(settings: Settings, history: Traffic) -> None:
     dry = rebuild(settings, dry_run=True)
     assert (dry.swapped, dry.differences) == (False, [])
@@ -155,6 +160,7 @@ def test_a_dry_run_says_what_would_differ_and_leaves_it(settings: Settings, hist
     assert [state for _, state, _ in states(settings)] == ["active", "dropped"]
 
 
+@pytest.mark.uncounted
 def test_an_empty_log_is_rebuilt_as_well(settings: Settings) -> None:
     assert rebuild(settings).versions == 0
     engine.proven(settings)
@@ -223,6 +229,7 @@ def test_a_planted_difference_is_named_and_can_be_repaired(settings: Settings, h
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(
     "change",
     [
@@ -266,6 +273,7 @@ def test_an_id_that_a_foreign_key_holds_is_never_dropped(settings: Settings, his
 # Two at once
 
 
+@pytest.mark.uncounted
 def test_two_rebuilds_at_once_exclude_each_other(settings: Settings, history: Traffic) -> None:
     with engine.connected(settings, as_app=False) as other, rebuilding.alone(other, "positions"):
         for attempt in (rebuild, roll_back):
@@ -279,6 +287,7 @@ def test_two_rebuilds_at_once_exclude_each_other(settings: Settings, history: Tr
 # A column whose value only history knows
 
 
+@pytest.mark.uncounted
 def test_a_column_that_only_history_knows(settings: Settings, team: Settings, ledger: Ledger, history: Traffic) -> None:
     # Given a position whose marks went down and up again
     opened = ledger.execute(opening(entry_price="0.42"))
@@ -319,6 +328,7 @@ def test_a_column_that_only_history_knows(settings: Settings, team: Settings, le
     assert left_over(settings) == []
 
 
+@pytest.mark.uncounted
 def test_a_rollback_to_rows_that_nobody_keeps_is_refused(
     settings: Settings, team: Settings, ledger: Ledger, history: Traffic
 ) -> None:
@@ -345,6 +355,7 @@ def test_a_rollback_to_rows_that_nobody_keeps_is_refused(
     engine.proven(settings)
 
 
+@pytest.mark.uncounted
 def test_workers_of_the_new_release_keep_the_shadow_current_before_the_swap(
     settings: Settings, team: Settings, ledger: Ledger, history: Traffic
 ) -> None:

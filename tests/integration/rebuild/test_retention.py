@@ -42,6 +42,7 @@ def generations(settings: Settings) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
+@pytest.mark.uncounted
 def test_a_retired_table_is_kept_for_its_hours_and_then_dropped(swapped: Settings) -> None:
     # Given a swap, then the table of before is kept for 72 hours, which status says
     assert generations(swapped) == [(1, "retired", 72, True), (2, "active", None, True)]

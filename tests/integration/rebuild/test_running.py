@@ -220,6 +220,7 @@ def test_a_load_that_is_held_for_long_gives_its_part_back(settings: Settings, mo
             asking.gate()
 
 
+@pytest.mark.uncounted
 def test_it_stands_back_while_a_followed_table_is_behind(settings: Settings, ledger: Ledger, history: Traffic) -> None:
     settings = settings.model_copy(update={"rebuild_lag_max_s": 0.2})
     active = engine.active(settings)
@@ -307,6 +308,7 @@ def test_a_part_that_a_stranger_holds_is_waited_for(
     assert engine.positions_rows(settings) == before
 
 
+@pytest.mark.uncounted
 def test_helpers_on_other_machines_may_be_killed_at_any_time(settings: Settings, history: Traffic) -> None:
     before = engine.positions_rows(settings)
     # Given a rebuild, and two machines of workers that take parts of it, with settings of their own
@@ -336,6 +338,7 @@ def test_helpers_on_other_machines_may_be_killed_at_any_time(settings: Settings,
 # Interrupted
 
 
+@pytest.mark.uncounted
 def test_indexes_that_were_built_are_not_built_again(
     settings: Settings, history: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,6 +444,7 @@ def whole(ledger_template: Template) -> Iterator[Settings]:
         yield load_settings(database_url=url, redis_url=NO_QUEUE, projections="position_ledger.reference.projections")
 
 
+@pytest.mark.uncounted
 def test_different_tables_are_rebuilt_at_once(whole: Settings) -> None:
     with Ledger(whole, engine.reached(whole)) as ledger:
         Traffic(ledger, 3).run(60)

@@ -82,6 +82,7 @@ def of_both(settings: Settings) -> tuple[list[Any], list[Any]]:
     return live, other
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 def test_two_releases_project_side_by_side_and_one_can_go_back(
     settings: Settings, ledger: Ledger, tmp_path: Path

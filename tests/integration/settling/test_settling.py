@@ -43,6 +43,7 @@ POSITIONS = 450
 """More than two batches."""
 
 
+@pytest.mark.uncounted
 def test_settling_pays_every_position_once_and_pairs_receive_1(ledger: Ledger, ledger_url: str) -> None:
     """Law 4, on real rows."""
     # given
@@ -87,6 +88,7 @@ def test_the_same_call_again_changes_nothing(ledger: Ledger, ledger_url: str) ->
     assert caught.value.reason is Reason.MARKET_STATUS_WRONG
 
 
+@pytest.mark.uncounted
 def test_settle_then_amend_is_settle_on_real_rows(ledger: Ledger, ledger_url: str) -> None:
     """Law 9: settle(A) then amend(B) = settle(B), in every figure of every row; both steps stay visible."""
     for market in ("TWICE", "ONCE"):
@@ -141,6 +143,7 @@ def test_void_gives_cost_back_and_fees_on_demand(ledger: Ledger, ledger_url: str
     assert {row["realized_pnl"] for row in figures(ledger_url, "BACK")} == {Decimal(0)}
 
 
+@pytest.mark.uncounted
 def test_unwinding_busts_every_trade_and_keeps_what_was_sold_from_counting(ledger: Ledger, ledger_url: str) -> None:
     """Earlier exits stay in a void market, unless it is unwound."""
     for market in ("VOID", "UNWOUND"):
@@ -263,6 +266,7 @@ def test_a_quoted_market_can_be_traded_by_a_process_that_has_not_seen_the_quote(
         assert other.execute(OpenPosition(**YES, quantity=1, entry_price="0.5")).position_id
 
 
+@pytest.mark.uncounted
 def test_several_that_pay_at_once_pay_each_position_once(ledger: Ledger, other: Ledger, ledger_url: str) -> None:
     registered(ledger)
     opened(ledger, 600)
@@ -332,6 +336,7 @@ def within(seconds: float, condition: Any) -> bool:
     return False
 
 
+@pytest.mark.uncounted
 def test_workers_pay_what_somebody_else_settled(ledger: Ledger, ledger_url: str) -> None:
     # given two workers that look for work
     registered(ledger)

@@ -232,6 +232,7 @@ def owner_of(server: TemporaryPostgres) -> int:
     return Path(f"/proc/{server.pid}").stat().st_uid
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 def test_a_full_disk_refuses_the_append_in_words_and_nothing_is_lost(
     own_postgres: TemporaryPostgres, ledger_settings: dict[str, object], redis_url: str

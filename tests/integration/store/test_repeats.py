@@ -175,6 +175,7 @@ def test_repeats_at_the_same_moment_append_once(ledger: Ledger, db_cursor: Owner
     assert events_in(db_cursor) == events_of(command)
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 def test_repeats_in_several_processes_append_once(ledger: Ledger, db_cursor: OwnerCursor) -> None:
     commands = [opening(command_id=f"c{n}", strategy=n) for n in range(1, 21)]
@@ -201,6 +202,7 @@ def test_first_fills_of_one_key_at_the_same_moment_open_one_position(ledger: Led
     assert [row["quantity"] for row in ledger.positions()] == [10 * REPEATERS]
 
 
+@pytest.mark.uncounted
 @pytest.mark.slow
 def test_reductions_in_several_processes_never_sell_more_than_is_held(ledger: Ledger) -> None:
     """Law 11, through the whole ledger: nobody decides on a position that somebody else has changed."""

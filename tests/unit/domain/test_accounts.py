@@ -205,6 +205,7 @@ def histories(draw: st.DrawFn) -> list[Any]:
     return steps
 
 
+@pytest.mark.uncounted
 @examples(100)
 @given(steps=histories())
 def test_money_follows_positions_exactly(steps: list[Any]) -> None:

@@ -154,6 +154,7 @@ states = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.uncounted
 @examples(300)
 @given(history=st.lists(st.tuples(states, st.integers(-2, 5)), max_size=30))
 def test_versions_are_exactly_the_changes_whatever_comes(history: list[tuple[dict[str, Any], int]]) -> None:
