@@ -26,8 +26,8 @@ from position_ledger.database import only_row
 from position_ledger.operations import archive_export, archive_verify
 from position_ledger.projection import chunk_ledger
 from position_ledger.projection.definition import load_projections
+from position_ledger.projection.estimate import parts_for
 from position_ledger.projection.load_crew import load
-from position_ledger.projection.loading import CHUNKS
 
 TABLE = "positions"
 PROCESSES = 2
@@ -126,7 +126,7 @@ def _load(arena: Arena, schema: str, folder: Path | None) -> float:
         connection.execute(SQL("CREATE TABLE {} (LIKE positions)").format(Identifier(schema, TABLE)))
         connection.execute("CHECKPOINT")
         upto = only_row(connection.execute("SELECT max(e.notification_id) FROM events AS e"))[0]
-        chunk_ledger.create(connection, schema, upto, CHUNKS)
+        chunk_ledger.create(connection, schema, upto, parts_for(upto, None))
     history = open_archive(folder) if folder is not None else None
     began = time.perf_counter()
     load(

@@ -28,9 +28,9 @@ from bench.report import Line, shown
 from bench.stock import stock_runner
 from position_ledger.database import only_row
 from position_ledger.projection import chunk_ledger
+from position_ledger.projection.estimate import parts_for
 from position_ledger.projection.index_building import build_side_by_side
 from position_ledger.projection.load_crew import load
-from position_ledger.projection.loading import CHUNKS
 from position_ledger.store import feed
 
 PROCESSES = 2
@@ -74,7 +74,8 @@ def _ours(arena: Arena) -> Run:
 def _load(arena: Arena) -> Run:
     settings = arena.settings.model_copy(update={"projections": PACKAGE})
     with closing(arena.connect()) as connection:
-        chunk_ledger.create(connection, "ours", feed.horizon(connection), CHUNKS)
+        upto = feed.horizon(connection)
+        chunk_ledger.create(connection, "ours", upto, parts_for(upto, None))
     began = time.perf_counter()
     loaded = load(arena.database_url, settings, BOOKED, "ours", processes=PROCESSES)
     load_s = time.perf_counter() - began

@@ -15,9 +15,13 @@ has ended. The indexes of a million events alone took 0.37 of their load (docs/r
 AFTER_S_PER_EVENT = 10e-6
 """The same for a load that is held to a pace, whose length says nothing about the rest."""
 
-PARTS_MIN = 64
+PARTS_MIN = 8
+PARTS_USUAL = 64
 PARTS_MAX = 4096
-"""Equal ranges of the stream id: always so many times a power of two, so that the 64 of an archive are whole parts."""
+"""Equal ranges of the stream id, always a power of two: so the 64 of an archive are each in one part, or whole parts."""
+
+PART_EVENTS_MIN = 2_000
+"""A part costs a transaction or two however little is in it, so a short log is cut into fewer than the usual ones."""
 
 PART_EVENTS_MAX = 100_000
 """What a kill costs for each process at most, and how long one transaction lasts: some three seconds at 30,000 events/s."""
@@ -27,10 +31,10 @@ PART_S_MAX = 30.0
 
 
 def parts_for(events: int, throttle_per_s: float | None) -> int:
-    """How many parts a load has: small enough that none keeps a transaction open for long."""
+    """How many parts a load or a proof has: small enough that none keeps a transaction open for long."""
     part = PART_EVENTS_MAX if throttle_per_s is None else min(PART_EVENTS_MAX, throttle_per_s * PART_S_MAX)
     parts = PARTS_MIN
-    while parts < PARTS_MAX and events > parts * part:
+    while parts < PARTS_MAX and events > parts * (part if parts >= PARTS_USUAL else min(part, PART_EVENTS_MIN)):
         parts *= 2
     return parts
 

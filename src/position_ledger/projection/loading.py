@@ -26,7 +26,7 @@ from position_ledger.events import EVENTS
 from position_ledger.projection import chunk_ledger, statements
 from position_ledger.projection.copy_rows import RowEncoder, columns_of
 from position_ledger.projection.definition import Projection
-from position_ledger.projection.generations import shard_range, shard_ranges
+from position_ledger.projection.generations import shard_range
 from position_ledger.projection.pacing import GivenBack, Pace, StopFlag
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.scd2 import Version, fold_batch
@@ -34,9 +34,6 @@ from position_ledger.settings import Settings
 from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
-
-CHUNKS = 64
-"""Ranges of the stream id that a load is cut into at least: the unit that a process takes."""
 
 FETCH_EVENTS = 2_000
 """Events that one round trip reads. The next ones are read while these are folded, so a process holds twice as many."""
@@ -90,11 +87,6 @@ class Loaded:
 
     events: int
     versions: int
-
-
-def chunks(upto: int, count: int = CHUNKS) -> list[Chunk]:
-    """The whole log up to a number, cut into equal ranges of the stream id."""
-    return [Chunk(number, low, high, upto) for number, low, high in shard_ranges(count)]
 
 
 def chunk_of(part: chunk_ledger.Part) -> Chunk:

@@ -13,8 +13,9 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from position_ledger.database import only_row
+from position_ledger.projection.estimate import parts_for
 from position_ledger.projection.generations import Generation, kept
-from position_ledger.projection.loading import CHUNKS, Chunk
+from position_ledger.projection.loading import Chunk
 from position_ledger.store.feed import HIGHEST_STREAM, LOWEST_STREAM
 
 
@@ -67,9 +68,9 @@ class Reach:
         """No event after this one is."""
         return max((upto for _, _, upto in self.shards), default=0)
 
-    def chunks(self, count: int = CHUNKS) -> list[Chunk]:
-        """All streams in at least so many ranges, each up to the number of its own shard."""
-        each = max(1, -(-count // max(1, len(self.shards))))
+    def chunks(self) -> list[Chunk]:
+        """All streams in as many ranges as a load of them has, or one for each shard, each up to the number of its shard."""
+        each = max(1, parts_for(self.highest, None) // max(1, len(self.shards)))
         ranges = [part for shard in self.shards for part in _cut(*shard, each)]
         return [Chunk(number, low, high, upto) for number, (low, high, upto) in enumerate(ranges)]
 

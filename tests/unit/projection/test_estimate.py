@@ -73,7 +73,11 @@ def test_before_the_first_rebuild_the_rest_is_a_share_of_the_load_unless_that_ke
 @pytest.mark.parametrize(
     ("events", "throttle_per_s", "parts"),
     [
-        (0, None, 64),
+        (0, None, 8),
+        (16_000, None, 8),
+        (16_001, None, 16),
+        (1_000_000, None, 64),
+        (1_000, 1.0, 64),
         (5_000_000, None, 64),
         (10_000_000, None, 128),
         (5_000_000, 20_000.0, 64),
