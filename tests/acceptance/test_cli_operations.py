@@ -174,7 +174,6 @@ def test_migrations_go_down_and_up_again(run: CommandLine, importing: list[str])
     assert run(*importing).code == 0
 
 
-@pytest.mark.uncounted
 def test_the_doctor_finds_faults_and_keeps_secrets(database: str) -> None:
     """Given a mistyped setting, a password and no Redis, when examined, then both faults are told, the password not."""
     url = make_conninfo(database, password="hunter2")  # noqa: S106 - a secret to look for
@@ -190,7 +189,6 @@ def test_the_doctor_finds_faults_and_keeps_secrets(database: str) -> None:
     assert all(one["remedy"] for one in wrong.values())
 
 
-@pytest.mark.uncounted
 def test_the_doctor_finds_nothing_wrong_with_a_good_ledger(database: str, ledger_redis_url: str) -> None:
     """Given servers, schema and rights as they should be, when examined, then nothing is wrong and the code is 0."""
     answer = on(database, ledger_redis_url)("doctor")
@@ -199,7 +197,6 @@ def test_the_doctor_finds_nothing_wrong_with_a_good_ledger(database: str, ledger
     assert answer.out.splitlines()[-1] == "nothing is wrong"
 
 
-@pytest.mark.uncounted
 @pytest.mark.slow
 def test_a_fresh_data_folder_needs_no_set_up(tmp_path: Path) -> None:
     """Given no address and an empty folder, when positions are listed, then there are none, and the schema is there."""

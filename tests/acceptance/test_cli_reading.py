@@ -215,7 +215,6 @@ def test_a_closed_pipe_is_no_error(run: CommandLine) -> None:
     process.stderr.close()
 
 
-@pytest.mark.uncounted
 def test_ctrl_c_is_quiet(run: CommandLine) -> None:
     """Given a watch, when it is interrupted, then it ends with 130 and without a word."""
     with run.start("status", "--watch", "--interval", "0.2") as process:

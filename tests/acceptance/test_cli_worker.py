@@ -143,7 +143,6 @@ def test_projecting_goes_on_after_a_kill_and_stops_when_told(workers: Workers) -
     assert "Traceback" not in said
 
 
-@pytest.mark.uncounted
 def test_nothing_outlives_the_command(workers: Workers) -> None:
     """Given running workers, when the command itself is killed with -9, then all that it started ends by itself."""
     everyone = workers.processes

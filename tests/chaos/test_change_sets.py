@@ -64,9 +64,9 @@ print("not killed")
 STEPS = (
     ("^in place", 1),
     ("^rebuilding", 1),
-    ("a part is loaded", 20),
+    ("a part is loaded", 3),
     ("^building generation .* valuations", 1),
-    ("a part is loaded", 80),
+    ("a part is loaded", 11),
     ("^verified valuations", 1),
     ("foreign keys are validated", 1),
 )
@@ -149,7 +149,7 @@ def test_killed_at_each_step_it_is_undone_or_goes_on(
     engine.proven(old)
     # When it is killed at one step after the other, then each run goes on where the one before was
     for pattern, nth in STEPS:
-        die(new, pattern, min(nth, 20))
+        die(new, pattern, min(nth, 3))
         if states(new) != ["applied"] * 3:
             assert states(new)[0] == "expanded"
             with pytest.raises(MigrationError, match=rf"has begun and cannot be split at {last - 1:03}"):

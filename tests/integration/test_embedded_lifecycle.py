@@ -111,7 +111,6 @@ def test_processes_that_start_at_one_instant_share_one_pair_of_servers(fresh_hom
     assert wait_until_stopped(layout) > LINGER_S / 2
 
 
-@pytest.mark.uncounted
 def test_data_outlives_the_servers_and_the_last_user_killed_lets_them_stop(home: Path, layout: Layout) -> None:
     """Given rows and a key, when the last user is killed with -9, then the servers stop and start as they were."""
     with EmbeddedServers.start(home) as servers:
@@ -343,7 +342,6 @@ def test_a_pipe_of_the_caller_ends_with_the_caller(home: Path, layout: Layout) -
     assert server_processes(layout), "they linger, so the end of the pipe was not the end of them"
 
 
-@pytest.mark.uncounted
 def test_a_forked_child_that_lives_on_keeps_the_servers(home: Path, layout: Layout) -> None:
     """Given a child forked from a user, when the user ends, then the servers go on until the child ends too."""
     code = USER.replace("sys.stdin.read()", "import os\nif os.fork(): os._exit(0)\nsys.stdin.read()")

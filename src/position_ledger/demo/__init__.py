@@ -54,6 +54,11 @@ class Process:
     process: subprocess.Popen[str]
     log: IO[str]
 
+    def wait_until_it_speaks(self) -> None:
+        """Wait for its first line, or for its end."""
+        if self.process.stdout is not None:
+            self.process.stdout.readline()
+
     def finish(self, timeout_s: float = PART_TIMEOUT_S) -> dict[str, Any]:
         """Close its input and read its report.
 
@@ -110,6 +115,7 @@ def run(home: Path | None = None, *, commands: int = COMMANDS_MIN, console: Cons
         watched = _show_positions(before, reached, commands // 4, show)
 
         watcher = start("watcher", ["-m", "position_ledger.demo.watcher"])
+        watcher.wait_until_it_speaks()
         after = _changed(before, logs / "migrations")
         show.print("\n[bold]A column that only history knows[/bold] (NOT NULL, no default), while trading goes on:")
         new_workers: list[Process] = []

@@ -1,4 +1,7 @@
-"""One reading process of the demo: reads all the time, and tells the longest it ever had to wait."""
+"""One reading process of the demo: reads all the time, and tells the longest it ever had to wait.
+
+It says so in a line when it has read for the first time, and reports in another when its input closes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def main() -> None:
     reads = errors = 0
     longest_s = 0.0
     with connect(str(settings.database_url), settings, as_app=True, name="demo reader") as connection:
-        while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
+        while not reads or not select.select([sys.stdin], [], [], PAUSE_S)[0]:
             started = time.perf_counter()
             try:
                 if reads % 2:
@@ -38,6 +41,9 @@ def main() -> None:
                 sys.stderr.write(f"read failed: {error}\n")
             longest_s = max(longest_s, time.perf_counter() - started)
             reads += 1
+            if reads == 1:
+                sys.stdout.write("reading\n")
+                sys.stdout.flush()
     sys.stdout.write(json.dumps({"reads": reads, "errors": errors, "longest_ms": longest_s * 1000}) + "\n")
 
 

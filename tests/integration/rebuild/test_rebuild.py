@@ -64,7 +64,6 @@ def states(settings: Settings) -> list[tuple[Any, ...]]:
 # The same again
 
 
-@pytest.mark.uncounted
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_rebuilt_table_is_the_same_byte_by_byte(settings: Settings, history: Traffic, processes: int) -> None:
     before, first = engine.positions_rows(settings), engine.active(settings).generation_id

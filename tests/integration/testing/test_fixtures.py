@@ -302,7 +302,6 @@ def test_nothing_is_started_for_a_test_that_needs_nothing():
 """
 
 
-@pytest.mark.uncounted
 @pytest.mark.slow
 def test_a_suite_of_a_users_own_runs_in_parallel_on_the_server_that_he_names(
     tmp_path: Path, ledger_server_url: str, redis_url: str
