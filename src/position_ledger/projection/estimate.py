@@ -33,8 +33,9 @@ PART_S_MAX = 30.0
 def parts_for(events: int, throttle_per_s: float | None) -> int:
     """How many parts a load or a proof has: small enough that none keeps a transaction open for long."""
     part = PART_EVENTS_MAX if throttle_per_s is None else min(PART_EVENTS_MAX, throttle_per_s * PART_S_MAX)
+    small = min(part, PART_EVENTS_MIN)
     parts = PARTS_MIN
-    while parts < PARTS_MAX and events > parts * (part if parts >= PARTS_USUAL else min(part, PART_EVENTS_MIN)):
+    while parts < PARTS_MAX and events > parts * (small if parts < PARTS_USUAL else part):
         parts *= 2
     return parts
 
