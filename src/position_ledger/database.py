@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,18 @@ APP_ROLE = "position_ledger_app"
 IDLE_IN_TRANSACTION_TIMEOUT_S = 2.0
 """An append or projecting transaction left open holds the feed or a lease: the server ends it after this time."""
 
+KEEPALIVES: Mapping[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""Seconds without a word, seconds between two questions, unanswered ones."""
+
+UNANSWERED_MS = {"tcp_user_timeout": 20_000}
+"""For how long something sent may go unanswered; without it a lost answer is sent again for a quarter of an hour."""
+
+CLIENT_LIMITS: Mapping[str, Any] = {**KEEPALIVES, **UNANSWERED_MS}
+SERVER_LIMITS = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()}, **UNANSWERED_MS}
+"""The same on both sides, so that who is gone without a word is noticed within half a minute: a server by its client, and
+a machine by the server, which then lets go of what it held. By default a server asks after two hours."""
+
+LIMIT = "SELECT set_config(w.name, w.value, false) FROM unnest(%s::text[], %s::text[]) AS w (name, value)"
 SERVER_VERSION_MIN = 15_00_00
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -55,10 +68,7 @@ def _limits(settings: Settings, name: str) -> dict[str, Any]:
     return {
         "application_name": name,
         "connect_timeout": max(2, round(settings.connect_timeout_s)),
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 20_000,
+        **CLIENT_LIMITS,
     }
 
 
@@ -174,7 +184,9 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
     # pg_temp last: unnamed it would come first, and a temporary table called events would stand in for the log.
     connection.execute(sql.SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
     connection.execute("SET timezone = 'UTC'")
-    connection.execute("SELECT set_config('statement_timeout', %s, false)", (f"{settings.statement_timeout_s}s",))
+    limits = {name: str(value) for name, value in SERVER_LIMITS.items()}
+    limits["statement_timeout"] = f"{settings.statement_timeout_s}s"
+    connection.execute(LIMIT, (list(limits), list(limits.values())))
     if as_app:
         milliseconds = f"{round(IDLE_IN_TRANSACTION_TIMEOUT_S * 1000)}ms"
         connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (milliseconds,))

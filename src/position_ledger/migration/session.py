@@ -19,6 +19,7 @@ import tenacity
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from position_ledger.database import CLIENT_LIMITS, SERVER_LIMITS
 from position_ledger.errors import DatabaseUnavailable, MigrationError
 
 if TYPE_CHECKING:
@@ -39,12 +40,14 @@ __all__ = [
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
-# In one round trip, as it is done before every file. A role's own time-outs are for its everyday work.
+# In one round trip, as it is done before every file. A role's own time-outs are for its everyday work. Nothing ends a
+# migration that waits, but one whose machine is gone must not keep its locks: the server asks whether it is there.
 _FRESH = sql.SQL("""
     RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET search_path = {}, pg_catalog; SET TimeZone = 'UTC';
     SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0
+    SET idle_in_transaction_session_timeout = 0; {}
 """)
+_SERVER_LIMITS = sql.SQL("; ").join(sql.SQL(f"SET {name} = {value}") for name, value in SERVER_LIMITS.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def open_session(conninfo: str, limits: Limits) -> Iterator[Connection]:
             prepare_threshold=None,
             connect_timeout=limits.connect_timeout_s,
             client_encoding="utf8",
-            keepalives_idle=60,
+            **CLIENT_LIMITS,
             application_name=f"position-ledger migrate {socket.gethostname()[:24]} {os.getpid()}",
         )
     except psycopg.OperationalError as error:
@@ -148,7 +151,7 @@ def migration_session(
 
 def use_schema(connection: Connection, schema: str) -> None:
     """Put the session back to what every migration file starts from: nothing set but our own path and time-outs."""
-    connection.execute(_FRESH.format(sql.Identifier(schema)), prepare=False)
+    connection.execute(_FRESH.format(sql.Identifier(schema), _SERVER_LIMITS), prepare=False)
     if connection.info.transaction_status == TransactionStatus.IDLE:
         with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # a server on a platform without the check
             connection.execute("SET client_connection_check_interval = '1s'")

@@ -247,7 +247,10 @@ class Watch:
         holders = chunk_ledger.holders(self._connection, schema)
         named = ", ".join(f"server process {pid} ({application})" for pid, application in holders)
         if named:
-            self._tell(f"waiting for parts of {self._table} that are being loaded by {named}")
+            self._tell(
+                f"waiting for parts of {self._table} that are being loaded by {named}; if one of them stands still, end it "
+                "with SELECT pg_terminate_backend(its number), and its part is loaded by somebody else"
+            )
 
     def close(self) -> None:
         """Close the connection."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from position_ledger.database import KEPT_USES_MAX, Connections, open_pool
+from position_ledger.database import KEPT_USES_MAX, SERVER_LIMITS, Connection, Connections, open_pool
+from position_ledger.migration.session import Limits, migration_session
 from position_ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,3 +94,16 @@ def test_closing_twice_is_fine_and_leaves_no_connection(ledger_database: str) ->
                 break
             time.sleep(0.1)
     assert row == (0,)
+
+
+def test_the_server_is_told_to_notice_a_machine_that_is_gone(connections: Connections) -> None:
+    """On a socket of the machine itself it shows no values, but who set them."""
+    with connections.lent() as lent:
+        assert told_to_server(lent) == SERVER_LIMITS.keys()
+    with migration_session(str(lent.info.dsn), "ledger", Limits()) as session:
+        assert told_to_server(session) == SERVER_LIMITS.keys()
+
+
+def told_to_server(connection: Connection) -> set[str]:
+    told = connection.execute("SELECT name FROM pg_settings WHERE source = 'session' AND name LIKE 'tcp%'")
+    return {str(name) for (name,) in told}
