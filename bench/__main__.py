@@ -17,6 +17,7 @@ from bench import (
     lag,
     living,
     loading,
+    machine,
     migrating,
     planning,
     projecting,
@@ -31,7 +32,11 @@ from bench.plan import FULL, QUICK
 from bench.report import Report
 
 RESULTS = Path("bench-results")
+MACHINE = "machine"
+"""Measured in every run: no figure of several processes means anything without it."""
+
 MEASUREMENTS = {
+    MACHINE: machine.measure,
     "append": append.measure,
     "projecting": projecting.measure,
     "six-tables": six_tables.measure,
@@ -57,7 +62,7 @@ def main() -> int:
     console = Console()
     with servers() as started:
         for name in MEASUREMENTS:
-            if arguments.only in (None, name):
+            if arguments.only in (None, name) or name == MACHINE:
                 _measure(name, started, report)
     report.show(console)
     console.print(f"written to {report.write(RESULTS)}", highlight=False)
