@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help demo test lint format bench docs soak clean constraints
+.PHONY: help demo test lint format bench docs soak search clean constraints
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,7 @@ help:
 	@echo 'make bench   the measurements, with the floor beside each'
 	@echo 'make docs    write docs/reference again'
 	@echo 'make soak    the chaos tests for minutes'
+	@echo 'make search  the property tests of the domain for an hour, elsewhere each time'
 	@echo 'make constraints [UPGRADE=--upgrade]   resolve constraints.txt again'
 	@echo 'make clean   remove everything that make made'
 
@@ -75,6 +76,9 @@ docs: $(INSTALLED)
 
 soak: $(INSTALLED)
 	@POSITION_LEDGER_SOAK=1 $(BIN)/python -m pytest -m soak --timeout 3600 $(PYTEST_ARGS)
+
+search: $(INSTALLED)
+	@POSITION_LEDGER_TEST_PROFILE=long $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --timeout 0 tests/unit/domain $(PYTEST_ARGS)
 
 # One resolution for every supported Python on Linux; uv is used here only and writes no address.
 constraints: pyproject.toml
