@@ -204,6 +204,6 @@ def test_the_rebuild_has_a_program_of_its_own(database: str) -> None:
 
     assert (answer.code, answer.out) == (2, "")
     assert answer.err == (
-        "rebuild-projection: --rollback builds nothing, so it goes with no option of a rebuild; "
+        "rebuild-projection: --rollback builds nothing, so of the options of a rebuild it goes with --processes only; "
         "see rebuild-projection --help\n"
     )

@@ -57,7 +57,12 @@ THROTTLE_MIN = 1.0
 @click.option("--rollback", is_flag=True, help="Swap the table before the last rebuild back in.")
 @click.option("--reason", metavar="TEXT", help="Why it is rolled back; for the history and the incident note.")
 @click.option("--dry-run", is_flag=True, help="Build and verify, say what would differ, and throw it away.")
-@click.option("--processes", type=click.IntRange(1, PROCESSES_MAX), metavar="N", help="Processes that load.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, PROCESSES_MAX),
+    metavar="N",
+    help="Processes that load, or bring up what --rollback goes back to.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, WORKERS_MAX),
@@ -106,9 +111,9 @@ def rebuild_projection(  # noqa: PLR0913 - the options
     as_json: bool,
 ) -> int:
     """Rebuild each table and say what happened."""
-    building = [dry_run, no_swap, archive, changed, processes, workers, throttle, accept_differences]
+    building = any([dry_run, no_swap, archive, changed, workers, throttle, accept_differences])
     alone = steered is not None or drop_retired
-    _refuse_contradictions(table, every=every, rollback=rollback, alone=alone, building=any(building))
+    _refuse_contradictions(table, every=every, rollback=rollback, alone=alone, processes=processes, building=building)
     if drop_retired and table is not None:
         return _drop_retired(table, as_json=as_json)
     if steered is not None and table is not None:
@@ -133,7 +138,9 @@ def rebuild_projection(  # noqa: PLR0913 - the options
         known = [known_table(settings, table)] if table else [p.table for p in load_projections(settings.projections)]
         for name in known:
             if rollback:
-                report = roll_back_table(settings, reached, name, reason=reason, tell=note)
+                report = roll_back_table(
+                    settings, reached, name, reason=reason, processes=options.processes, tell=note, progress=bar
+                )
             else:
                 report = rebuild(settings, reached, name, options=options, tell=note, progress=bar)
             reports.append(report)
@@ -179,15 +186,19 @@ def _drop_retired(table: str, *, as_json: bool) -> int:
     return 0 if dropped else ANSWER_IS_NO
 
 
-def _refuse_contradictions(table: str | None, *, every: bool, rollback: bool, alone: bool, building: bool) -> None:
-    if alone and (table is None or every or rollback or building):
+def _refuse_contradictions(
+    table: str | None, *, every: bool, rollback: bool, alone: bool, processes: int | None, building: bool
+) -> None:
+    if alone and (table is None or every or rollback or building or processes):
         raise click.UsageError(
             "--pause, --resume, --cancel and --drop-retired are for one table, and go with no other option"
         )
     if (table is None) != every:
         raise click.UsageError("name one table, or --all for every table")
     if rollback and building:
-        raise click.UsageError("--rollback builds nothing, so it goes with no option of a rebuild")
+        raise click.UsageError(
+            "--rollback builds nothing, so of the options of a rebuild it goes with --processes only"
+        )
 
 
 def _lines(report: RebuildReport, *, rollback: bool) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from position_ledger.database import connect, translated
+from position_ledger.database import translated
 from position_ledger.errors import ConfigurationError, MigrationError, SchemaMismatch, VerificationFailed
 from position_ledger.events import EVENTS
 from position_ledger.migration.catalogue import Catalogue
@@ -33,7 +33,7 @@ from position_ledger.operations.common import (
 from position_ledger.operations.unfollowed import telling_unfollowed
 from position_ledger.projection import foreign_keys, generations, inline, retention
 from position_ledger.projection import rebuild as rebuilding
-from position_ledger.projection.catching_up import catch_up
+from position_ledger.projection.catching_up import bring_up
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Progress, RebuildOptions, RebuildReport, Target, Where
@@ -110,11 +110,18 @@ def _refuse_in_place(change: ProjectedChange, options: RebuildOptions) -> None:
 
 
 def roll_back(
-    settings: Settings, reached: Reached, table: str, *, tell: Tell, reason: str | None = None
+    settings: Settings,
+    reached: Reached,
+    table: str,
+    *,
+    tell: Tell,
+    reason: str | None = None,
+    processes: int = 1,
+    progress: Progress | None = None,
 ) -> RebuildReport:
     """Put the retired generation of a table back; migrations that became applied with the active one are rolled back.
 
-    Tables that were swapped together go back together.
+    Tables that were swapped together go back together. What is far behind is brought up by so many ``processes``.
 
     Raises:
         GenerationNotOurs, SwapBlocked, MigrationError: nothing was changed; says what to do.
@@ -124,7 +131,7 @@ def roll_back(
         migrator = migrator_of(settings, reached, tell, reason=reason)
         with owner(settings, reached) as connection:
             together = _swapped_together(connection, table)
-        reports = _roll_back(settings, reached, migrator, together, tell)
+        reports = _roll_back(settings, reached, migrator, together, tell, processes=processes, progress=progress)
         return next(report for report in reports if report.table == table)
 
 
@@ -154,8 +161,10 @@ def set_mode(settings: Settings, reached: Reached, table: str, mode: inline.Mode
     with translated(), owner(settings, reached) as connection:
         projection = projection_named(settings, table)
         with rebuilding.alone(connection, table):
-            bring_up = partial(_catch_up, settings, reached, projection)
-            changed = inline.set_mode(connection, projection, Codec(EVENTS), mode, catch_up=bring_up)
+            catch_up = partial(
+                bring_up, reached.database_url, settings, projection, processes=1, tell=tell, progress=NoProgress()
+            )
+            changed = inline.set_mode(connection, projection, Codec(EVENTS), mode, catch_up=catch_up)
     tell(
         f"{table} is projected {'inline' if mode == 'inline' else 'by workers'}{' from now on' if changed else ' already'}"
     )
@@ -341,6 +350,9 @@ def _roll_back(
     tables: Sequence[str],
     tell: Tell,
     only: Sequence[MigrationFile] | None = None,
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
 ) -> list[RebuildReport]:
     known = applied_numbers(settings, reached)
     applied = max(known, default=0)
@@ -356,8 +368,8 @@ def _roll_back(
         after = migrator.targets.catalogue_at(numbers[0] - 1) if numbers else before
         return Target(before, after, tuple(numbers), record=lambda cursor: migrator.record_rolled_back(cursor, undone))
 
-    with where(settings, reached, tell) as at:
-        return exchange_back(at, projections(settings), tables, target, partial(_catch_up, settings, reached))
+    with where(settings, reached, tell, progress) as at:
+        return exchange_back(at, projections(settings), tables, target, processes=processes)
 
 
 def _not_those(tables: Sequence[str], numbers: Sequence[int]) -> str:
@@ -391,8 +403,3 @@ def _require_last(
             f"has them, while a worker of release {releases} keeps the retired rows current"
         )
         raise MigrationError(msg)
-
-
-def _catch_up(settings: Settings, reached: Reached, projection: Projection[Any], generation: Generation) -> None:
-    with connect(reached.database_url, settings, as_app=True, name="position-ledger operator") as connection:
-        catch_up(connection, projection, generation, Codec(EVENTS))

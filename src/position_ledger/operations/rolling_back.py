@@ -20,7 +20,7 @@ from position_ledger.operations.common import Tell, migrator_of, owner, projecti
 from position_ledger.operations.incidents import Incident, now, write_incident
 from position_ledger.operations.migrating import migrate_down
 from position_ledger.operations.rebuilding import roll_back
-from position_ledger.projection.rebuild import RebuildReport
+from position_ledger.projection.rebuild import Progress, RebuildReport
 from position_ledger.settings import Settings
 from position_ledger.setup import Reached, masked
 
@@ -92,7 +92,14 @@ def roll_back_migrations(
 
 
 def roll_back_table(
-    settings: Settings, reached: Reached, table: str, *, reason: str | None = None, tell: Tell
+    settings: Settings,
+    reached: Reached,
+    table: str,
+    *,
+    reason: str | None = None,
+    processes: int = 1,
+    tell: Tell,
+    progress: Progress | None = None,
 ) -> RebuildReport:
     """Put the retired generation of a table back, and write the incident note, of a failure too.
 
@@ -102,7 +109,8 @@ def roll_back_table(
     impact = _impact_of_table(settings, reached, table)
     subject, action = f"rollback of the table {table}", f"rebuild-projection {table} --rollback"
     incident = _Recorder(settings, reached, subject, action, reason, tell)
-    report, _note = incident.around(partial(roll_back, settings, reached, table, tell=tell, reason=reason), impact)
+    act = partial(roll_back, settings, reached, table, tell=tell, reason=reason, processes=processes, progress=progress)
+    report, _note = incident.around(act, impact)
     return report
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from position_ledger.database import connect
 from position_ledger.errors import MigrationError, RebuildCancelled, SchemaMismatch, VerificationFailed
 from position_ledger.migration.attached import attached_to
 from position_ledger.migration.catalogue import Catalogue, Column, Table
@@ -29,7 +28,7 @@ from position_ledger.projection import (
     shadow,
     verification,
 )
-from position_ledger.projection.catching_up import catch_up
+from position_ledger.projection.catching_up import bring_up
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.differences import Difference
 from position_ledger.projection.digests import Digest
@@ -308,10 +307,22 @@ class Building:
             self.tell(f"indexes, constraints and statistics of {self._table.name} in {self.report.index_s:.2f} s")
 
     def catch_up(self) -> None:
-        """Project what came meanwhile, beside any worker that has the code already."""
+        """Project what came meanwhile, beside any worker that has the code already.
+
+        Raises:
+            RebuildCancelled: another command has cancelled it.
+        """
         where = self._where
-        with connect(where.url, where.settings, as_app=True, name="position-ledger rebuild") as connection:
-            self.report.catch_up_rounds += catch_up(connection, self.projection, self.new, where.codec)
+        self.report.catch_up_rounds += bring_up(
+            where.url,
+            where.settings,
+            self.projection,
+            self.new,
+            processes=self._processes,
+            tell=self.tell,
+            progress=where.progress,
+            look=self.watch.look,
+        )
 
     def prove(self, before: Catalogue, after: Catalogue, *, changed: Sequence[str], must_equal: bool) -> None:
         """The shadow keeps the laws and equals the live table where it should.

@@ -79,8 +79,8 @@ class _Due:
 class Follower:
     """Projects every generation that this code may write, over one connection. One thread at a time.
 
-    ``name`` must be unique among all workers; without ``share`` it takes every free shard, for work that ends soon;
-    ``only`` restricts it to one generation. Whatever happens to the connection or the process, nothing is lost and
+    ``name`` must be unique among all workers; without ``share`` it takes every free one of ``shards``, for work that ends
+    soon; ``only`` restricts it to one generation. Whatever happens to the connection or the process, nothing is lost and
     nothing is written twice: leases run out and others go on from the checkpoints.
     """
 
@@ -93,6 +93,7 @@ class Follower:
         name: str,
         share: bool = True,
         only: int | None = None,
+        shards: Iterable[int] = range(SHARDS),
     ) -> None:
         self._connection = connection
         self._projections = {projection.table: projection for projection in projections}
@@ -100,6 +101,7 @@ class Follower:
         self._name = name
         self._share = share
         self._only = only
+        self._shards = frozenset(shards)
         self._resolver = Resolver(codec, {event for one in self._projections.values() for event in one.folds})
         self._followed: dict[int, _Followed] = {}
         self._upkeep_due = 0.0
@@ -204,7 +206,7 @@ class Follower:
     def _shares(self) -> dict[int, frozenset[int]]:
         """Which shards of each generation should be ours."""
         if not self._share:
-            return dict.fromkeys(self._followed, frozenset(range(SHARDS)))
+            return dict.fromkeys(self._followed, self._shards)
         alive = leases.workers_alive(self._connection)
         return {
             generation_id: leases.fair_share(self._name, alive.get(one.generation.fingerprint, ()), SHARDS)

@@ -9,6 +9,7 @@ Order of locks, the same for all: generations, then ``feed``, then rows. Nobody 
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -170,7 +171,7 @@ def set_mode(
     codec: Codec,
     mode: Mode,
     *,
-    catch_up: Callable[[Generation], None],
+    catch_up: Callable[[Generation], object],
     budget_s: float = CHANGE_BUDGET_S,
 ) -> bool:
     """Give the active generation another mode, as the owner of the schema; false if it has it already.
@@ -182,13 +183,14 @@ def set_mode(
         GenerationNotOurs: the active generation belongs to other code, or there is none.
         SwapBlocked: the appends or followers left no gap within the budget; nothing was changed.
     """
-    deadline = time.monotonic() + budget_s
+    deadline = math.inf
     while True:
         generation = _ours_to_change(connection, projection, mode)
         if generation.mode == mode:
             return False
         if mode == "inline":
             catch_up(generation)
+        deadline = min(deadline, time.monotonic() + budget_s)  # the first catch-up takes what it takes
         try:
             _change(connection, generation, projection, codec, mode)
         except (TailTooLong, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:

@@ -18,10 +18,11 @@ import psycopg
 
 from position_ledger.database import connect
 from position_ledger.projection import chunk_ledger, generations
+from position_ledger.projection.crews import end_with_parent, give_way, projection_of
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
-from position_ledger.projection.load_crew import end_with_parent, give_way, projection_of, take_parts
+from position_ledger.projection.load_crew import take_parts
 from position_ledger.projection.loading import Loader
 from position_ledger.settings import Settings
 

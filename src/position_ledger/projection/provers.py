@@ -21,9 +21,9 @@ from psycopg.sql import SQL, Composed, Identifier
 from position_ledger.database import connect, only_row
 from position_ledger.events import EVENTS
 from position_ledger.projection import digests, statements
+from position_ledger.projection.crews import end_with_parent, projection_of
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.differences import folded
-from position_ledger.projection.load_crew import end_with_parent, projection_of
 from position_ledger.projection.loading import Chunk, no_collecting, replayed
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.snapshots import exported, snapshot

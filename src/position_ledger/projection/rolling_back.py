@@ -11,16 +11,14 @@ import psycopg
 from position_ledger.errors import GenerationNotOurs
 from position_ledger.projection import foreign_keys, generations, leases
 from position_ledger.projection.building import RebuildReport, Where
-from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, tail_events
+from position_ledger.projection.catching_up import SHORT_TAIL_EVENTS, bring_up, tail_events
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.exchange import Move, SwapPlan
 from position_ledger.projection.fingerprint import fingerprint_of
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.rebuild import Target, alone, require_worker_mode
 from position_ledger.projection.retention import drop_older, nothing_to_go_back_to
-from position_ledger.projection.swap import SwapResult, swap
-
-BringUp = Callable[[Projection[Any], Generation], None]
+from position_ledger.projection.swap import BUDGET_S, SwapResult, swap
 
 
 def roll_back(
@@ -28,12 +26,13 @@ def roll_back(
     projections: Sequence[Projection[Any]],
     tables: Sequence[str],
     target: Callable[[Sequence[Generation], Sequence[Generation]], Target],
-    bring_up: BringUp,
+    *,
+    processes: int = 1,
 ) -> list[RebuildReport]:
     """Put the retired generations back in place of the active ones, all in one swap; a report for each table.
 
     ``target`` is asked with the active and the retired generations; a table that it does not have after the rollback
-    goes away. ``bring_up`` shortens the tail of one before each attempt.
+    goes away. A retired one that is behind is brought up first, by so many ``processes`` if it is far behind.
 
     Raises:
         GenerationNotOurs: there is none, or it is behind and this code cannot bring it up; names the release that can.
@@ -56,7 +55,15 @@ def roll_back(
         def catch_up() -> None:
             for move in moves:
                 if move.projection is not None and move.new is not None:
-                    bring_up(move.projection, move.new)
+                    bring_up(
+                        where.url,
+                        where.settings,
+                        move.projection,
+                        move.new,
+                        processes=processes,
+                        tell=where.tell,
+                        progress=where.progress,
+                    )
 
         result = swap(
             where.connection,
@@ -72,6 +79,7 @@ def roll_back(
             schema=where.schema,
             tell=where.tell,
             catch_up=catch_up,
+            budget_s=BUDGET_S,
         )
     return [_report(move, result) for move in moves]
 

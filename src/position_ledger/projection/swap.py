@@ -83,22 +83,26 @@ def swap(
     schema: str,
     tell: Callable[[str], None],
     catch_up: Callable[[], None],
-    budget_s: float = BUDGET_S,
+    budget_s: float,
 ) -> SwapResult:
     """Make the new generation of every move the active one. ``catch_up`` runs before each attempt to shorten the tails.
+
+    The budget is that of the attempts: how long the first catch-up takes is a matter of what has come meanwhile.
 
     Raises:
         SwapBlocked: something that cannot be moved hangs on a table, or no quiet moment came within the budget; names
             what is in the way. The live tables are as before.
         MigrationError: a verification of the plan does not hold; likewise.
     """
-    patience = Patience(time.monotonic(), budget_s)
-    waiting = telling(tell, plan.tables, budget_s)
     attempts, is_apart = 0, False
     tables = ", ".join(plan.tables)
+    catch_up()
+    patience = Patience(time.monotonic(), budget_s)
+    waiting = telling(tell, plan.tables, budget_s)
     while True:
         attempts += 1
-        catch_up()
+        if attempts > 1:
+            catch_up()
         attached = _movable(connection, plan, schema)
         try:
             wait_for_quiet(connection, _relations(connection, attached, schema), patience, waiting)

@@ -1,4 +1,4 @@
-"""What a swap leaves to be validated, and a catch-up beside workers that hold every shard."""
+"""What a swap leaves to be validated."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from position_ledger.errors import VerificationFailed
-from position_ledger.events import EVENTS
-from position_ledger.projection import foreign_keys, leases
-from position_ledger.projection.catching_up import ROUNDS_MAX, SHORT_TAIL_EVENTS, catch_up
-from position_ledger.store.codec import Codec
+from position_ledger.projection import foreign_keys
 from tests.support import engine
 from tests.support.rebuilding import execute
 
 if TYPE_CHECKING:
-    from position_ledger import Ledger
     from position_ledger.settings import Settings
 
 
@@ -45,15 +41,3 @@ def test_a_foreign_key_that_does_not_hold_is_named_and_stays_noted(settings: Set
     with engine.connected(settings, as_app=False) as owner, pytest.raises(VerificationFailed, match="held_row"):
         foreign_keys.validate_pending(owner, "positions")
     assert left_to_validate(settings) == [[["ledger", "held", "held_row"]]]
-
-
-def test_a_catch_up_leaves_held_shards_to_their_holders_and_ends(settings: Settings, ledger: Ledger) -> None:
-    traffic = engine.Traffic(ledger, 9)
-    while traffic.token <= 2 * SHORT_TAIL_EVENTS:
-        traffic.run(50)
-    generation = engine.active(settings)
-    with engine.connected(settings) as holding, engine.connected(settings) as connection:
-        held = leases.acquire(holding, generation.generation_id, "somebody", limit=16, lease_s=60)
-        assert catch_up(connection, engine.positions_of(settings), generation, Codec(EVENTS)) == ROUNDS_MAX
-        leases.release(holding, held)
-        assert catch_up(connection, engine.positions_of(settings), generation, Codec(EVENTS)) < ROUNDS_MAX
