@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -95,6 +97,31 @@ def test_processes_share_what_is_far_behind(
     assert told[0].endswith("events behind: catching up")
     # (acquired by a process, by the one that looks whether all is done, and by the swap)
     assert [after - token for after, token in zip(tokens(settings, retired), before, strict=True)] == [3] * SHARDS
+    engine.project_all(settings)
+    engine.proven(settings)
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+def test_what_a_killed_process_has_left_is_done_by_whoever_goes_on(
+    settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catching_up, "FAR_BEHIND_EVENTS", 300)
+    behind(ledger, 12, 100)
+    engine.project_all(settings)
+    rebuild(settings)
+    behind(ledger, 13, 900)
+    # Given two processes that bring the retired table up
+    with ThreadPoolExecutor(1) as pool:
+        back = pool.submit(
+            operations_roll_back, settings, engine.reached(settings), "positions", tell=engine.quiet, processes=2
+        )
+        while not (children := multiprocessing.active_children()):
+            assert not back.done(), back.result()
+            time.sleep(0.01)
+        # When one is killed, then the table goes back all the same
+        children[0].kill()
+        assert back.result(60).swapped
     engine.project_all(settings)
     engine.proven(settings)
 
