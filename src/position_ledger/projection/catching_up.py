@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,15 +141,12 @@ def _shared(
     look: Callable[[int], None],
 ) -> None:
     """Let the processes bring up their shards; what one that was killed has left is there for whoever goes on."""
-    with crew(share, projection, share.processes) as (running, _):
+    with suppress(BrokenProcessPool), crew(share, projection, share.processes) as (running, _):
         waiting = set(running)
         while waiting:
             ended, waiting = wait(waiting, TICK_S, FIRST_COMPLETED)
-            try:
-                for one in ended:
-                    one.result()
-            except BrokenProcessPool:
-                return
+            for one in ended:
+                one.result()
             look(tail_events(connection, generation))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import connection as multiprocessing_connection
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,9 @@ TICK_S = 0.25
 
 NICE = 10
 """Processes that give way to whatever else runs on the machine."""
+
+END_WITHIN_S = 10.0
+"""How long a process that was told to stop may take; what it was at is undone."""
 
 Done_co = TypeVar("Done_co", covariant=True)
 Done = TypeVar("Done")
@@ -49,25 +53,33 @@ class Task(Protocol[Done_co]):
 def crew(
     task: Task[Done], projection: Projection[Any], processes: int
 ) -> Iterator[tuple[list[Future[Done]], Callable[[], None]]]:
-    """What runs, and what stops it: one in a thread of this process, more in processes of their own."""
-    pool: Executor
+    """What runs, and what stops it: one in a thread of this process, more in processes of their own.
+
+    Raises:
+        BrokenProcessPool: a process was killed; also out of the results, and at the beginning.
+    """
     if processes <= 1:
         flag = threading.Event()
-        pool = ThreadPoolExecutor(1, "crew")
-        running = [pool.submit(task.run, projection, 0, flag)]
-        stop = flag.set
-    else:
-        context = multiprocessing.get_context("spawn")
-        theirs, ours = context.Pipe(duplex=False)
-        flag_there = ClosedPipe(theirs)
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=(task, flag_there))
-        running = [pool.submit(_run_here, number) for number in range(processes)]
-        stop = ours.close
+        with ThreadPoolExecutor(1, "crew") as thread, _stopped_at_the_end(flag.set):
+            yield [thread.submit(task.run, projection, 0, flag)], flag.set
+        return
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    with (
+        ProcessPoolExecutor(
+            processes, mp_context=context, initializer=_set_up, initargs=(task, ClosedPipe(theirs))
+        ) as pool,
+        _stopped_at_the_end(ours.close),
+    ):
+        yield [pool.submit(_run_here, number) for number in range(processes)], ours.close
+
+
+@contextmanager
+def _stopped_at_the_end(stop: Callable[[], None]) -> Iterator[None]:
     try:
-        yield running, stop
+        yield
     finally:
         stop()
-        pool.shutdown(cancel_futures=True)
 
 
 class ClosedPipe:
@@ -94,6 +106,7 @@ _here: list[tuple[Task[Any], Projection[Any], StopFlag]] = []
 
 def _set_up(task: Task[Any], stop: StopFlag) -> None:
     end_with_parent()
+    threading.Thread(target=_end_after, args=(stop,), name="end when stopped", daemon=True).start()
     if task.gives_way:
         give_way()
     _here.append((task, projection_of(task.settings, task.table), stop))
@@ -102,6 +115,13 @@ def _set_up(task: Task[Any], stop: StopFlag) -> None:
 def _run_here(number: int) -> Any:
     task, projection, stop = _here[0]
     return task.run(projection, number, stop)
+
+
+def _end_after(stop: StopFlag) -> None:
+    """End this process when it was told to stop and did not: a pool loses sight of one it began while another was killed."""
+    stop.wait()
+    time.sleep(END_WITHIN_S)
+    os._exit(1)
 
 
 def projection_of(settings: Settings, table: str) -> Projection[Any]:

@@ -46,22 +46,23 @@ def load(
         LoadInterrupted: a process of ours was killed.
     """
     task = _Task(url, settings, projection.table, schema, generation_id, history)
-    with crew(task, projection, processes) as (running, stop):
-        try:
+    try:
+        with crew(task, projection, processes) as (running, stop):
             waiting = set(running)
-            while waiting:
-                ended, waiting = wait(waiting, TICK_S, FIRST_COMPLETED)
-                for one in ended:
-                    one.result()
-                tick()
-        except BrokenProcessPool as error:
-            msg = (
-                f"a process that loaded {projection.table} was killed (by whoever ends processes when memory is short, if "
-                "nobody did): what is loaded stays, run the same command again and it goes on from there"
-            )
-            raise LoadInterrupted(msg) from error
-        finally:
-            stop()
+            try:
+                while waiting:
+                    ended, waiting = wait(waiting, TICK_S, FIRST_COMPLETED)
+                    for one in ended:
+                        one.result()
+                    tick()
+            finally:
+                stop()
+    except BrokenProcessPool as error:
+        msg = (
+            f"a process that loaded {projection.table} was killed (by whoever ends processes when memory is short, if "
+            "nobody did): what is loaded stays, run the same command again and it goes on from there"
+        )
+        raise LoadInterrupted(msg) from error
     done = [one.result() for one in running]
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
 
