@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import connection as multiprocessing_connection
 from typing import Any, Protocol, TypeVar
@@ -71,7 +72,16 @@ def crew(
         ) as pool,
         _stopped_at_the_end(ours.close),
     ):
-        yield [pool.submit(_run_here, number) for number in range(processes)], ours.close
+        yield _begun(pool, processes), ours.close
+
+
+def _begun(pool: ProcessPoolExecutor, processes: int) -> list[Future[Any]]:
+    try:
+        return [pool.submit(_run_here, number) for number in range(processes)]
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BrokenProcessPool("a process was killed while others were begun") from error  # what they share is closed
 
 
 @contextmanager
