@@ -34,6 +34,16 @@ def behind(ledger: Ledger, seed: int, events: int) -> engine.Traffic:
     return traffic
 
 
+def retired_behind(settings: Settings, ledger: Ledger, events: int) -> Generation:
+    """Rebuild a table, and trade on until so many events are in the log; answers what one could go back to."""
+    behind(ledger, 5, 100)
+    engine.project_all(settings)
+    retired = engine.active(settings)
+    rebuild(settings)
+    behind(ledger, 6, events)
+    return retired
+
+
 def tokens(settings: Settings, generation: Generation) -> list[int]:
     with engine.connected(settings) as connection:
         return [row[0] for row in connection.execute(TOKENS, (generation.generation_id,)).fetchall()]
@@ -84,11 +94,7 @@ def test_processes_share_what_is_far_behind(
 ) -> None:
     monkeypatch.setattr(catching_up, "FAR_BEHIND_EVENTS", 300)
     # Given a table that was rebuilt, and more new events than one process is to bring up alone
-    behind(ledger, 5, 100)
-    engine.project_all(settings)
-    retired = engine.active(settings)
-    rebuild(settings)
-    behind(ledger, 6, 900)
+    retired = retired_behind(settings, ledger, 900)
     before, told = tokens(settings, retired), list[str]()
     # When one goes back to the retired table with two processes, then each brings up half of the shards
     report = operations_roll_back(settings, engine.reached(settings), "positions", tell=told.append, processes=2)
@@ -107,10 +113,7 @@ def test_what_a_killed_process_has_left_is_done_by_whoever_goes_on(
     settings: Settings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catching_up, "FAR_BEHIND_EVENTS", 300)
-    behind(ledger, 12, 100)
-    engine.project_all(settings)
-    rebuild(settings)
-    behind(ledger, 13, 900)
+    retired_behind(settings, ledger, 900)
     # Given two processes that bring the retired table up
     with ThreadPoolExecutor(1) as pool:
         back = pool.submit(
@@ -131,11 +134,7 @@ def test_the_time_that_a_catch_up_takes_is_not_the_budget_of_the_swap(
 ) -> None:
     monkeypatch.setattr(rolling_back, "BUDGET_S", 1.0)
     # Given a retired table that is behind, whose shards somebody holds for a while who does nothing
-    behind(ledger, 7, 100)
-    engine.project_all(settings)
-    retired = engine.active(settings)
-    rebuild(settings)
-    behind(ledger, 8, 100 + 3 * SHORT_TAIL_EVENTS)
+    retired = retired_behind(settings, ledger, 100 + 3 * SHORT_TAIL_EVENTS)
     with engine.connected(settings) as stuck:
         leases.acquire(stuck, retired.generation_id, "stuck", limit=SHARDS, lease_s=1.3)
     # And a reader whose transaction is open for longer than that
