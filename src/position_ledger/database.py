@@ -37,7 +37,7 @@ SERVER_LIMITS = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()},
 """The same on both sides, so that who is gone without a word is noticed within half a minute: a server by its client, and
 a machine by the server, which then lets go of what it held. By default a server asks after two hours."""
 
-LIMIT = "SELECT set_config(w.name, w.value, false) FROM unnest(%s::text[], %s::text[]) AS w (name, value)"
+SET_LIMITS = "SELECT set_config(w.name, w.value, false) FROM unnest(%s::text[], %s::text[]) AS w (name, value)"
 SERVER_VERSION_MIN = 15_00_00
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -186,7 +186,7 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
     connection.execute("SET timezone = 'UTC'")
     limits = {name: str(value) for name, value in SERVER_LIMITS.items()}
     limits["statement_timeout"] = f"{settings.statement_timeout_s}s"
-    connection.execute(LIMIT, (list(limits), list(limits.values())))
+    connection.execute(SET_LIMITS, (list(limits), list(limits.values())))
     if as_app:
         milliseconds = f"{round(IDLE_IN_TRANSACTION_TIMEOUT_S * 1000)}ms"
         connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (milliseconds,))

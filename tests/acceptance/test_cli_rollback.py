@@ -161,7 +161,7 @@ def test_a_note_that_cannot_be_written_is_told_whole(run: InThisProcess, folder:
 @pytest.mark.usefixtures("traded")
 def test_a_table_that_is_swapped_back_is_noted(run: InThisProcess, folder: Path) -> None:
     assert run("rebuild-projection", "trades", "--json").code == 0
-    back = run("rebuild-projection", "trades", "--rollback", "--reason", "slower")
+    back = run("rebuild-projection", "trades", "--rollback", "--processes", "2", "--reason", "slower")
     assert back.code == 0
     [note] = folder.iterdir()
     text = note.read_text(encoding="utf-8")

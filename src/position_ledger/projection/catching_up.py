@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import psycopg
 
 from position_ledger.database import connect, process_name
 from position_ledger.events import EVENTS
-from position_ledger.projection.crews import TICK_S, crew
+from position_ledger.projection.crews import work
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.follower import Follower
 from position_ledger.projection.generations import SHARDS, Generation
@@ -73,7 +72,8 @@ def bring_up(
 
         if is_far and processes > 1:
             share = _Share(url, settings, projection.table, generation.generation_id, min(processes, SHARDS))
-            _shared(connection, projection, generation, share, looked)
+            with suppress(BrokenProcessPool):  # what one that was killed has left is done below
+                work(share, projection, share.processes, lambda: looked(tail_events(connection, generation)))
         rounds = catch_up(connection, projection, generation, Codec(EVENTS), looked)
         if is_far:
             progress.finish()
@@ -131,23 +131,6 @@ class _Share:
                 return 0 if is_over else feed.mark(connection) - follower.position
 
             return _follow(follower, left)
-
-
-def _shared(
-    connection: psycopg.Connection[Any],
-    projection: Projection[Any],
-    generation: Generation,
-    share: _Share,
-    look: Callable[[int], None],
-) -> None:
-    """Let the processes bring up their shards; what one that was killed has left is there for whoever goes on."""
-    with suppress(BrokenProcessPool), crew(share, projection, share.processes) as (running, _):
-        waiting = set(running)
-        while waiting:
-            ended, waiting = wait(waiting, TICK_S, FIRST_COMPLETED)
-            for one in ended:
-                one.result()
-            look(tail_events(connection, generation))
 
 
 def _follow(follower: Follower, left: Callable[[], int], look: Callable[[int], None] = lambda _left: None) -> int:

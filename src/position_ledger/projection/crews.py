@@ -7,9 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing import connection as multiprocessing_connection
 from typing import Any, Protocol, TypeVar
 
@@ -50,29 +50,43 @@ class Task(Protocol[Done_co]):
         """Do the share of one process, counted from 0, until it is done or it is told to stop."""
 
 
-@contextmanager
-def crew(
-    task: Task[Done], projection: Projection[Any], processes: int
-) -> Iterator[tuple[list[Future[Done]], Callable[[], None]]]:
-    """What runs, and what stops it: one in a thread of this process, more in processes of their own.
+def work(task: Task[Done], projection: Projection[Any], processes: int, tick: Callable[[], None]) -> list[Done]:
+    """Have so many processes do their shares, one of them in a thread of this process; answers what each has done.
+
+    ``tick`` is called several times a second. What it or a share raises ends the work, and all are told to stop.
 
     Raises:
-        BrokenProcessPool: a process was killed; also out of the results, and at the beginning.
+        BrokenProcessPool: a process was killed.
     """
+    with _crew(task, projection, processes) as running:
+        waiting = set(running)
+        while waiting:
+            ended, waiting = wait(waiting, TICK_S, FIRST_COMPLETED)
+            for one in ended:
+                one.result()
+            tick()
+    return [one.result() for one in running]
+
+
+@contextmanager
+def _crew(task: Task[Done], projection: Projection[Any], processes: int) -> Iterator[list[Future[Done]]]:
+    """What runs; told to stop at the end, and waited for."""
     if processes <= 1:
         flag = threading.Event()
-        with ThreadPoolExecutor(1, "crew") as thread, _stopped_at_the_end(flag.set):
-            yield [thread.submit(task.run, projection, 0, flag)], flag.set
+        with ThreadPoolExecutor(1, "crew") as thread:
+            try:
+                yield [thread.submit(task.run, projection, 0, flag)]
+            finally:
+                flag.set()
         return
     context = multiprocessing.get_context("spawn")
     theirs, ours = context.Pipe(duplex=False)
+    set_up = (task, ClosedPipe(theirs))
     with (
-        ProcessPoolExecutor(
-            processes, mp_context=context, initializer=_set_up, initargs=(task, ClosedPipe(theirs))
-        ) as pool,
-        _stopped_at_the_end(ours.close),
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_set_up, initargs=set_up) as pool,
+        closing(ours),
     ):
-        yield _begun(pool, processes), ours.close
+        yield _begun(pool, processes)
 
 
 def _begun(pool: ProcessPoolExecutor, processes: int) -> list[Future[Any]]:

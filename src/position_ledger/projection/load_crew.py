@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from position_ledger.errors import MigrationError
-from position_ledger.projection.crews import TICK_S, crew
+from position_ledger.projection.crews import work
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.loading import History, Loaded, Loader
 from position_ledger.projection.pacing import GivenBack, StopFlag, Stopped
@@ -47,23 +46,13 @@ def load(
     """
     task = _Task(url, settings, projection.table, schema, generation_id, history)
     try:
-        with crew(task, projection, processes) as (running, stop):
-            waiting = set(running)
-            try:
-                while waiting:
-                    ended, waiting = wait(waiting, TICK_S, FIRST_COMPLETED)
-                    for one in ended:
-                        one.result()
-                    tick()
-            finally:
-                stop()
+        done = work(task, projection, processes, tick)
     except BrokenProcessPool as error:
         msg = (
             f"a process that loaded {projection.table} was killed (by whoever ends processes when memory is short, if "
             "nobody did): what is loaded stays, run the same command again and it goes on from there"
         )
         raise LoadInterrupted(msg) from error
-    done = [one.result() for one in running]
     return Loaded(sum(one.events for one in done), sum(one.versions for one in done))
 
 

@@ -16,8 +16,8 @@ from position_ledger.errors import MigrationError, RebuildCancelled
 from position_ledger.projection import (
     building,
     chunk_ledger,
+    crews,
     leases,
-    load_crew,
     pacing,
     rebuilds,
     shadow,
@@ -69,7 +69,7 @@ def history(settings: Settings, ledger: Ledger) -> Traffic:
 def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks on more often than once a second, so that no test waits long."""
     monkeypatch.setattr(watching, "LOOK_S", 0.05)
-    monkeypatch.setattr(load_crew, "TICK_S", 0.05)
+    monkeypatch.setattr(crews, "TICK_S", 0.05)
 
 
 # Held, and let go on
