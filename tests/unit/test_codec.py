@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
@@ -44,7 +44,7 @@ from position_ledger.domain.event import Event
 from position_ledger.domain.games.commands import RecordGameState
 from position_ledger.errors import ConfigurationError, SchemaMismatch
 from position_ledger.events import EVENTS, PositionMarked
-from position_ledger.store.codec import VERSION_KEY, Codec
+from position_ledger.store.codec import VERSION_KEY, Codec, amounts_of, fields_of
 from position_ledger.testing import given
 from tests.support.commands import opening
 
@@ -172,6 +172,39 @@ def test_numbers_keep_every_digit(number: str) -> None:
     assert CODEC.decode_struct(event.TOPIC, stored).price == Decimal(number)
 
 
+class Inner(BaseModel):
+    amount: Decimal
+    rest: Decimal | None = Decimal(1)
+
+
+class Outer(Event):
+    TOPIC = "test.outer"
+    inner: Inner
+    other: Inner | None = None
+    amounts: tuple[Decimal, ...] = ()
+    kind: int | str = 0
+    total: Annotated[Decimal, "in the currency of the account"] = Decimal(0)
+
+
+def test_the_fields_and_amounts_of_a_model_are_found_through_the_models_in_it() -> None:
+    inside = {(name, part) for name in ("inner", "other") for part in ("amount", "rest")}
+    assert amounts_of(Outer) == {*inside, ("total",)}
+    assert fields_of(Outer) == {*inside, ("total",), ("inner",), ("other",), ("amounts",), ("kind",)}
+
+
+def test_amounts_stay_text_where_it_is_said_and_nowhere_else() -> None:
+    as_text = frozenset({("inner", "amount"), ("inner", "rest"), ("total",), ("amounts",)})
+    read = Codec([Outer], as_text={"test.outer": as_text}).decode_struct
+    state = b'{"inner":{"amount":"1.50","rest":null},"other":{"amount":"1.50"},"amounts":["2"],"total":"3"}'
+    body = read("test.outer", state)
+    assert (body.inner.amount, body.inner.rest, body.total) == ("1.50", None, "3")
+    assert (body.other.amount, body.other.rest, body.amounts) == (Decimal("1.50"), Decimal(1), (Decimal(2),))
+    assert read("test.outer", b'{"inner":{"amount":"1"}}').total == Decimal(0), "a default stays"
+    assert read("test.outer", b'{"inner":{"amount":1.5}}').inner.amount == Decimal("1.5"), "a number is no text"
+    with pytest.raises(SchemaMismatch, match=r"a stored test\.outer event does not fit this release"):
+        read("test.outer", b'{"inner":{"amount":[]}}')
+
+
 # Shapes that changed over time: the same topic at version 1, 2 and 3, the last under another class name
 
 
@@ -212,6 +245,12 @@ def test_every_older_version_is_read_as_the_newest(version: int) -> None:
     codec = Codec([CashMoved])
     assert codec.decode("test.cash", stored_as(version)) == WRITTEN[3]
     assert plain(codec.decode_struct("test.cash", stored_as(version))) == plain(WRITTEN[3])
+
+
+@pytest.mark.parametrize("version", WRITTEN)
+def test_an_older_version_is_upcast_before_its_amounts_stay_text(version: int) -> None:
+    codec = Codec([CashMoved], as_text={"test.cash": frozenset({("value",)})})
+    assert codec.decode_struct("test.cash", stored_as(version)).value == "5.25"
 
 
 def test_the_version_is_stored_only_beyond_the_first() -> None:

@@ -18,12 +18,11 @@ from position_ledger.archive.exporting import require_same_log
 from position_ledger.archive.layout import PARTS, File, Manifest, Segment, file_path
 from position_ledger.archive.reading import Streams, counted, files_of, rows_of
 from position_ledger.errors import ArchiveError
-from position_ledger.events import EVENTS
+from position_ledger.projection.carried import carrying_codec
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.loading import PAGE_EVENTS, Chunk, EventPages, Pages
 from position_ledger.projection.references import NOTHING, Pair, pairs_of, paths_of
-from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 
 COLUMNS = (
@@ -96,7 +95,7 @@ class _Reading:
     def __init__(self, archive: Archive, projection: Projection[Any]) -> None:
         self._archive = archive
         self._topics = projection.topics
-        self._codec = Codec(EVENTS)
+        self._codec = carrying_codec(projection)
         self._paths = paths_of(projection.folds)
         self._whole: set[Path] = set()
 

@@ -14,7 +14,6 @@ import logging
 import re
 import sys
 import sysconfig
-import textwrap
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +34,7 @@ from pydantic import BaseModel
 from position_ledger.domain.event import Event
 from position_ledger.errors import ConfigurationError
 from position_ledger.projection.definition import Projection
+from position_ledger.projection.source import names_of, source_tree
 
 _IGNORED_FIELDS = {"lineno", "col_offset", "end_lineno", "end_col_offset", "type_comment", "ctx", "kind", "type_params"}
 _ANNOTATION_FIELDS = {"annotation", "returns"}
@@ -120,32 +120,11 @@ def _code(code: Any, walk: _Walk) -> list[str]:
     if name in walk.seen:
         return []
     walk.seen.add(name)
-    tree = _tree(code)
+    tree = source_tree(code)
     parts = [canonical(tree)]
-    for used, value in sorted(_used(tree, _names_of(code)).items()):
+    for used, value in sorted(_used(tree, names_of(code)).items()):
         parts += [used, *_of_value(f"{code.__qualname__} uses {used}", value, walk)]
     return parts
-
-
-@lru_cache(maxsize=1024)
-def _tree(code: FunctionType | type) -> ast.AST:
-    try:
-        source = textwrap.dedent(inspect.getsource(code))
-        return ast.parse(source)
-    except (OSError, SyntaxError) as error:
-        msg = f"the source of {code.__qualname__} cannot be read, so a change of it could not be told: {error}"
-        raise ConfigurationError(msg) from error
-
-
-def _names_of(code: FunctionType | type) -> dict[str, Any]:
-    """What the global and enclosing names in a function or class stand for."""
-    if isinstance(code, type):
-        names = dict(vars(sys.modules[code.__module__]))
-        for method in vars(code).values():
-            if isinstance(method, FunctionType):
-                names.update(inspect.getclosurevars(method).nonlocals)
-        return names
-    return {**code.__globals__, **inspect.getclosurevars(code).nonlocals}
 
 
 def _used(tree: ast.AST, names: dict[str, Any]) -> dict[str, Any]:

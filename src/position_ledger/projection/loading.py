@@ -22,8 +22,8 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from position_ledger.database import connect
 from position_ledger.errors import VerificationFailed
-from position_ledger.events import EVENTS
 from position_ledger.projection import chunk_ledger, statements
+from position_ledger.projection.carried import carrying_codec
 from position_ledger.projection.copy_rows import RowEncoder, columns_of
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import shard_range
@@ -31,7 +31,6 @@ from position_ledger.projection.pacing import GivenBack, Pace, StopFlag
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.scd2 import Version, fold_batch
 from position_ledger.settings import Settings
-from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
 
@@ -125,7 +124,7 @@ class Loader:
                     connection.execute("SELECT set_config(%s, '0', false)", (limit,))
             if history is None:
                 self._pages: Pages = partial(
-                    log_pages, reading[0], projection, Resolver(Codec(EVENTS), projection.folds)
+                    log_pages, reading[0], projection, Resolver(carrying_codec(projection), projection.folds)
                 )
             else:
                 self._pages = history.reading(projection)
