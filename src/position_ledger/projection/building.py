@@ -356,6 +356,8 @@ class Building:
         if self._loaded is not None:
             upto, was = self._loaded
             difference = comparing.differs_from_loaded(self._connection, self.new, self.projection, upto, was)
+            if difference is None:
+                self._require_sample(upto)
         else:
             with provers(self._where.url, self._where.settings, self._processes) as crew:
                 proof = verification.table_equals_log(self._connection, self.projection, self.new, crew)
@@ -364,6 +366,22 @@ class Building:
             msg = (
                 f"the rebuilt table is not what the log gives, first at {difference}; something has written to it, and it "
                 "was dropped: the live table is unchanged, run again"
+            )
+            raise VerificationFailed(msg)
+
+    def _require_sample(self, upto: int) -> None:
+        """The load made the rows that folding event by event makes, in a sample of the streams.
+
+        Raises:
+            VerificationFailed: it did not; names the first cell.
+        """
+        events = self.report.events
+        difference = comparing.differs_from_sample(self._connection, self.new, self.projection, upto, events)
+        if difference is not None:
+            msg = (
+                f"the load made another row than folding the same events once more, first at {difference}: a fold that does "
+                "not give the same row each time, or an error of the ledger's own; the table was dropped, the live table is "
+                "unchanged"
             )
             raise VerificationFailed(msg)
 

@@ -14,7 +14,7 @@ from position_ledger.projection.differences import Difference, comparison, diffe
 from position_ledger.projection.digests import Digest
 from position_ledger.projection.generations import Generation
 from position_ledger.projection.snapshots import Reach, checkpoint, snapshot
-from position_ledger.projection.verification import Place, first_difference
+from position_ledger.projection.verification import Place, difference_in_sample, first_difference
 from position_ledger.store.feed import HIGHEST_STREAM, LOWEST_STREAM
 
 DIFFERENCES_MAX = 10
@@ -88,8 +88,21 @@ def differs_from_loaded(
 ) -> Difference | None:
     """The first cell of what was loaded that is not what it was then, against what the log gives for it."""
     with snapshot(connection):
-        key, columns, shift = projection.key_column, projection.columns, digests.shift_of(upto)
-        now = _digest(connection, shadow, key, columns, upto, shift)
-        of_log = Reach([(LOWEST_STREAM, HIGHEST_STREAM, upto)])
-        place = Place(projection, shadow.schema, rows_up_to(shadow, key, columns), of_log, shift, {"upto": upto})
+        place = _loaded_rows(shadow, projection, upto)
+        now = _digest(connection, shadow, projection.key_column, projection.columns, upto, place.shift)
         return first_difference(connection, place, now.differs_from(was))
+
+
+def differs_from_sample(
+    connection: psycopg.Connection[Any], shadow: Generation, projection: Projection[Any], upto: int, events: int
+) -> Difference | None:
+    """The first cell of what was loaded that folding event by event gives otherwise, in rows of streams all over the log."""
+    with snapshot(connection):
+        return difference_in_sample(connection, _loaded_rows(shadow, projection, upto), events)
+
+
+def _loaded_rows(shadow: Generation, projection: Projection[Any], upto: int) -> Place:
+    """The rows of a shadow as they were when it was loaded."""
+    rows = rows_up_to(shadow, projection.key_column, projection.columns)
+    reach = Reach([(LOWEST_STREAM, HIGHEST_STREAM, upto)])
+    return Place(projection, shadow.schema, rows, reach, digests.shift_of(upto), {"upto": upto})

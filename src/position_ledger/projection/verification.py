@@ -9,9 +9,10 @@ it are folded once more and their rows compared cell by cell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.sql import SQL, Composable, Identifier
@@ -21,13 +22,17 @@ from position_ledger.projection import digests, statements
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.differences import Difference, comparison, differing, folded
 from position_ledger.projection.digests import BUCKET_SHIFT_MIN, Digest
-from position_ledger.projection.generations import Generation
-from position_ledger.projection.loading import replayed
+from position_ledger.projection.generations import Generation, shard_range
+from position_ledger.projection.loading import Chunk, Replayed, replayed
 from position_ledger.projection.provers import Provers, do, parts_of_log, parts_of_table
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.scd2 import Version
 from position_ledger.projection.snapshots import Reach, pinned, reach, snapshot
 from position_ledger.store.codec import Codec
+
+SAMPLE_RANGES: Final = 16
+SAMPLE_EVENTS: Final = 4_000
+"""A sample has so many events or more, in as many ranges of streams; all of a log that has no more."""
 
 Advance = Callable[[int, int], None]
 """Hears how many parts are done, of how many."""
@@ -114,18 +119,62 @@ def first_difference(connection: psycopg.Connection[Any], place: Place, buckets:
     return Difference(place.projection.table, "?", low, "the hash of the rows from there on", "another", "not that")
 
 
+def difference_in_sample(connection: psycopg.Connection[Any], place: Place, events: int) -> Difference | None:
+    """The first cell that differs in rows of streams all over the log, which has so many events of the projection.
+
+    They are folded as a proof folds them, every amount a decimal: a load that took for text what a fold calculates with
+    is found, where a digest of what was loaded would only say that it is still there.
+    """
+    resolver = Resolver(Codec(EVENTS), place.projection.folds)
+    every = max(1, events // SAMPLE_EVENTS)
+    for number in range(SAMPLE_RANGES):
+        low, high = shard_range(number * every, SAMPLE_RANGES * every)
+        versions = _some(
+            replayed(connection, place.projection, resolver, Chunk(number, low, high, place.reach.highest))
+        )
+        where, ids = SQL("t.id = ANY(%(ids)s)"), [version.id for version in versions]
+        found = next(_differing(connection, place, versions, where, {"ids": ids}), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _some(replaying: Generator[Replayed, None, None]) -> list[Version]:
+    """The versions of the first pages: of a stream that is longer those that have ended."""
+    versions: list[Version] = []
+    with closing(replaying):
+        for batch in replaying:
+            versions += batch.versions
+            if len(versions) >= SAMPLE_EVENTS // SAMPLE_RANGES:
+                break
+    return versions
+
+
 def _among(connection: psycopg.Connection[Any], place: Place, low: int, high: int) -> Iterator[Difference]:
+    versions = list(_versions(connection, place, low, high))
+    where = SQL("t.id >= %(low)s AND t.id < %(high)s")
+    return _differing(connection, place, versions, where, {"low": low, "high": high})
+
+
+def _differing(
+    connection: psycopg.Connection[Any],
+    place: Place,
+    versions: Sequence[Version],
+    where: SQL,
+    parameters: Mapping[str, Any],
+) -> Iterator[Difference]:
+    """Versions that were folded against the rows of the place that a condition names; the first difference alone."""
     projection = place.projection
-    rows = statements.encode_rows(projection, list(_versions(connection, place, low, high)))
     statement = comparison(
         folded(Identifier(place.schema, projection.table)),
-        SQL("{} WHERE t.id >= %(low)s AND t.id < %(high)s").format(place.source),
+        SQL("{} WHERE {}").format(place.source, where),
         projection.key_column,
         projection.columns,
         limit=1,
     )
-    parameters = {**place.parameters, "low": low, "high": high, "rows": rows}
-    return differing(connection, statement, parameters, projection.table, projection.columns)
+    rows = statements.encode_rows(projection, versions)
+    given = {**place.parameters, **parameters, "rows": rows}
+    return differing(connection, statement, given, projection.table, projection.columns)
 
 
 def _versions(connection: psycopg.Connection[Any], place: Place, low: int, high: int) -> Iterator[Version]:
