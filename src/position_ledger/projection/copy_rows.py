@@ -42,6 +42,7 @@ SELECT a.attname, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END,
 ESCAPE = re.compile(rb"\\(u[0-9a-f]{4}|.)")
 ESCAPED = {b'"': rb"\"", b"\\": rb"\\", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 NUL = b"u0000"
+LINE_FEED = ord("\n")
 
 Values = Sequence[Any]
 
@@ -79,7 +80,7 @@ class RowEncoder:
             if column.type_name not in BY_ENCODER
         ]
 
-    def block(self, rows: Sequence[Values]) -> bytes:
+    def block(self, rows: Sequence[Values]) -> bytes | bytearray:
         """The rows, each with its values in the order of the columns; empty for none.
 
         Raises:
@@ -88,15 +89,23 @@ class RowEncoder:
         if not rows:
             return b""
         try:
-            prepared = [self._prepared(row) for row in rows] if self._written else rows
-            block = self._json.encode_lines(prepared)
+            block = self._lines([self._prepared(row) for row in rows] if self._written else rows)
         except Exception as error:
             raise self._unfit(rows, error) from error
         if any(word in block for word in NO_AMOUNTS):
             self._require_amounts(rows)
-        # No string contains a line feed, so what looks like the end of one row and the beginning of the next is just that.
-        block = block[1:-2].replace(b"]\n[", b"\n") + b"\n"
         return block if b"\\" not in block else self._with_raw_controls(rows, block)
+
+    def _lines(self, rows: Iterable[Values]) -> bytearray:
+        """Each row as an array without its brackets, which line feeds are written over, with a line feed behind it."""
+        block, write, end = bytearray(1), self._json.encode_into, 0
+        for row in rows:
+            write(row, block, end)
+            block[end] = LINE_FEED
+            end = len(block) - 1
+        block[end] = LINE_FEED
+        del block[0]
+        return block
 
     def _prepared(self, row: Values) -> Values:
         """The row with the text of each value that the encoder would not write as the server reads it."""
@@ -111,7 +120,7 @@ class RowEncoder:
     def _json_text(self, value: Any) -> str:
         return self._json.encode(value).decode()
 
-    def _with_raw_controls(self, rows: Sequence[Values], block: bytes) -> bytes:
+    def _with_raw_controls(self, rows: Sequence[Values], block: bytearray) -> bytes | bytearray:
         """The block with line feeds and the like as they are: CSV has no escapes for them, only for quote and escape."""
         if b"\\" not in block.replace(rb"\\", b"").replace(rb"\"", b""):
             return block

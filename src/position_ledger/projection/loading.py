@@ -34,15 +34,15 @@ from position_ledger.settings import Settings
 from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
 
-FETCH_EVENTS = 2_000
+FETCH_EVENTS = 1_000
 """Events that one round trip reads. The next ones are read while these are folded, so a process holds twice as many."""
 
-PAGE_EVENTS = 500
-"""Events that are decoded, folded and written at once. With four times as many, decoding takes half as long again: what is
-made of a page no longer fits into the cache of a core."""
+PAGE_EVENTS = 250
+"""Events that are decoded, folded and written at once. With eight times as many, a load takes a third more CPU time: what
+is made of a page no longer fits into the cache of a core."""
 
-WAITING_BLOCKS_MAX = 4
-"""Pages of rows, some 250 KB each, that wait for the server while the next ones are folded."""
+WAITING_BLOCKS_MAX = 8
+"""Pages of rows, some 125 KB each, that wait for the server while the next ones are folded."""
 
 RANGE = """
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state, e.recorded_at, e.effective_at

@@ -116,7 +116,7 @@ def encode_rows(projection: Projection[Any], versions: Sequence[Version]) -> str
 def values_of(version: Version) -> tuple[Any, ...]:
     """The values of a version in the order of the table's columns."""
     expires = version.expires
-    leading = (
+    return (
         version.id,
         version.key,
         expires is None,
@@ -124,8 +124,8 @@ def values_of(version: Version) -> tuple[Any, ...]:
         expires,
         version.version,
         version.effective_at,
+        *as_tuple(version.row),
     )
-    return leading + as_tuple(version.row)
 
 
 @lru_cache(maxsize=64)
