@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
@@ -20,8 +21,11 @@ from position_ledger.projection.source import names_of, source_tree
 from position_ledger.projection.uses import NOTHING, ROW, Column, Envelope, Field, Origin, Uses, Value, WholeRow, either
 from position_ledger.store.envelope import Recorded
 
-CALLS_MAX = 20
+DEPTH_MAX = 20
 """How deep calls are followed."""
+
+CALLS_MAX = 2_000
+"""How many calls of one fold are followed: each is read anew wherever it is made."""
 
 
 class NotUnderstoodError(Exception):
@@ -31,10 +35,19 @@ class NotUnderstoodError(Exception):
 class Reading:
     """One function on its way: what its local names are, and what it may answer. Branches are all taken."""
 
-    def __init__(self, uses: Uses, names: Mapping[str, Any] | None = None, depth: int = 0) -> None:
+    def __init__(
+        self,
+        uses: Uses,
+        names: Mapping[str, Any] | None = None,
+        *,
+        depth: int = 0,
+        calls: Iterator[int] | None = None,
+    ) -> None:
+        """Of a function that is called with ``names``; without them, of whoever calls the fold itself."""
         self._uses = uses
         self._names = names or {}
         self._depth = depth
+        self._calls = calls or count(1)
         self._local: dict[str, Value] = {}
         self._answers: list[Value] = []
 
@@ -48,9 +61,11 @@ class Reading:
         if not isinstance(function, FunctionType) or inspect.unwrap(function) is not function:
             raise NotUnderstoodError
         tree = source_tree(function).body[0]
-        if self._depth == CALLS_MAX or not isinstance(tree, ast.FunctionDef) or tree.name != function.__name__:
+        if not isinstance(tree, ast.FunctionDef) or tree.name != function.__name__:
             raise NotUnderstoodError
-        inner = Reading(self._uses, names_of(function), self._depth + 1)
+        if self._depth == DEPTH_MAX or next(self._calls) > CALLS_MAX:
+            raise NotUnderstoodError
+        inner = Reading(self._uses, names_of(function), depth=self._depth + 1, calls=self._calls)
         inner._local = _bound(function, arguments, keywords)
         inner._run(tree.body)
         return either(inner._answers)
@@ -212,6 +227,8 @@ class Reading:
         for keyword in node.keywords:
             keywords |= {keyword.arg: self._value(keyword.value)} if keyword.arg else self._spread(keyword.value)
         self._uses.use(function)
+        if any(isinstance(one, ast.Starred) for one in node.args):  # which parameter an argument is for is not known
+            return self._unread(arguments, keywords)
         match function.objects, node.args:
             case [known], [_, ast.Constant(value=str(name)), *_] if known is getattr:
                 there = Value(frozenset(one for one in arguments[0].origins if not self._uses.lacks(one, name)))

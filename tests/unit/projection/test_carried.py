@@ -285,6 +285,11 @@ def body_given_away(row: Any, event: Any) -> Any:
     return given_by_name(row, event)
 
 
+def behind_a_star(row: Any, event: Any) -> Any:
+    """Its price is in the third column."""
+    return MarkRow(*(LIMIT, event.body.unrealized_pnl), event.body.price)
+
+
 def for_ever(row: Any, event: Any) -> Any:
     return for_ever(row, event)
 
@@ -309,6 +314,7 @@ def any_arguments(*arguments: Any) -> Any:
         matched,
         with_a_lambda,
         with_stars,
+        behind_a_star,
         set_aside,
         nested,
         rows_compared,
