@@ -30,8 +30,9 @@ TURN_POLL_S = 0.5
 HOLD_IN_PART_S = 10.0
 """A process that is held for longer gives its part back: no transaction stays open while a load stands still."""
 
-REST_SHARE = 0.5
-"""While commands append, a load without a throttle rests for this share of the time that it has worked since it last asked."""
+REST_SHARE = 1.0
+"""While commands append, a load without a throttle rests for this share of the time that it has worked since it last asked: half
+of its time is theirs."""
 
 REST_S_MAX = 0.5
 

@@ -153,7 +153,7 @@ class Watch:
         if self._is_held:
             self._held_s += passed_s
         load = chunk_ledger.progress(self._connection, schema)
-        self._count(load, now)
+        self._count(load, time.monotonic())  # on a busy machine the answer is of now, not of when it was asked
         if self._has_rows:
             self._stand_back(yielding.furthest_behind(self._connection), now)
         if now - max(self._moved, self._told_at) > STILL_TOLD_AFTER_S and load.done < load.parts and not self._is_held:

@@ -140,14 +140,15 @@ def test_every_table_comes_from_the_archive_as_from_the_log_and_nothing_reads_th
             assert logged or projection.table in {"edges", "game_states"}
 
 
-def test_a_rebuild_loads_from_the_archive_and_takes_the_tail_from_the_log(world: World) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_rebuild_loads_from_the_archive_and_takes_the_tail_from_the_log(world: World, processes: str) -> None:
     # given an archive that ends before the log does
     opened = open_archive(world.folder)
     assert scalar(world, "SELECT max(notification_id) FROM events") > opened.upto
     positions = engine.positions_of(world.settings)
     before = rows_in(world, positions, "ledger")
     # when a table is rebuilt from it
-    answer = world.run("rebuild-projection", "positions", "--archive", str(world.folder))
+    answer = world.run("rebuild-projection", "positions", "--archive", str(world.folder), "--processes", processes)
     # then it is swapped in, byte by byte the same, and the parts came from the archive
     assert answer.code == 0, answer
     assert f" events of archive {world.folder} in " in answer.err

@@ -24,8 +24,10 @@ from position_ledger.projection import (
     watching,
     yielding,
 )
+from position_ledger.projection.definition import load_projections
 from position_ledger.projection.pacing import Pace
 from position_ledger.settings import Settings, load_settings
+from position_ledger.store import feed
 from tests.support import engine
 from tests.support.command_line import in_this_process
 from tests.support.commands import opening
@@ -467,3 +469,20 @@ def test_different_tables_are_rebuilt_at_once(whole: Settings) -> None:
         steer(whole, "run")
         assert going.report().swapped
     engine.proven(whole)
+
+
+def test_how_much_there_is_to_load_is_known_of_a_log_that_nobody_has_analyzed(
+    whole: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restore: a sample is asked, here of all blocks, not what the planner remembers."""
+    monkeypatch.setattr(rebuilds, "COUNTED_MAX", 0)
+    with Ledger(whole, engine.reached(whole)) as ledger:
+        Traffic(ledger, 3).run(60)
+    with engine.connected(whole) as connection:
+        upto = feed.horizon(connection)
+        for table, topics in (("positions", r"position\.%"), ("markets", r"market\.%")):
+            (projection,) = (one for one in load_projections(whole.projections) if one.table == table)
+            counting = "SELECT count(*) FROM events WHERE topic LIKE %s"
+            there = connection.execute(counting, (topics,)).fetchone()
+            assert there is not None
+            assert rebuilds.to_load(connection, projection, upto) == pytest.approx(there[0], abs=1)
