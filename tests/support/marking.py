@@ -7,7 +7,7 @@ from typing import Any
 
 from position_ledger import Projection, Recorded, Row
 from position_ledger.events import ExitsSet, PositionMarked
-from position_ledger.projection.carried import carried_amounts
+from position_ledger.projection.carrying.amounts import carried_amounts
 
 
 class MarkRow(Row, frozen=True, gc=False):

@@ -18,7 +18,7 @@ from position_ledger.archive.exporting import require_same_log
 from position_ledger.archive.layout import PARTS, File, Manifest, Segment, file_path
 from position_ledger.archive.reading import Streams, counted, files_of, rows_of
 from position_ledger.errors import ArchiveError
-from position_ledger.projection.carried import carrying_codec
+from position_ledger.projection.carrying.amounts import carrying_codec
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.loading import PAGE_EVENTS, Chunk, EventPages, Pages

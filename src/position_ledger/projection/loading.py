@@ -23,7 +23,7 @@ from psycopg.types.string import ByteaBinaryLoader
 from position_ledger.database import connect
 from position_ledger.errors import VerificationFailed
 from position_ledger.projection import chunk_ledger, statements
-from position_ledger.projection.carried import carrying_codec
+from position_ledger.projection.carrying.amounts import carrying_codec
 from position_ledger.projection.copy_rows import RowEncoder, columns_of
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import shard_range

@@ -9,7 +9,7 @@ import pytest
 
 from position_ledger import ChangeEdgeStatus, DetectEdge, Ledger, RecordGameState
 from position_ledger.projection import chunk_ledger, loading
-from position_ledger.projection.carried import carried_amounts
+from position_ledger.projection.carrying.amounts import carried_amounts
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.load_crew import take_parts
 from position_ledger.settings import Settings, load_settings

@@ -12,7 +12,8 @@ from position_ledger import Ledger, MarkPosition, operations, replace
 from position_ledger.errors import VerificationFailed
 from position_ledger.events import PositionMarked
 from position_ledger.operations import RebuildOptions
-from position_ledger.projection import carried, comparing, generations
+from position_ledger.projection import comparing, generations
+from position_ledger.projection.carrying import amounts
 from position_ledger.reference.projections import positions
 from position_ledger.store.codec import amounts_of
 from tests.support import asks_amounts, engine
@@ -127,7 +128,7 @@ def test_a_load_that_leaves_as_text_what_a_fold_asks_is_found_before_the_swap(
     asking = settings.model_copy(update={"projections": asks_amounts.MODULE})
     if is_mistaken:  # as if what folds do with amounts had been read wrongly from their source
         of_all = {event.TOPIC: amounts_of(event) for event in asks_amounts.POSITIONS.folds}
-        monkeypatch.setattr(carried, "carried_amounts", lambda _: of_all)
+        monkeypatch.setattr(amounts, "carried_amounts", lambda _: of_all)
         with pytest.raises(VerificationFailed, match=r"made another row .* mark_source is null, the log says a half"):
             rebuild(asking, changed=("mark_source",))
         assert left_over(settings) == []

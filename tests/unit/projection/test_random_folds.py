@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from position_ledger import Projection, Recorded
 from position_ledger.events import EVENTS, PositionMarked
-from position_ledger.projection.carried import carrying_codec
+from position_ledger.projection.carrying.amounts import carrying_codec
 from position_ledger.projection.scd2 import fold_batch
 from position_ledger.store.codec import Codec
 from tests.support.marking import carried, projection

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from position_ledger import Recorded, Row, replace
-from position_ledger.projection.carried import carried_amounts, carrying_codec
+from position_ledger.projection.carrying.amounts import carried_amounts, carrying_codec
 from position_ledger.projection.definition import load_projections
 from position_ledger.store.codec import amounts_of
 from tests.support.marking import EMPTY, LIMIT, MarkRow, carried, projection

@@ -16,9 +16,9 @@ from typing import Any
 
 from position_ledger.errors import ConfigurationError
 from position_ledger.events import EVENTS
+from position_ledger.projection.carrying.reading import NotUnderstoodError, Reading
+from position_ledger.projection.carrying.uses import ROW, Envelope, Uses, Value
 from position_ledger.projection.definition import Projection
-from position_ledger.projection.fold_reading import NotUnderstoodError, Reading
-from position_ledger.projection.uses import ROW, Envelope, Uses, Value
 from position_ledger.store.codec import Codec, Path
 
 

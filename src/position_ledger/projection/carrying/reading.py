@@ -16,9 +16,20 @@ from typing import Any, ClassVar
 
 from msgspec.structs import replace
 
+from position_ledger.projection.carrying.uses import (
+    NOTHING,
+    ROW,
+    Column,
+    Envelope,
+    Field,
+    Origin,
+    Uses,
+    Value,
+    WholeRow,
+    either,
+)
 from position_ledger.projection.definition import Row
 from position_ledger.projection.source import names_of, source_tree
-from position_ledger.projection.uses import NOTHING, ROW, Column, Envelope, Field, Origin, Uses, Value, WholeRow, either
 from position_ledger.store.envelope import Recorded
 
 DEPTH_MAX = 20

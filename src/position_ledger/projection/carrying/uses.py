@@ -1,6 +1,6 @@
 """What becomes of the parts of events in the folds of one definition: used, only tested, or given to a column.
 
-`fold_reading` finds it, `carried` asks for it.
+`reading` finds it, `amounts` asks for it.
 """
 
 from __future__ import annotations
