@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     rebuild_lag_max_s: float = Field(default=1.0, ge=0)
     """Above this lag of a live table or a replica a rebuild stands back until it has fallen; 0: it never does, nor
     rests while commands append."""
+    rebuild_leaves_text: bool = True
+    """Whether a load leaves the amounts that folds only hand on as the texts that they are in the log."""
     quote_min_change: Decimal = Field(default=Decimal(0), ge=0)
     """Quotes that all differ by less than this from the last recorded ones change nothing, unless a command says so."""
 

@@ -18,11 +18,11 @@ from position_ledger.archive.exporting import require_same_log
 from position_ledger.archive.layout import PARTS, File, Manifest, Segment, file_path
 from position_ledger.archive.reading import Streams, counted, files_of, rows_of
 from position_ledger.errors import ArchiveError
-from position_ledger.projection.carrying.amounts import carrying_codec
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import shard_ranges
 from position_ledger.projection.loading import PAGE_EVENTS, Chunk, EventPages, Pages
 from position_ledger.projection.references import NOTHING, Pair, pairs_of, paths_of
+from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 
 COLUMNS = (
@@ -69,9 +69,9 @@ class Archive:
         paths = [layout.require_as_written(self.folder, segment, file) for segment, file in files]
         return sum(counted(path, projection.topics, upto) for path in paths)
 
-    def reading(self, projection: Projection[Any]) -> Pages:
+    def reading(self, projection: Projection[Any], codec: Codec) -> Pages:
         """What gives the events of some streams that concern a projection, a page at a time, each stream whole."""
-        return _Reading(self, projection).pages
+        return _Reading(self, projection, codec).pages
 
 
 def open_archive(folder: Path) -> Archive:
@@ -92,10 +92,10 @@ def open_archive(folder: Path) -> Archive:
 class _Reading:
     """Decodes archived rows for one projection."""
 
-    def __init__(self, archive: Archive, projection: Projection[Any]) -> None:
+    def __init__(self, archive: Archive, projection: Projection[Any], codec: Codec) -> None:
         self._archive = archive
         self._topics = projection.topics
-        self._codec = carrying_codec(projection)
+        self._codec = codec
         self._paths = paths_of(projection.folds)
         self._whole: set[Path] = set()
 

@@ -380,8 +380,8 @@ class Building:
         if difference is not None:
             msg = (
                 f"the load made another row than folding the same events once more, first at {difference}: a fold that does "
-                "not give the same row each time, or an error of the ledger's own; the table was dropped, the live table is "
-                "unchanged"
+                "not give the same row each time, or an error of the ledger's own about amounts that stay text (with "
+                "POSITION_LEDGER_REBUILD_LEAVES_TEXT=false none does); the table was dropped, the live table is unchanged"
             )
             raise VerificationFailed(msg)
 

@@ -23,7 +23,7 @@ from psycopg.types.string import ByteaBinaryLoader
 from position_ledger.database import connect
 from position_ledger.errors import VerificationFailed
 from position_ledger.projection import chunk_ledger, statements
-from position_ledger.projection.carrying.amounts import carrying_codec
+from position_ledger.projection.carrying.amounts import codec_of_load
 from position_ledger.projection.copy_rows import RowEncoder, columns_of
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.generations import shard_range
@@ -31,6 +31,7 @@ from position_ledger.projection.pacing import GivenBack, Pace, StopFlag
 from position_ledger.projection.references import Resolver
 from position_ledger.projection.scd2 import Version, fold_batch
 from position_ledger.settings import Settings
+from position_ledger.store.codec import Codec
 from position_ledger.store.envelope import Recorded
 from position_ledger.store.feed import StoredRow
 
@@ -76,7 +77,7 @@ class History(Protocol):
     def events_of(self, projection: Projection[Any], upto: int) -> int:
         """How many events up to a number concern a projection."""
 
-    def reading(self, projection: Projection[Any]) -> Pages:
+    def reading(self, projection: Projection[Any], codec: Codec) -> Pages:
         """What gives the events of a chunk that concern a projection, in pages, in order of stream and version."""
 
 
@@ -122,12 +123,11 @@ class Loader:
             for connection in (*reading, self._writing):
                 for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
                     connection.execute("SELECT set_config(%s, '0', false)", (limit,))
+            codec = codec_of_load(projection, settings)
             if history is None:
-                self._pages: Pages = partial(
-                    log_pages, reading[0], projection, Resolver(carrying_codec(projection), projection.folds)
-                )
+                self._pages: Pages = partial(log_pages, reading[0], projection, Resolver(codec, projection.folds))
             else:
-                self._pages = history.reading(projection)
+                self._pages = history.reading(projection, codec)
             self._asking = asking
             self._encoder = _encoder(self._writing, schema, projection)
             self.pace = Pace(

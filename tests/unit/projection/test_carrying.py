@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from position_ledger import Recorded, Row, replace
-from position_ledger.projection.carrying.amounts import carried_amounts, carrying_codec
+from position_ledger.projection.carrying.amounts import carried_amounts, codec_of_load
 from position_ledger.projection.definition import load_projections
+from position_ledger.settings import load_settings
 from position_ledger.store.codec import amounts_of
 from tests.support.marking import EMPTY, LIMIT, MarkRow, carried, projection
 
@@ -424,8 +425,11 @@ def test_the_shipped_definitions_carry_nearly_every_amount(table: str) -> None:
 
 
 def test_an_amount_that_is_no_text_in_the_log_is_read_as_before() -> None:
-    codec = carrying_codec(projection(given_by_name))
+    codec = codec_of_load(projection(given_by_name), load_settings())
     body = codec.decode_struct("position.marked", b'{"price":0.5,"unrealized_pnl":"1.50"}')
     assert (body.price, body.unrealized_pnl) == (Decimal("0.5"), Decimal("1.50"))
     body = codec.decode_struct("position.marked", b'{"price":"0.5","unrealized_pnl":"1.50"}')
     assert (body.price, body.unrealized_pnl) == ("0.5", "1.50")
+    exact = codec_of_load(projection(given_by_name), load_settings(rebuild_leaves_text=False))
+    body = exact.decode_struct("position.marked", b'{"price":"0.5","unrealized_pnl":"1.50"}')
+    assert (body.price, body.unrealized_pnl) == (Decimal("0.5"), Decimal("1.50")), "where that is switched off"

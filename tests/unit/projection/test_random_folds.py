@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 
 from position_ledger import Projection, Recorded
 from position_ledger.events import EVENTS, PositionMarked
-from position_ledger.projection.carrying.amounts import carrying_codec
+from position_ledger.projection.carrying.amounts import codec_of_load
 from position_ledger.projection.scd2 import fold_batch
+from position_ledger.settings import load_settings
 from position_ledger.store.codec import Codec
 from tests.support.marking import carried, projection
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+SETTINGS = load_settings()
 AMOUNTS = ("event.body.price", "event.body.unrealized_pnl", "event.body.unrealized_pnl_pct")
 leaves = st.sampled_from([*AMOUNTS, "price", "before.price", "before.pnl"])
 carrying_forms = st.one_of(
@@ -115,7 +117,9 @@ def test_a_random_fold_makes_the_same_rows_of_texts(
         )
         for price, pnl, pct in given_marks
     ]
-    carrying, exact = (_rows(definition, codec, states) for codec in (carrying_codec(definition), Codec(EVENTS)))
+    carrying, exact = (
+        _rows(definition, codec, states) for codec in (codec_of_load(definition, SETTINGS), Codec(EVENTS))
+    )
     assert carrying == exact
 
 

@@ -19,6 +19,7 @@ from position_ledger.events import EVENTS
 from position_ledger.projection.carrying.reading import NotUnderstoodError, Reading
 from position_ledger.projection.carrying.uses import ROW, Envelope, Uses, Value
 from position_ledger.projection.definition import Projection
+from position_ledger.settings import Settings
 from position_ledger.store.codec import Codec, Path
 
 
@@ -43,6 +44,6 @@ def carried_amounts(projection: Projection[Any]) -> Mapping[str, frozenset[Path]
     return {event.TOPIC: uses.carried(event.TOPIC) for event in projection.folds}
 
 
-def carrying_codec(projection: Projection[Any]) -> Codec:
+def codec_of_load(projection: Projection[Any], settings: Settings) -> Codec:
     """Reads events for a load of the projection: the amounts that its folds only carry stay as they are written."""
-    return Codec(EVENTS, as_text=carried_amounts(projection))
+    return Codec(EVENTS, as_text=carried_amounts(projection) if settings.rebuild_leaves_text else {})
