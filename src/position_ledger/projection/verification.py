@@ -140,12 +140,14 @@ def difference_in_sample(connection: psycopg.Connection[Any], place: Place, even
 
 
 def _some(replaying: Generator[Replayed, None, None]) -> list[Version]:
-    """The versions of the first pages: of a stream that is longer those that have ended."""
+    """The versions of the first pages, whether or not each event makes one: of a longer stream those that have ended."""
     versions: list[Version] = []
+    events = 0
     with closing(replaying):
         for batch in replaying:
             versions += batch.versions
-            if len(versions) >= SAMPLE_EVENTS // SAMPLE_RANGES:
+            events += batch.events
+            if events >= SAMPLE_EVENTS // SAMPLE_RANGES:
                 break
     return versions
 
