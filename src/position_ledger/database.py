@@ -32,9 +32,13 @@ KEEPALIVES: Mapping[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5
 UNANSWERED_MS = {"tcp_user_timeout": 20_000}
 """For how long something sent may go unanswered; without it a lost answer is sent again for a quarter of an hour."""
 
+LOOKS_FOR_CLIENT_MS = {"client_connection_check_interval": 2_000}
+"""In a statement, how often the server looks whether its client is still there. By default it does when the statement ends:
+an index or a proof of a killed rebuild would go on for minutes, and keep its locks."""
+
 CLIENT_LIMITS: Mapping[str, Any] = {**KEEPALIVES, **UNANSWERED_MS}
-SERVER_LIMITS = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()}, **UNANSWERED_MS}
-"""The same on both sides, so that who is gone without a word is noticed within half a minute: a server by its client, and
+SERVER_LIMITS = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()}, **UNANSWERED_MS, **LOOKS_FOR_CLIENT_MS}
+"""Both sides ask alike, so that who is gone without a word is noticed within half a minute: a server by its client, and
 a machine by the server, which then lets go of what it held. By default a server asks after two hours."""
 
 SET_LIMITS = "SELECT set_config(w.name, w.value, false) FROM unnest(%s::text[], %s::text[]) AS w (name, value)"

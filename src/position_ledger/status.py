@@ -139,7 +139,8 @@ class LedgerStatus:
     events: int
     events_is_estimate: bool
     mark: int
-    horizon: int
+    horizon: int | None
+    """The number up to which the log is whole; None on a standby, which cannot know what is in flight on the primary."""
     holders: tuple[feed.Holder, ...]
     projections: tuple[ProjectionStatus, ...]
     workers: tuple[Worker, ...]
@@ -184,7 +185,7 @@ def read_status(settings: Settings, reached: Reached) -> LedgerStatus:
             events=events,
             events_is_estimate=is_estimate,
             mark=mark,
-            horizon=feed.horizon(link, known_mark=mark),
+            horizon=None if is_standby else feed.horizon(link, known_mark=mark),
             holders=tuple(feed.holders(link)),
             projections=tuple(_projections(link, ours)),
             workers=tuple(_workers(link, ours)),

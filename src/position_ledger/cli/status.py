@@ -148,7 +148,10 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
     unknown = f", {found.migrations_unknown} from a newer release" if found.migrations_unknown else ""
     yield f"schema {found.schema} of {found.database} at {found.schema_version or 'no migration'}{pending}{unknown}"
     about = "about " if found.events_is_estimate else ""
-    yield f"events {about}{found.events:,}, the last number {found.mark:,}, complete up to {found.horizon:,}"
+    complete = "" if found.horizon is None else f", complete up to {found.horizon:,}"
+    yield f"events {about}{found.events:,}, the last number {found.mark:,}{complete}"
+    if found.is_standby:
+        yield "this server is a standby: what it has replayed is shown, and whoever writes needs the primary"
     for holder in found.holders:
         query = " ".join(holder.query.split())[:QUERY_SHOWN]
         yield (
@@ -168,7 +171,7 @@ def _lines(found: LedgerStatus) -> Iterator[str]:
     yield from _audited(found)
     yield from filter(None, map(_rebuild, found.rebuilds))
     alive = len(found.workers)
-    yield f"workers {alive}" + ("" if alive else ": none is alive, start position-ledger worker")
+    yield f"workers {alive}" + ("" if alive or found.is_standby else ": none is alive, start position-ledger worker")
     yield "messages in the queue " + ("unknown" if found.queue_length is None else str(found.queue_length))
 
 

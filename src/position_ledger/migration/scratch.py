@@ -335,7 +335,12 @@ def _create(admin: Connection, name: str) -> None:
     options = [sql.SQL("TEMPLATE template0"), *_like_here(admin)]
     try:
         admin.execute(sql.SQL("CREATE DATABASE {} {}").format(sql.Identifier(name), sql.SQL(" ").join(options)))
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise MigrationError(
+            "the server is read-only, so the scratch database in which migrations are tried cannot be made there; run the "
+            "command on the primary, or name another server with POSITION_LEDGER_SCRATCH_URL"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
         raise MigrationError(
             f"role {admin.info.user} may not create the scratch database in which migrations are tried; "
             f'run ALTER ROLE "{admin.info.user}" CREATEDB, or name another server with POSITION_LEDGER_SCRATCH_URL'

@@ -7,6 +7,7 @@ for an instant rollback.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import psycopg
 
+from position_ledger.database import only_row
 from position_ledger.errors import DatabaseUnavailable, MigrationError, SwapBlocked
 from position_ledger.migration.catalogue import Catalogue
 from position_ledger.projection import generations
@@ -45,6 +47,11 @@ __all__ = [
 
 GOES_ON_AFTER = (SwapBlocked, LoadInterrupted, DatabaseUnavailable, psycopg.OperationalError, KeyboardInterrupt)
 """What says nothing against the rows that were made: the next run goes on with them."""
+
+LET_GO_S = 3.0
+"""So long a rebuild waits for another one of its table: the server lets go of what a killed one held within two seconds."""
+
+LET_GO_POLL_S = 0.1
 
 Again = Callable[[psycopg.Cursor[Any]], None]
 """What is left to verify when the tables are in their places."""
@@ -113,14 +120,15 @@ def alone(connection: psycopg.Connection[Any], table: str) -> Iterator[None]:
     Raises:
         MigrationError: another one is going on.
     """
-    key = (REBUILD_LOCK, table)
-    row = connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key).fetchone()
-    if row is None or not row[0]:
-        msg = (
-            f"another rebuild of {table} is running: wait for it (position-ledger status shows how far it is), or end it "
-            f"with rebuild-projection {table} --cancel"
-        )
-        raise MigrationError(msg)
+    key, end = (REBUILD_LOCK, table), time.monotonic() + LET_GO_S
+    while only_row(connection.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", key)) != (True,):
+        if time.monotonic() > end:
+            msg = (
+                f"another rebuild of {table} is running: wait for it (position-ledger status shows how far it is), or end it "
+                f"with rebuild-projection {table} --cancel"
+            )
+            raise MigrationError(msg)
+        time.sleep(LET_GO_POLL_S)
     try:
         yield
     finally:

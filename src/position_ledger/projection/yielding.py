@@ -29,9 +29,10 @@ SELECT g.projection, g.generation_id, min(c.position) FROM projection_generation
  WHERE g.state = 'active' AND g.mode = 'worker'
  GROUP BY g.generation_id HAVING bool_or(c.lease_until > clock_timestamp()) AND min(c.position) < %s
 """
+# The server keeps the last lag that it has measured, so of a replica that has replayed everything it says what once was.
 REPLICAS = """
 SELECT coalesce(nullif(r.application_name, ''), 'unnamed'), extract(epoch FROM r.replay_lag)::float8
-  FROM pg_stat_replication AS r WHERE r.replay_lag IS NOT NULL
+  FROM pg_stat_replication AS r WHERE r.replay_lag IS NOT NULL AND r.replay_lsn < pg_current_wal_flush_lsn()
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from position_ledger.projection import rebuild as rebuilding
 from tests.support import engine
 from tests.support.commands import opening
 from tests.support.engine import Traffic
+from tests.support.processes import kill, running
 from tests.support.rebuilding import (
     Reads,
     busy,
@@ -273,13 +275,40 @@ def test_an_id_that_a_foreign_key_holds_is_never_dropped(settings: Settings, his
 
 
 @pytest.mark.uncounted
-def test_two_rebuilds_at_once_exclude_each_other(settings: Settings, history: Traffic) -> None:
+def test_two_rebuilds_at_once_exclude_each_other(
+    settings: Settings, history: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuilding, "LET_GO_S", 0.1)
     with engine.connected(settings, as_app=False) as other, rebuilding.alone(other, "positions"):
         for attempt in (rebuild, roll_back):
             with pytest.raises(MigrationError, match="another rebuild of positions is running"):
                 attempt(settings)
         with pytest.raises(MigrationError, match="another rebuild of positions is running"):
             operations.set_mode(settings, engine.reached(settings), "positions", "inline", tell=engine.quiet)
+    assert rebuild(settings).swapped
+
+
+AT_ITS_PROOF = """
+import sys
+from position_ledger.database import connect
+from position_ledger.projection.rebuild import alone
+from position_ledger.settings import load_settings
+connection = connect(sys.argv[1], load_settings(database_url=sys.argv[1]), as_app=False)
+connection.execute("SET statement_timeout = 0")
+with alone(connection, "positions"):
+    print("alone", flush=True)
+    connection.execute("SELECT pg_sleep(600)")
+"""
+
+
+def test_who_is_killed_in_a_long_statement_lets_go_at_once(settings: Settings, history: Traffic) -> None:
+    # Given a rebuild that is killed while the server works at a statement of its own
+    with running("-c", AT_ITS_PROOF, str(settings.database_url)) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline().strip() == "alone"
+        time.sleep(0.2)  # in its statement
+        kill(killed)
+    # Then the command goes on when it is run again
     assert rebuild(settings).swapped
 
 

@@ -24,6 +24,7 @@ from position_ledger.projection import (
     watching,
     yielding,
 )
+from position_ledger.projection import rebuild as rebuilding
 from position_ledger.projection.definition import load_projections
 from position_ledger.projection.pacing import Pace
 from position_ledger.settings import Settings, load_settings
@@ -447,7 +448,7 @@ def whole(ledger_template: Template) -> Iterator[Settings]:
 
 
 @pytest.mark.uncounted
-def test_different_tables_are_rebuilt_at_once(whole: Settings) -> None:
+def test_different_tables_are_rebuilt_at_once(whole: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with Ledger(whole, engine.reached(whole)) as ledger:
         Traffic(ledger, 3).run(60)
     engine.project_all(whole)
@@ -463,6 +464,7 @@ def test_different_tables_are_rebuilt_at_once(whole: Settings) -> None:
         assert report.swapped
         assert not going.future.done()
         # and another rebuild of the same table is refused
+        monkeypatch.setattr(rebuilding, "LET_GO_S", 0.1)
         with pytest.raises(MigrationError, match=r"another rebuild of positions is running.*--cancel"):
             rebuild(whole)
         execute(whole, UNPACED)
