@@ -17,7 +17,7 @@ from tests.support.command_line import CommandLine, in_this_process
 from tests.support.commands import opening
 from tests.support.engine import Traffic
 from tests.support.engine_fixtures import NO_QUEUE
-from tests.support.rebuilding import execute, rebuild, row_of, running_rebuild
+from tests.support.rebuilding import execute, left_over, rebuild, row_of, running_rebuild
 from tests.support.standby import NAME, pause, promote, resume, standby_of, until_replayed
 
 if TYPE_CHECKING:
@@ -190,23 +190,28 @@ def test_an_archive_of_the_standby_loads_a_table_of_the_primary(pair: Pair, tmp_
 def test_a_promoted_standby_goes_on_where_the_primary_was_lost(server: TemporaryPostgres) -> None:
     with standby_of(server) as standby:
         pair = Pair(server, standby)
-        # Given commands that the standby has replayed, some of them not projected
+        # Given commands that the standby has replayed, some of them not projected, and a rebuild in its load
         with Ledger(pair.settings, engine.reached(pair.settings)) as ledger:
             last = ledger.execute(opening())
-        until_replayed(pair.primary, standby)
         rows = engine.positions_rows(pair.settings)
-        # When it takes over
-        promote(standby)
-        settings = settings_of(standby)
-        with Ledger(settings, engine.reached(settings)) as ledger:
-            # Then numbers go on behind those that were given, and what was written is neither lost nor doubled
-            first = ledger.execute(opening())
-            assert first.token > last.token
-            Traffic(ledger, 11).run(20)
+        with running_rebuild(pair.settings, throttle_per_s=SLOW) as lost:
+            generation_id = lost.until(lambda row: row.state == "loading" and row.events_done > 0).generation_id
+            until_replayed(pair.primary, standby)
+            # When it takes over
+            promote(standby)
+            settings = settings_of(standby)
+            with Ledger(settings, engine.reached(settings)) as ledger:
+                # Then numbers go on behind those that were given, and what was written is neither lost nor doubled
+                first = ledger.execute(opening())
+                assert first.token > last.token
+                Traffic(ledger, 11).run(20)
+            engine.project_all(settings)
+            before = engine.positions_rows(settings)
+            assert [row for row in before if row in rows] == rows
+            engine.proven(settings)
+            # and the rebuild goes on there with what was loaded, and gives the same table
+            again = rebuild(settings)
+        assert (again.swapped, again.generation_id) == (True, generation_id)
         engine.project_all(settings)
-        assert [row for row in engine.positions_rows(settings) if row in rows] == rows
-        engine.proven(settings)
-        # and a rebuild there gives the same table
-        before = engine.positions_rows(settings)
-        assert rebuild(settings).swapped
         assert engine.positions_rows(settings) == before
+        assert left_over(settings) == []

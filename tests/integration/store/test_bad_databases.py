@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from contextlib import closing, contextmanager
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
 from uuid import uuid4
@@ -25,6 +22,7 @@ from position_ledger.settings import load_settings
 from position_ledger.store.append import append
 from position_ledger.testing.databases import address_of, migrate
 from tests.support.commands import events_of, mark_event, opening
+from tests.support.disks import small_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,41 +204,13 @@ def test_an_event_from_the_future_stops_commands_and_projecting_on_its_stream(
 # Disk
 
 
-@contextmanager
-def small_disk(folder: Path, owner_uid: int, megabytes: int) -> Iterator[Path]:
-    """A file system of its own size, if this user may mount one."""
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or mount is None:
-        pytest.skip("only root can mount a small file system to fill it up")
-    folder.mkdir(parents=True)
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", f"size={megabytes}m,uid={owner_uid},mode=0700", "tmpfs", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def owner_of(server: TemporaryPostgres) -> int:
-    """The user id that the server runs as."""
-    return Path(f"/proc/{server.pid}").stat().st_uid
-
-
 @pytest.mark.uncounted
 @pytest.mark.slow
 def test_a_full_disk_refuses_the_append_in_words_and_nothing_is_lost(
     own_postgres: TemporaryPostgres, ledger_settings: dict[str, object], redis_url: str
 ) -> None:
     # given a ledger whose log is on a small disk
-    socket_folder = parse_qs(urlsplit(own_postgres.database_url).query)["host"][0]
-    folder = Path(socket_folder).parent / "small"
-    with small_disk(folder, owner_of(own_postgres), megabytes=4) as disk:
+    with small_disk(own_postgres, megabytes=4) as disk:
         migrate(own_postgres.database_url, load_settings(**ledger_settings))
         with closing(psycopg.connect(own_postgres.database_url, autocommit=True)) as owner:
             owner.execute("SET search_path = ledger")
