@@ -9,42 +9,28 @@ import subprocess
 import sys
 from contextlib import chdir
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import engine
 from tests.support.command_line import Answer, CommandLine, in_this_process, on
+from tests.support.pages import commands, exactly, text_of
 from tests.support.team_folder import forget_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-
-PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-tables.md"
 STEP = re.compile(
     r"(?:^`(?P<path>[^`\n]+)`\n\n)?^```(?P<language>\w*)\n(?P<content>.*?)^```$", re.DOTALL | re.MULTILINE
 )
-ANYTHING = "…"
 
 
 def steps() -> Iterator[tuple[str | None, str]]:
     """The blocks of the page in order: with the path that stands before them, or none: commands and their output."""
-    for found in STEP.finditer(PAGE.read_text(encoding="utf-8")):
+    for found in STEP.finditer(text_of("own-tables")):
         yield found["path"], found["content"]
-
-
-def commands(block: str) -> Iterator[tuple[str, str]]:
-    """Each command of a block with the output that is shown for it."""
-    for part in re.split(r"^\$ ", block.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
-        command, _, shown = part.partition("\n")
-        yield command, shown
-
-
-def looks_like(shown: str) -> re.Pattern[str]:
-    """A pattern for shown output: … stands for anything, on a line of its own for any lines."""
-    return re.compile(".*".join(map(re.escape, shown.split(ANYTHING))), re.DOTALL)
 
 
 @dataclass
@@ -68,7 +54,7 @@ class Reader:
         answer = self.run(command)
         self.said[command] = answer.out
         assert answer.code == int("run rebuild-projection" in shown), (command, answer)
-        assert looks_like(shown).fullmatch(answer.out), (command, answer, shown)
+        assert exactly(shown).fullmatch(answer.out), (command, answer, shown)
 
     def run(self, command: str) -> Answer:
         """Run a command to its end, in the folder that the page is in."""
