@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -19,9 +19,6 @@ from position_ledger.migration import (
     shadow_path,
     unfit_for_projection,
 )
-
-if TYPE_CHECKING:
-    import psycopg
 
 EVERYTHING = """
 CREATE SCHEMA ledger;
@@ -93,6 +90,40 @@ def test_a_shadow_equals_its_original_in_everything(connection: psycopg.Connecti
     assert diff(original, shadow) == []
     assert shadow == original
     assert list(shadow.columns) == list(original.columns)
+
+
+def test_a_load_is_held_to_the_checks_that_every_row_keeps(connection: psycopg.Connection) -> None:
+    """And to no other: of one that is NOT VALID nobody knows whether the rows that are there keep it."""
+    connection.execute(
+        "CREATE SCHEMA ledger; CREATE SCHEMA shadow;"
+        " CREATE TABLE ledger.t (a int CONSTRAINT positive CHECK (a > 0), b int);"
+        " ALTER TABLE ledger.t ADD CONSTRAINT later CHECK (b > 0) NOT VALID"
+    )
+    table = read_table(connection, "ledger", "t")
+    connection.execute(create_table(table, "shadow"))
+    connection.execute("INSERT INTO shadow.t VALUES (1, -1)")
+    with pytest.raises(psycopg.errors.CheckViolation, match="positive"):
+        connection.execute("INSERT INTO shadow.t VALUES (-1, 1)")
+    for statement in finish_table(table, "shadow"):
+        connection.execute(statement)
+    assert read_table(connection, "shadow", "t", beside="ledger") == table
+
+
+def test_what_an_older_release_made_without_checks_gets_them_at_the_end(connection: psycopg.Connection) -> None:
+    connection.execute(EVERYTHING.encode())
+    table = read_table(connection, "ledger", "positions")
+    with connection.transaction():
+        connection.execute("CREATE SCHEMA shadow")
+        connection.execute(shadow_path("shadow", "ledger"))
+        connection.execute(create_table(table, "shadow"))
+        made = list(read_table(connection, "shadow", "positions", beside="ledger").constraints)
+        checks = [name for name in made if table.constraints[name].kind == "c"]
+        assert checks
+        for name in checks:
+            connection.execute(f'ALTER TABLE shadow.positions DROP CONSTRAINT "{name}"'.encode())
+        for statement in finish_table(table, "shadow", checks=()):
+            connection.execute(statement)
+    assert read_table(connection, "shadow", "positions", beside="ledger") == table
 
 
 @pytest.mark.parametrize(

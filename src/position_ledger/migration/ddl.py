@@ -14,11 +14,11 @@ from psycopg import sql
 from position_ledger.errors import MigrationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
     from psycopg.sql import Composable, Composed
 
-    from position_ledger.migration.catalogue import Column, Grant, Table
+    from position_ledger.migration.catalogue import Column, Constraint, Grant, Table
 
 __all__ = [
     "create_table",
@@ -58,9 +58,10 @@ def shadow_path(schema: str, live: str) -> Composed:
 
 
 def create_table(table: Table, schema: str) -> Composed:
-    """The bare table in schema: columns with NOT NULL and defaults, storage and options; no index and no constraint.
+    """The bare table in schema: columns with NOT NULL and defaults, checks, storage and options; no index.
 
-    NOT NULL belongs here: checking it while loading costs nothing, adding it later reads the whole table.
+    NOT NULL and checks belong here: a load knows the values, and says at once which row does not fit. Added later, each of
+    them reads the whole table, one after the other.
     Raises MigrationError for a table with a feature that cannot be generated.
     """
     _refuse_unsupported(table)
@@ -76,19 +77,29 @@ def create_table(table: Table, schema: str) -> Composed:
         for column in table.columns.values()
         if column.storage is not None
     )
+    made = (constraint for constraint in table.constraints.values() if _is_made_with_table(constraint))
+    parts.extend(sql.SQL("; {}").format(_constraint(table, name, constraint)) for constraint in made)
     return sql.Composed(parts)
 
 
-def finish_table(table: Table, schema: str, *, with_indexes: bool = True) -> list[Composed]:
+def _is_made_with_table(constraint: Constraint) -> bool:
+    """A check that every row keeps; rows that are there may break one that is NOT VALID."""
+    return constraint.kind == "c" and not constraint.definition.endswith(" NOT VALID")
+
+
+def finish_table(
+    table: Table, schema: str, *, with_indexes: bool = True, checks: Container[str] | None = None
+) -> list[Composed]:
     """What the loaded table still lacks, in order; afterwards its catalogue equals the one it was made from.
 
-    Without ``with_indexes`` those of `index_statements` are there already.
+    Without ``with_indexes`` those of `index_statements` are there already. ``checks`` are those that the table has, by
+    name; None: those of `create_table`.
     """
     _refuse_unsupported(table)
     name = sql.Identifier(schema, table.name)
     return [
         *(index_statements(table).values() if with_indexes else ()),
-        *_constraints(table, name),
+        *_constraints(table, name, checks),
         *_options_of_own_indexes(table, schema),
         *_statistics(table, name, schema),
         *_triggers(table, name),
@@ -166,18 +177,24 @@ def _is_attachable(table: Table, name: str) -> bool:
     return constraint.kind in {"p", "u"} and " USING btree " in index.definition
 
 
-def _constraints(table: Table, name: sql.Identifier) -> Iterator[Composed]:
+def _constraints(table: Table, name: sql.Identifier, checks: Container[str] | None) -> Iterator[Composed]:
     for constraint in sorted(
         table.constraints.values(), key=lambda each: (_CONSTRAINT_ORDER.index(each.kind), each.name)
     ):
-        definition: Composable = _raw(constraint.definition)
-        if constraint.kind in {"p", "u"} and _is_attachable(table, constraint.name):
-            kind = "PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"
-            _, deferrable, rest = constraint.definition.rpartition(" DEFERRABLE")
-            definition = sql.SQL("{} USING INDEX {}{}").format(
-                _raw(kind), sql.Identifier(constraint.name), _raw(deferrable + rest if deferrable else "")
-            )
-        yield sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(name, sql.Identifier(constraint.name), definition)
+        is_there = _is_made_with_table(constraint) if checks is None else constraint.name in checks
+        if constraint.kind != "c" or not is_there:
+            yield _constraint(table, name, constraint)
+
+
+def _constraint(table: Table, name: sql.Identifier, constraint: Constraint) -> Composed:
+    definition: Composable = _raw(constraint.definition)
+    if constraint.kind in {"p", "u"} and _is_attachable(table, constraint.name):
+        kind = "PRIMARY KEY" if constraint.kind == "p" else "UNIQUE"
+        _, deferrable, rest = constraint.definition.rpartition(" DEFERRABLE")
+        definition = sql.SQL("{} USING INDEX {}{}").format(
+            _raw(kind), sql.Identifier(constraint.name), _raw(deferrable + rest if deferrable else "")
+        )
+    return sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(name, sql.Identifier(constraint.name), definition)
 
 
 def _options_of_own_indexes(table: Table, schema: str) -> Iterator[Composed]:

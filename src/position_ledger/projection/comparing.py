@@ -54,7 +54,7 @@ def _digest(
     names = list(dict.fromkeys(["id", *columns]))
     typed = digests.columns_of(connection, of.schema, of.projection, columns)
     statement = digests.digest(rows_up_to(of, key, names), typed)
-    return Digest(connection.execute(statement, {"upto": upto, "shift": shift}).fetchall())
+    return Digest(digests.taken(connection, statement, {"upto": upto, "shift": shift}))
 
 
 def _among(
@@ -80,7 +80,7 @@ def loaded(connection: psycopg.Connection[Any], schema: str, projection: Project
         shift = digests.shift_of(upto)
         columns = digests.columns_of(connection, schema, projection.table, projection.columns)
         statement = digests.digest(SQL("{} AS t").format(Identifier(schema, projection.table)), columns)
-        return Digest(connection.execute(statement, {"shift": shift}).fetchall())
+        return Digest(digests.taken(connection, statement, {"shift": shift}))
 
 
 def differs_from_loaded(

@@ -94,6 +94,19 @@ def digest(source: Composable, columns: Iterable[Column]) -> Composed:
     )
 
 
+def taken(
+    connection: psycopg.Connection[Any], statement: Composed, parameters: Mapping[str, Any]
+) -> list[tuple[int, int, int]]:
+    """What a `digest` gives, in a transaction of the caller's.
+
+    By hashing: the planner takes every id for a bucket of its own, and would sort the rows on disk, all columns of them.
+    """
+    connection.execute("SET LOCAL enable_sort = off")
+    found: list[tuple[int, int, int]] = connection.execute(statement, parameters).fetchall()
+    connection.execute("SET LOCAL enable_sort TO DEFAULT")
+    return found
+
+
 class Digest:
     """Rows and hashes of a table by bucket, gathered in any order."""
 

@@ -106,7 +106,7 @@ def do(hands: Hands, part: Part) -> Found:
         return _folded(hands, projection, part, part.chunk, columns)
     first, last = (f"({page},0)" for page in part.pages)
     statement = stored(part.schema, part.table, columns)
-    found = hands.reading.execute(statement, {"shift": part.shift, "first": first, "last": last}).fetchall()
+    found = digests.taken(hands.reading, statement, {"shift": part.shift, "first": first, "last": last})
     return Found(is_of_log=False, events=0, digest=found)
 
 

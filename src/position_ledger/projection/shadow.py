@@ -19,6 +19,7 @@ from position_ledger.settings import Settings
 
 LOADERS_MAY = "GRANT SELECT, INSERT ON {} TO {}"
 LOADERS_MAY_NOT = "REVOKE ALL ON {} FROM {}"
+CHECKS = "SELECT k.conname::text FROM pg_constraint AS k WHERE k.conrelid = %s::regclass AND k.contype = 'c'"
 
 
 def make(connection: psycopg.Connection[Any], table: Table, shadow: str, live: str, upto: int, parts: int) -> None:
@@ -70,12 +71,20 @@ def finish(
         connection.execute(SQL("SET LOCAL maintenance_work_mem = {}").format(MEMORY))
         connection.execute(shadow_path(shadow, live))
         connection.execute(_for_loaders(LOADERS_MAY_NOT, shadow, table.name))
-        for statement in finish_table(table, shadow, with_indexes=False):
+        for statement in finish_table(
+            table, shadow, with_indexes=False, checks=_checks(connection, shadow, table.name)
+        ):
             connection.execute(statement)
         connection.execute(_no_vacuum(shadow, table.name))
         connection.execute(SQL("SET LOCAL search_path = {}").format(Identifier(live)))
         generations.create_checkpoints(connection, generation_id, upto)
         chunk_ledger.drop(connection, shadow)
+
+
+def _checks(connection: psycopg.Connection[Any], schema: str, table: str) -> set[str]:
+    """The checks that a loaded table has: none if an older release made it."""
+    name = Identifier(schema, table).as_string(connection)
+    return {row[0] for row in connection.execute(CHECKS, (name,)).fetchall()}
 
 
 def drop(connection: psycopg.Connection[Any], generation: Generation) -> None:

@@ -294,6 +294,33 @@ def test_a_table_has_one_digest_whatever_the_order_of_its_rows(settings: Setting
     assert proof().digest != before.digest
 
 
+def test_a_digest_writes_nothing_to_disk_however_large_the_table(settings: Settings, history: str) -> None:
+    """The planner takes each id for a bucket of its own, and would sort whole rows."""
+    projection = engine.positions_of(settings)
+    files = "SELECT temp_files FROM pg_stat_database WHERE datname = current_database()"
+    with engine.connected(settings, as_app=False) as owner:
+        owner.execute("SET work_mem = '64kB'")
+        owner.execute("SET max_parallel_workers_per_gather = 0")  # so that this session counts everything
+
+        def written() -> int:
+            owner.execute("SELECT pg_stat_force_next_flush()")
+            owner.execute("SELECT 1")
+            (count,) = owner.execute(files).fetchone() or (0,)
+            return int(count)
+
+        owner.execute("CREATE TABLE public.many AS SELECT p.* FROM positions AS p, generate_series(1, 20)")
+        before = written()
+        owner.execute("SELECT * FROM public.many ORDER BY cost").fetchall()
+        spilled = written()
+        assert spilled > before  # as much as that does not fit into its memory
+        columns = digests.columns_of(owner, "public", "many", projection.columns)
+        with owner.transaction():
+            digests.taken(owner, digests.digest(SQL("public.many AS t"), columns), {"shift": 0})
+        assert written() == spilled
+        assert owner.execute("SHOW enable_sort").fetchone() == ("on",)
+        owner.execute("DROP TABLE public.many")
+
+
 def test_ends_of_versions_are_compared_as_far_as_each_shard_is(
     settings: Settings, ledger: Ledger, history: str
 ) -> None:
