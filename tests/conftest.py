@@ -57,6 +57,7 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/rebuild/test_rebuild.py::test_a_column",
     "tests/integration/rebuild/test_rebuild.py::test_a_dry_run",
     "tests/integration/rebuild/test_rebuild.py::test_a_missing",
+    "tests/integration/rebuild/test_full_disk.py",
     "tests/integration/rebuild/test_rebuild.py::test_a_planted",
     "tests/integration/rebuild/test_rebuild.py::test_a_rollback",
     "tests/integration/rebuild/test_rebuild.py::test_an_empty",
