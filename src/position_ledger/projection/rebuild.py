@@ -48,7 +48,7 @@ __all__ = [
 GOES_ON_AFTER = (SwapBlocked, LoadInterrupted, DatabaseUnavailable, psycopg.OperationalError, KeyboardInterrupt)
 """What says nothing against the rows that were made: the next run goes on with them."""
 
-LET_GO_S = 3.0
+LET_GO_S = 5.0
 """So long a rebuild waits for another one of its table: the server lets go of what a killed one held within two seconds."""
 
 LET_GO_POLL_S = 0.1
