@@ -310,7 +310,7 @@ def test_a_digest_writes_nothing_to_disk_however_large_the_table(settings: Setti
 
         owner.execute("CREATE TABLE public.many AS SELECT p.* FROM positions AS p, generate_series(1, 20)")
         before = written()
-        owner.execute("SELECT * FROM public.many ORDER BY cost").fetchall()
+        owner.execute("SELECT m FROM public.many AS m ORDER BY m.cost").fetchall()
         spilled = written()
         assert spilled > before  # as much as that does not fit into its memory
         columns = digests.columns_of(owner, "public", "many", projection.columns)
