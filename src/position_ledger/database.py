@@ -190,6 +190,8 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
     connection.execute("SET timezone = 'UTC'")
     limits = {name: str(value) for name, value in SERVER_LIMITS.items()}
     limits["statement_timeout"] = f"{settings.statement_timeout_s}s"
+    if settings.read_only:
+        limits["default_transaction_read_only"] = "on"
     connection.execute(SET_LIMITS, (list(limits), list(limits.values())))
     if as_app:
         milliseconds = f"{round(IDLE_IN_TRANSACTION_TIMEOUT_S * 1000)}ms"
@@ -216,7 +218,7 @@ _TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[LedgerError], str],
     (
         (psycopg.errors.ReadOnlySqlTransaction,),
         DatabaseUnavailable,
-        "the database is read-only ({}): connect to the primary",
+        "the database may only be read here ({}): connect to the primary, without the setting read_only",
     ),
     (
         (psycopg.errors.InsufficientPrivilege,),

@@ -188,7 +188,10 @@ def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
         yield Finding(name, Verdict.WRONG, text, known)
 
 
-def _primary(connection: Connection, _settings: Settings, _reached: Reached) -> Iterator[Finding]:
+def _primary(connection: Connection, settings: Settings, _reached: Reached) -> Iterator[Finding]:
+    if settings.read_only and feed.is_standby(connection):
+        yield Finding("primary", Verdict.NOTE, "the server is a standby: it can be read, and nothing else", "")
+        return
     feed.check_connection(connection)
     yield Finding("primary", Verdict.OK, "the server is no standby, so the feed is whole")
 

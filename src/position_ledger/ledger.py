@@ -57,7 +57,8 @@ class Ledger:
         self._connections = Connections(open_pool(reached.database_url, settings))
         try:
             with translated(), self._connection() as connection:
-                feed.check_connection(connection)
+                if not settings.read_only:
+                    feed.check_connection(connection)
                 check_start(connection, self.projections)
         except BaseException:
             self._connections.close()
@@ -68,19 +69,13 @@ class Ledger:
         if POSITIONS not in self._tables:
             msg = f"setting projections: {settings.projections!r} defines no table positions, which the ledger reads"
             raise ConfigurationError(msg)
+        self._positions = next(one for one in self.projections if one.table == POSITIONS)
         self._reader = Reader(self._connection, self._tables[POSITIONS])
-        self._settling = Settling(self._connection, self.projections, self.codec)
-        self._as_of = AsOfReader(
-            self._connection,
-            settings.ledger_schema,
-            self._tables,
-            next(one for one in self.projections if one.table == POSITIONS),
-            self.codec,
-        )
+        self._settling = Settling(self._connection, self.projections, self.codec, read_only=settings.read_only)
+        self._as_of = AsOfReader(self._connection, settings.ledger_schema, self._tables, self._positions, self.codec)
         self._rows_as_of = RowsAsOf(
             self._connection, settings.ledger_schema, self.projections, self._tables, self._as_of, self.codec
         )
-        self._positions = next(one for one in self.projections if one.table == POSITIONS)
         self._executor = Executor(
             self._connection,
             Appender(self._connection, self.projections, self.codec).append,
@@ -160,16 +155,18 @@ class Ledger:
         """
         limit_s = self.settings.wait_timeout_s if timeout_s is None else timeout_s
         with translated():
-            wait_for(self._connection, self.projections, self.codec, token, limit_s)
+            wait_for(self._connection, self.projections, self.codec, token, limit_s, read_only=self.settings.read_only)
 
     def catch_up(self, timeout_s: float | None = None) -> None:
         """Return when the rows of everything that was committed before this call are visible. Raises as `wait_for`."""
         with translated(), self._connection() as connection:
+            feed.check_connection(connection)
             committed = feed.horizon(connection)
         self.wait_for(committed, timeout_s)
 
     def _completed(self, commands: Sequence[Command]) -> Sequence[Command]:
         """The commands with what the settings say where they say nothing."""
+        self._require_writable()
         least = self.settings.quote_min_change
         if not least:
             return commands
@@ -228,7 +225,13 @@ class Ledger:
         with translated():
             return payer.pay_verdict(str(done.id), done.token)
 
+    def _require_writable(self) -> None:
+        if self.settings.read_only:
+            msg = "this ledger is read_only: commands go to a ledger that is opened on the primary without that setting"
+            raise ConfigurationError(msg)
+
     def _require_payer(self) -> Payer:
+        self._require_writable()
         if self._payer is None:
             wanted = ", ".join(sorted(TABLES))
             msg = f"setting projections: {self.settings.projections!r} lacks a table that paying reads: {wanted}"

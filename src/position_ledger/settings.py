@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     migrations: str = "position_ledger.reference.migrations"
     workers: str = "position_ledger.reference.workers"
     scratch_url: str | None = None
+    read_only: bool = False
+    """Only read: the database may be a standby, commands are refused, and nothing is projected by who waits."""
     code: str | None = None
     """More folders of Python whose SQL `check` describes, separated as in PATH."""
 

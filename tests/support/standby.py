@@ -6,12 +6,17 @@ import os
 import shutil
 import time
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from position_ledger.embedded.temporary import TemporaryPostgres
+from position_ledger.settings import Settings, load_settings
+from tests.support import only_positions
+from tests.support.command_line import CommandLine, in_this_process
+from tests.support.engine_fixtures import NO_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +26,47 @@ NAME = "standby"
 LIMIT_S = 30.0
 OF_THE_PRIMARY_ALONE = ("postmaster.*", "pg_wal", "pg_replslot")
 NUMBER = "SELECT pg_wal_lsn_diff({}, '0/0')::bigint"
+
+
+class Pair(NamedTuple):
+    """A primary with a projected history, and its standby."""
+
+    primary: TemporaryPostgres
+    standby: TemporaryPostgres
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the primary."""
+        return settings_of(self.primary)
+
+    @property
+    def reading(self) -> Settings:
+        """Those of who reads on the standby."""
+        return settings_of(self.standby).model_copy(update={"read_only": True})
+
+    @property
+    def on_primary(self) -> CommandLine:
+        """Commands whose database is the primary."""
+        return _commands(self.primary)
+
+    @property
+    def on_standby(self) -> CommandLine:
+        """Commands whose database is the standby."""
+        return _commands(self.standby)
+
+    def replay(self) -> None:
+        """Wait until the standby has all that the primary has written so far."""
+        until_replayed(self.primary, self.standby)
+
+
+def settings_of(server: TemporaryPostgres) -> Settings:
+    """Settings for a server that a test has to itself; only positions are projected."""
+    return load_settings(database_url=server.database_url, redis_url=NO_QUEUE, projections=only_positions.MODULE)
+
+
+def _commands(server: TemporaryPostgres) -> CommandLine:
+    line = in_this_process(server.database_url)
+    return replace(line, settings={**line.settings, "POSITION_LEDGER_PROJECTIONS": only_positions.MODULE})
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def _bound(connection: psycopg.Connection[Any], wanted: int) -> int:
     Raises:
         ArchiveError: a standby that has not replayed what the archive has already, or a log that was set back.
     """
-    if not only_row(connection.execute("SELECT pg_is_in_recovery()"))[0]:
+    if not feed.is_standby(connection):
         horizon = feed.horizon(connection)
         if horizon < wanted:
             raise ArchiveError(_set_back(f"the log ends at event {horizon} and the archive at {wanted}"))

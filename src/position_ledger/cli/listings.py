@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from position_ledger.cli.opening import open_ledger
+from position_ledger.cli.opening import open_for_reading
 from position_ledger.cli.options import as_json, as_of, command, form, known_at
 from position_ledger.cli.output import Column, write_rows
 from position_ledger.cli.running import note
@@ -175,7 +175,7 @@ def _command(listing: Listing) -> click.Command:
     """The command that lists a table."""
 
     def read(*, form: str, as_json: bool, as_of: datetime | None, known_at: datetime | None, **asked: Any) -> None:
-        with open_ledger() as ledger:
+        with open_for_reading() as ledger:
             warn_if_stale(ledger, listing.table)
             if listing is TRADES:
                 rows = _trades(ledger, as_of=as_of, known_at=known_at, **asked)

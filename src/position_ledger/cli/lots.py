@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from position_ledger.cli.opening import open_ledger
+from position_ledger.cli.opening import open_for_reading
 from position_ledger.cli.options import REFERENCE, as_json, command
 from position_ledger.cli.output import Column, plain, write_json, write_lines, write_table
 from position_ledger.domain.lots import Method
@@ -57,7 +57,7 @@ OPEN = (
 @as_json
 def lots(*, reference: str, method: str, as_json: bool) -> None:
     """Read and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         report = ledger.lots(reference, method=method)
     if as_json:
         write_json(asdict(report))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from position_ledger.cli.listings import columns_of
-from position_ledger.cli.opening import open_ledger
+from position_ledger.cli.opening import open_for_reading
 from position_ledger.cli.options import REFERENCE, as_json, as_of, command, form, known_at
 from position_ledger.cli.output import Column, write_json, write_listing, write_pairs, write_rows
 from position_ledger.cli.running import note
@@ -90,7 +90,7 @@ EVENTS = (
 @as_json
 def positions(*, form: str, as_json: bool, as_of: datetime | None, known_at: datetime | None, **filters: Any) -> None:
     """Read and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         warn_if_stale(ledger, "positions")
         rows = ledger.positions(as_of=as_of, known_at=known_at, **filters)
         columns = columns_of(ledger, "positions")
@@ -117,7 +117,7 @@ def positions(*, form: str, as_json: bool, as_of: datetime | None, known_at: dat
 @as_json
 def show(*, reference: str, as_of: datetime | None, known_at: datetime | None, as_json: bool) -> None:
     """Read and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         warn_if_stale(ledger, "positions")
         row = ledger.position(reference, as_of=as_of, known_at=known_at)
     if as_json:
@@ -138,7 +138,7 @@ def show(*, reference: str, as_of: datetime | None, known_at: datetime | None, a
 @as_json
 def history(*, reference: str, as_json: bool) -> None:
     """Read and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         warn_if_stale(ledger, "positions")
         rows = ledger.history(reference)
     if as_json:
@@ -159,7 +159,7 @@ def history(*, reference: str, as_json: bool) -> None:
 @as_json
 def events(*, reference: str, as_json: bool) -> None:
     """Read and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         rows = ledger.events(reference)
     if as_json:
         write_json(rows)

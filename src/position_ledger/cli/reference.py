@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from position_ledger.cli.opening import open_ledger
+from position_ledger.cli.opening import open_for_reading, open_ledger
 from position_ledger.cli.options import LedgerGroup, as_json
 from position_ledger.cli.output import Column, write_json, write_pairs, write_table
 from position_ledger.errors import ReferenceRefused
@@ -49,7 +49,7 @@ _id = click.argument("row", metavar="ID")
 @as_json
 def listing(*, table: str, name: str | None, status: str | None, as_json: bool) -> None:
     """Read and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         rows = [asdict(row) for row in ledger.reference.list(table, name=name, status=status)]
     if as_json:
         write_json(rows)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from position_ledger.cli.opening import open_ledger
+from position_ledger.cli.opening import open_for_reading
 from position_ledger.cli.options import LedgerGroup, as_json, command, environments, form, since, until
 from position_ledger.cli.output import Column, write_rows
 from position_ledger.cli.stale import warn_if_stale
@@ -75,7 +75,7 @@ plot = click.option(
 @as_json
 def exposure(*, environment: Sequence[str], by: str, plot: Path | None, form: str, as_json: bool) -> None:
     """Read, draw and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         warn_if_stale(ledger, "positions")
         rows = ledger.exposure(environment=environment, by=by)
     column = exposures.BY[by]
@@ -116,7 +116,7 @@ def exposure(*, environment: Sequence[str], by: str, plot: Path | None, form: st
 @as_json
 def pnl(*, plot: Path | None, form: str, as_json: bool, by: str, zone: str, **asked: Any) -> None:
     """Read, draw and render."""
-    with open_ledger() as ledger:
+    with open_for_reading() as ledger:
         warn_if_stale(ledger, "positions")
         rows = ledger.pnl(by=by, zone=zone, **asked)
     if plot is not None:

@@ -2,6 +2,8 @@
 
 Every event gets its number before its recorded time (migration 004). So whatever was recorded before T has a number up
 to the mark that is read once the clock of the database has passed T: a table that has reached this mark holds it all.
+
+A standby knows neither the clock nor the numbers of its primary, only how far its tables are: it answers for tokens.
 """
 
 from __future__ import annotations
@@ -35,8 +37,12 @@ SELECT coalesce(min(c.position) FILTER (WHERE g.mode = 'worker'), %(mark)s) >= %
 class Settling:
     """Waits until tables have what a reader of the past asks for, and remembers what they have. Safe for threads."""
 
-    def __init__(self, connect: Connect, projections: Iterable[Projection[Any]], codec: Codec) -> None:
+    def __init__(
+        self, connect: Connect, projections: Iterable[Projection[Any]], codec: Codec, *, read_only: bool = False
+    ) -> None:
+        """``read_only``: the database may be a standby, and nothing is projected here."""
         self._connect = connect
+        self._read_only = read_only
         self._projections = tuple(projections)
         self._codec = codec
         self._lock = threading.Lock()
@@ -49,8 +55,8 @@ class Settling:
         Projects in the caller when no worker does, as `waiting.wait_for`.
 
         Raises:
-            KnownAtRefused: without a time zone, after the clock of the database (a token: not handed out yet), or the
-                rows did not come within ``timeout_s``.
+            KnownAtRefused: without a time zone, after the clock of the database (a token: not handed out yet), a time
+                on a standby, or the rows did not come within ``timeout_s``.
         """
         if isinstance(known_at, datetime) and known_at.utcoffset() is None:
             msg = f"known_at {known_at.isoformat()} has no time zone, so it names no moment: give an aware time"
@@ -60,7 +66,12 @@ class Settling:
         with self._connect() as connection:
             moment, mark = _moment_and_mark(connection, known_at)
         came = wait_until(
-            self._connect, self._projections, self._codec, lambda link: has_reached(link, tables, mark), timeout_s
+            self._connect,
+            self._projections,
+            self._codec,
+            lambda link: has_reached(link, tables, mark),
+            timeout_s,
+            read_only=self._read_only,
         )
         if not came:
             msg = (
@@ -91,8 +102,16 @@ def _moment_and_mark(connection: psycopg.Connection[Any], known_at: KnownAt) -> 
     """A moment after ``known_at`` by the clock of the database, and then, in this order, the highest number.
 
     Raises:
-        KnownAtRefused: it has not come yet.
+        KnownAtRefused: it has not come yet, or the server cannot know.
     """
+    if feed.is_standby(connection):
+        if isinstance(known_at, datetime):
+            msg = (
+                f"known_at {_words(known_at)}: this server is a standby, which cannot tell whether it has all that was "
+                "recorded by then; ask the primary, or give the token of a command"
+            )
+            raise KnownAtRefused(msg)
+        return datetime.min.replace(tzinfo=UTC), known_at
     if isinstance(known_at, datetime):
         now = _clock(connection)
         while now == known_at:  # within one microsecond an event could still come to be recorded at that very time
@@ -113,8 +132,17 @@ def has_reached(connection: psycopg.Connection[Any], tables: Sequence[str], mark
 
     A table that workers project does so when its checkpoints have passed it; one that is projected inline as soon as no
     append with such a number is in flight.
+
+    Raises:
+        KnownAtRefused: one that is projected inline, on a standby: what is in flight can be seen on the primary alone.
     """
     has_rows, is_inline = only_row(connection.execute(REACHED, {"tables": list(tables), "mark": mark}, prepare=True))
+    if is_inline and feed.is_standby(connection):
+        msg = (
+            f"known_at token {mark}: this server is a standby, and {', '.join(tables)} is projected by the commands "
+            "themselves, so that it cannot tell whether it has all of that; ask the primary"
+        )
+        raise KnownAtRefused(msg)
     return bool(has_rows) and (not is_inline or feed.horizon(connection) >= mark)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from position_ledger.database import first_line, process_name
+from position_ledger.database import first_line, only_row, process_name
 from position_ledger.errors import NotYetVisible, ProjectionStuck
 from position_ledger.projection.definition import Projection
 from position_ledger.projection.follower import Follower
@@ -27,6 +27,9 @@ HELP_AFTER_S = 0.05
 HELP_AGAIN_S = 0.2
 """How long it lets others work before it looks again: many callers that wait must not keep the database busy."""
 
+# What a command projects itself is visible with its last event. A primary that gave the token has it; a standby may not.
+HAS_COME = "SELECT NOT pg_is_in_recovery() OR EXISTS (SELECT FROM events AS e WHERE e.notification_id = %s)"
+
 
 def wait_for(
     connect: Connect,
@@ -34,8 +37,12 @@ def wait_for(
     codec: Codec,
     token: int,
     timeout_s: float,
+    *,
+    read_only: bool = False,
 ) -> None:
     """Return when every event up to ``token`` is visible in all the tables. Works across processes.
+
+    ``read_only``: on a standby too; the caller projects nothing.
 
     Raises:
         NotYetVisible: not in time. The command is committed all the same and must not be repeated.
@@ -43,8 +50,16 @@ def wait_for(
     """
     definitions = tuple(projections)
     tables = [projection.table for projection in definitions]
-    if not wait_until(connect, definitions, codec, lambda link: visible_up_to(link, tables) >= token, timeout_s):
+
+    def is_visible(link: psycopg.Connection[Any]) -> bool:
+        return visible_up_to(link, tables) >= token and (not read_only or _has_come(link, token))
+
+    if not wait_until(connect, definitions, codec, is_visible, timeout_s, read_only=read_only):
         raise NotYetVisible(token, timeout_s)
+
+
+def _has_come(connection: psycopg.Connection[Any], token: int) -> bool:
+    return bool(only_row(connection.execute(HAS_COME, (token,), prepare=True))[0])
 
 
 def wait_until(
@@ -53,8 +68,12 @@ def wait_until(
     codec: Codec,
     is_done: Callable[[psycopg.Connection[Any]], bool],
     timeout_s: float,
+    *,
+    read_only: bool = False,
 ) -> bool:
     """Poll until something about the tables holds, and project what nobody else does; false: not in time.
+
+    ``read_only``: project nothing.
 
     Raises:
         FoldFailed, WriteMismatch, ProjectionStuck: nobody else projects one of the tables, and the caller cannot.
@@ -66,7 +85,7 @@ def wait_until(
             waited_s = time.monotonic() - started
             if waited_s >= timeout_s:
                 return False
-            if waited_s >= help_due_s:
+            if waited_s >= help_due_s and not read_only:
                 _help(connection, projections, codec, is_done, started + timeout_s)
                 help_due_s = time.monotonic() - started + HELP_AGAIN_S
             time.sleep(poll_s)

@@ -76,15 +76,22 @@ class StoredRow(msgspec.Struct, frozen=True, gc=False):
     effective_at: datetime
 
 
+def is_standby(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server replays another one: what it has replayed is true, what is in flight there it cannot know."""
+    return bool(only_row(connection.execute("SELECT pg_is_in_recovery()"))[0])
+
+
 def check_connection(connection: psycopg.Connection[Any]) -> None:
     """Refuse a server on which the feed would not be whole.
 
     Raises:
         ConfigurationError: a standby, whose pg_locks do not show the primary's appends.
     """
-    row = only_row(connection.execute("SELECT pg_is_in_recovery()"))
-    if row[0]:
-        msg = "the feed cannot be followed on a standby: connect to the primary"
+    if is_standby(connection):
+        msg = (
+            "the feed cannot be followed on a standby: connect to the primary; a ledger with the setting read_only reads "
+            "what was replayed"
+        )
         raise ConfigurationError(msg)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,17 +11,13 @@ from position_ledger import Ledger
 from position_ledger.archive import layout
 from position_ledger.embedded.temporary import TemporaryPostgres
 from position_ledger.projection import watching, yielding
-from position_ledger.settings import Settings, load_settings
-from tests.support import engine, only_positions
-from tests.support.command_line import CommandLine, in_this_process
+from tests.support import engine
 from tests.support.commands import opening
 from tests.support.engine import Traffic
-from tests.support.engine_fixtures import NO_QUEUE
 from tests.support.rebuilding import execute, left_over, rebuild, row_of, running_rebuild
-from tests.support.standby import NAME, pause, promote, resume, standby_of, until_replayed
+from tests.support.standby import NAME, Pair, pause, promote, resume, settings_of, standby_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 SLOW = 4.0
@@ -30,52 +26,6 @@ SLOW = 4.0
 UNPACED = "UPDATE projection_rebuilds SET throttle_per_s = NULL"
 CLEARED_AFTER_S = 5.0
 """Half of the time after which an idle standby tells its server anew how far it is."""
-
-
-class Pair(NamedTuple):
-    """A primary with a projected history, and its standby."""
-
-    primary: TemporaryPostgres
-    standby: TemporaryPostgres
-
-    @property
-    def settings(self) -> Settings:
-        """Those of the primary."""
-        return settings_of(self.primary)
-
-    @property
-    def on_standby(self) -> CommandLine:
-        """Commands whose database is the standby."""
-        return in_this_process(self.standby.database_url)
-
-
-def settings_of(server: TemporaryPostgres, **more: str) -> Settings:
-    """Settings for a server that a test has to itself; only positions are projected."""
-    return load_settings(
-        database_url=server.database_url, redis_url=NO_QUEUE, projections=only_positions.MODULE, **more
-    )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[TemporaryPostgres]:
-    with TemporaryPostgres(is_durable=False) as primary:
-        settings = settings_of(primary)
-        engine.migrate(settings)
-        with Ledger(settings, engine.reached(settings)) as ledger:
-            Traffic(ledger, 7).run(80)
-        engine.project_all(settings)
-        yield primary
-
-
-@pytest.fixture(scope="module")
-def pair(server: TemporaryPostgres) -> Iterator[Pair]:
-    with standby_of(server) as standby:
-        yield Pair(server, standby)
-
-
-@pytest.fixture(autouse=True)
-def _only_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POSITION_LEDGER_PROJECTIONS", only_positions.MODULE)
 
 
 @pytest.mark.uncounted
@@ -95,19 +45,18 @@ def test_a_standby_says_what_it_is_proves_its_rows_and_refuses_what_needs_the_pr
         where = "WHERE id = (SELECT max(id) FROM positions)"
         owner.execute("SET session_replication_role = replica")  # beside the fence, as a damaged disk would
         owner.execute(f"UPDATE positions SET market_id = market_id || '!' {where}")  # type: ignore[arg-type]
-        until_replayed(pair.primary, pair.standby)
+        pair.replay()
         damaged = run("verify", "positions")
         owner.execute(f"UPDATE positions SET market_id = rtrim(market_id, '!') {where}")  # type: ignore[arg-type]
     assert damaged.code == 1
     assert "market_id is" in damaged.out + damaged.err
     # What writes, or has to know what is in flight, is refused in a sentence that says where to go
     for arguments, sentence in (
-        (("positions",), "cannot be followed on a standby: connect to the primary"),
         (("worker",), "cannot be followed on a standby: connect to the primary"),
         (("migrate", "up"), "run the command on the primary server"),
         (("rebuild-projection", "positions"), "the server is read-only, so the scratch database"),
         (("rebuild-projection", "positions", "--rollback"), "the server is read-only, so the scratch database"),
-        (("mode", "positions", "inline"), "is read-only"),
+        (("mode", "positions", "inline"), "may only be read here"),
     ):
         answer = run(*arguments)
         assert answer.code in (1, 2), (arguments, answer)
@@ -157,7 +106,7 @@ def test_a_replica_that_has_replayed_everything_is_not_behind_whatever_its_last_
         assert found.what == f"replica {NAME}"
         # When it has replayed everything, and nobody writes
         resume(pair.standby)
-        until_replayed(pair.primary, pair.standby)
+        pair.replay()
         # Then it is behind no more
         looked_until = time.monotonic() + CLEARED_AFTER_S
         while yielding.furthest_behind(owner) is not None:
@@ -173,14 +122,13 @@ def test_an_archive_of_the_standby_loads_a_table_of_the_primary(pair: Pair, tmp_
         projected = traffic.run(20)
         engine.project_all(pair.settings)
         traffic.run(10)  # not projected yet, so that a standby cannot say whether that is all
-        until_replayed(pair.primary, pair.standby)
+        pair.replay()
         # When the log is archived from the standby
         exported = pair.on_standby("archive", "export", str(folder))
     assert exported.code == 0, exported
     assert layout.read_manifest(folder).upto == projected
     # Then the primary loads from that archive and takes the tail from its log
-    run = in_this_process(pair.primary.database_url)
-    answer = run("rebuild-projection", "positions", "--archive", str(folder))
+    answer = pair.on_primary("rebuild-projection", "positions", "--archive", str(folder))
     assert answer.code == 0, answer
     assert f" events of archive {folder} in " in answer.err
     engine.project_all(pair.settings)
@@ -196,7 +144,7 @@ def test_a_promoted_standby_goes_on_where_the_primary_was_lost(server: Temporary
         rows = engine.positions_rows(pair.settings)
         with running_rebuild(pair.settings, throttle_per_s=SLOW) as lost:
             generation_id = lost.until(lambda row: row.state == "loading" and row.events_done > 0).generation_id
-            until_replayed(pair.primary, standby)
+            pair.replay()
             # When it takes over
             promote(standby)
             settings = settings_of(standby)
