@@ -211,7 +211,12 @@ _TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[LedgerError], str],
         "no database connection became free: {}; raise pool_size_max or look for long transactions",
     ),
     (
-        (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName),
+        (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.UndefinedFunction,
+            psycopg.errors.InvalidSchemaName,
+        ),
         SchemaMismatch,
         "the database does not have what this release needs ({}): run position-ledger migrate up",
     ),

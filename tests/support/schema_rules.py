@@ -490,6 +490,7 @@ BREAKS: dict[str, list[Rows]] = {
     ],
     "projection_rebuilds_state": [[rebuild(state="waiting")]],
     "projection_rebuilds_wanted": [[rebuild(wanted="stop")]],
+    "projection_workers_mark_check": [[(WORKER[0], WORKER[1], {"mark": -1})]],
     "projection_workers_pkey": [[WORKER, WORKER]],
 }
 ALSO_BROKEN = {f"{table}_one_row_a_version": {f"{table}_pkey", f"{table}_business_key"} for table in HISTORIES}

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from position_ledger import Ledger
 from position_ledger.embedded.temporary import TemporaryPostgres
 from position_ledger.settings import Settings, load_settings
-from tests.support import only_positions
+from tests.support import engine, only_positions
 from tests.support.command_line import CommandLine, in_this_process
 from tests.support.engine_fixtures import NO_QUEUE
 
@@ -62,6 +63,18 @@ class Pair(NamedTuple):
 def settings_of(server: TemporaryPostgres) -> Settings:
     """Settings for a server that a test has to itself; only positions are projected."""
     return load_settings(database_url=server.database_url, redis_url=NO_QUEUE, projections=only_positions.MODULE)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Ledger]:
+    """A ledger with these settings."""
+    with Ledger(settings, engine.reached(settings)) as ledger:
+        yield ledger
+
+
+def briefly(settings: Settings) -> Settings:
+    """The same, of somebody who does not wait for long."""
+    return settings.model_copy(update={"wait_timeout_s": 0.3})
 
 
 def _commands(server: TemporaryPostgres) -> CommandLine:

@@ -3,7 +3,8 @@
 Every event gets its number before its recorded time (migration 004). So whatever was recorded before T has a number up
 to the mark that is read once the clock of the database has passed T: a table that has reached this mark holds it all.
 
-A standby knows neither the clock nor the numbers of its primary, only how far its tables are: it answers for tokens.
+A standby knows neither the clock nor the numbers of its primary. Workers write both down once a second, in this order, and
+the standby replays that: it waits for a clock past T, and for the mark that was read after it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import psycopg
 from position_ledger.database import only_row
 from position_ledger.errors import KnownAtRefused
 from position_ledger.projection.definition import Projection
+from position_ledger.projection.leases import told_of
 from position_ledger.projection.waiting import Connect, wait_until
 from position_ledger.store import feed
 from position_ledger.store.codec import Codec
@@ -32,6 +34,14 @@ SELECT coalesce(min(c.position) FILTER (WHERE g.mode = 'worker'), %(mark)s) >= %
   FROM projection_generations AS g LEFT JOIN projection_checkpoints AS c USING (generation_id)
  WHERE g.state = 'active' AND g.projection = ANY(%(tables)s)
 """
+
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+NOT_REACHED = "look at position-ledger status, start a worker and ask again"
+NOT_TOLD = (
+    "this server is a standby, and no worker has told yet how far the log of its primary was after that; see that one "
+    "runs there, and ask again"
+)
 
 
 class Settling:
@@ -55,31 +65,27 @@ class Settling:
         Projects in the caller when no worker does, as `waiting.wait_for`.
 
         Raises:
-            KnownAtRefused: without a time zone, after the clock of the database (a token: not handed out yet), a time
-                on a standby, or the rows did not come within ``timeout_s``.
+            KnownAtRefused: without a time zone, after the clock of the database (a token: not handed out yet), on a
+                standby of a table that is projected inline, or the rows did not come within ``timeout_s``.
         """
         if isinstance(known_at, datetime) and known_at.utcoffset() is None:
             msg = f"known_at {known_at.isoformat()} has no time zone, so it names no moment: give an aware time"
             raise KnownAtRefused(msg)
         if all(self._is_settled(known_at, table) for table in tables):
             return
-        with self._connect() as connection:
-            moment, mark = _moment_and_mark(connection, known_at)
-        came = wait_until(
-            self._connect,
-            self._projections,
-            self._codec,
-            lambda link: has_reached(link, tables, mark),
-            timeout_s,
-            read_only=self._read_only,
-        )
-        if not came:
-            msg = (
-                f"what was known at {_words(known_at)} is not yet in {', '.join(tables)} after {timeout_s:g} s: look at "
-                "position-ledger status, start a worker and ask again"
-            )
+        bound: tuple[datetime, int] | None = None
+
+        def is_there(link: psycopg.Connection[Any]) -> bool:
+            nonlocal bound
+            bound = bound or _moment_and_mark(link, known_at)
+            return bound is not None and has_reached(link, tables, bound[1])
+
+        came = wait_until(self._connect, self._projections, self._codec, is_there, timeout_s, read_only=self._read_only)
+        if not came or bound is None:
+            remedy = NOT_REACHED if bound is not None else NOT_TOLD
+            msg = f"what was known at {_words(known_at)} is not yet in {', '.join(tables)} after {timeout_s:g} s: {remedy}"
             raise KnownAtRefused(msg)
-        self._remember(tables, moment, mark)
+        self._remember(tables, *bound)
 
     def forget(self) -> None:
         """Drop what is remembered: the log itself was replaced."""
@@ -88,7 +94,7 @@ class Settling:
 
     def _is_settled(self, known_at: KnownAt, table: str) -> bool:
         with self._lock:
-            moment, mark = self._settled.get(table, (datetime.min.replace(tzinfo=UTC), 0))
+            moment, mark = self._settled.get(table, (NEVER, 0))
         return known_at < moment if isinstance(known_at, datetime) else known_at <= mark
 
     def _remember(self, tables: Sequence[str], moment: datetime, mark: int) -> None:
@@ -98,20 +104,16 @@ class Settling:
                 self._settled[table] = (max(before[0], moment), max(before[1], mark))
 
 
-def _moment_and_mark(connection: psycopg.Connection[Any], known_at: KnownAt) -> tuple[datetime, int]:
+def _moment_and_mark(connection: psycopg.Connection[Any], known_at: KnownAt) -> tuple[datetime, int] | None:
     """A moment after ``known_at`` by the clock of the database, and then, in this order, the highest number.
 
+    On a standby what a worker has told, or None: none has yet.
+
     Raises:
-        KnownAtRefused: it has not come yet, or the server cannot know.
+        KnownAtRefused: it has not come yet.
     """
     if feed.is_standby(connection):
-        if isinstance(known_at, datetime):
-            msg = (
-                f"known_at {_words(known_at)}: this server is a standby, which cannot tell whether it has all that was "
-                "recorded by then; ask the primary, or give the token of a command"
-            )
-            raise KnownAtRefused(msg)
-        return datetime.min.replace(tzinfo=UTC), known_at
+        return told_of(connection, known_at) if isinstance(known_at, datetime) else (NEVER, known_at)
     if isinstance(known_at, datetime):
         now = _clock(connection)
         while now == known_at:  # within one microsecond an event could still come to be recorded at that very time
@@ -124,7 +126,7 @@ def _moment_and_mark(connection: psycopg.Connection[Any], known_at: KnownAt) -> 
     if known_at > mark:
         msg = f"known_at {known_at} is a token that no command has returned: the highest number is {mark}"
         raise KnownAtRefused(msg)
-    return datetime.min.replace(tzinfo=UTC), known_at
+    return NEVER, known_at
 
 
 def has_reached(connection: psycopg.Connection[Any], tables: Sequence[str], mark: int) -> bool:
@@ -139,8 +141,8 @@ def has_reached(connection: psycopg.Connection[Any], tables: Sequence[str], mark
     has_rows, is_inline = only_row(connection.execute(REACHED, {"tables": list(tables), "mark": mark}, prepare=True))
     if is_inline and feed.is_standby(connection):
         msg = (
-            f"known_at token {mark}: this server is a standby, and {', '.join(tables)} is projected by the commands "
-            "themselves, so that it cannot tell whether it has all of that; ask the primary"
+            f"this server is a standby, and {', '.join(tables)} is projected by the commands themselves, so that nobody can "
+            "tell here whether all is there that was known then: ask the primary"
         )
         raise KnownAtRefused(msg)
     return bool(has_rows) and (not is_inline or feed.horizon(connection) >= mark)

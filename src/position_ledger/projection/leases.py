@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -42,9 +43,23 @@ UPDATE projection_checkpoints AS c SET holder = NULL, lease_until = '-infinity'
  WHERE c.generation_id = m.generation AND c.shard = m.shard AND c.token = m.token
 """
 
+# The clock first, then the mark, which migration 004 makes a bound for all that was recorded before: hence the OFFSET.
 HEARTBEAT = """
+INSERT INTO projection_workers AS w (worker, fingerprints, seen_at, mark)
+SELECT %(worker)s, %(fingerprints)s, c.now, feed_mark() FROM (SELECT clock_timestamp() AS now OFFSET 0) AS c
+ON CONFLICT (worker) DO UPDATE
+   SET seen_at = excluded.seen_at, mark = excluded.mark, fingerprints = excluded.fingerprints
+"""
+
+HEARTBEAT_BEFORE_017 = """
 INSERT INTO projection_workers AS w (worker, fingerprints, seen_at) VALUES (%(worker)s, %(fingerprints)s, clock_timestamp())
 ON CONFLICT (worker) DO UPDATE SET seen_at = clock_timestamp(), fingerprints = excluded.fingerprints
+"""
+
+# The tightest bound for what was recorded up to a time that any worker has told; null marks: by releases before 017.
+TOLD = """
+SELECT w.seen_at, (to_jsonb(w) ->> 'mark')::bigint AS mark FROM projection_workers AS w
+ WHERE w.seen_at > %s AND to_jsonb(w) ->> 'mark' IS NOT NULL ORDER BY mark, w.seen_at DESC LIMIT 1
 """
 
 WORKERS_ALIVE = """
@@ -104,8 +119,21 @@ def release(connection: psycopg.Connection[Any], leases: Sequence[Lease]) -> Non
 
 
 def heartbeat(connection: psycopg.Connection[Any], worker: str, fingerprints: Sequence[str]) -> None:
-    """Say that a worker with this code is alive."""
-    connection.execute(HEARTBEAT, {"worker": worker, "fingerprints": list(fingerprints)})
+    """Say that a worker with this code is alive, and how far the log is: a standby has no other way to know."""
+    told = {"worker": worker, "fingerprints": list(fingerprints)}
+    try:
+        connection.execute(HEARTBEAT, told)
+    except psycopg.errors.UndefinedColumn:  # a database to which migration 017 has not come yet
+        connection.execute(HEARTBEAT_BEFORE_017, told)
+
+
+def told_of(connection: psycopg.Connection[Any], recorded: datetime) -> tuple[datetime, int] | None:
+    """A moment after a recorded time, and a number that nothing recorded before that moment exceeds; None: not told yet.
+
+    What workers have written down, so it is true wherever it can be read, on a standby too.
+    """
+    row = connection.execute(TOLD, (recorded,)).fetchone()
+    return None if row is None else (row[0], row[1])
 
 
 def leave(connection: psycopg.Connection[Any], worker: str) -> None:

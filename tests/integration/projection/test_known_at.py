@@ -218,7 +218,9 @@ class _Reader:
         if self._done == 0:
             (self._moment,) = self._connection.execute("SELECT clock_timestamp()").fetchone()
         elif self._done == 1:
-            _, self._mark = known_at._moment_and_mark(self._connection, self._moment)
+            bound = known_at._moment_and_mark(self._connection, self._moment)
+            assert bound is not None
+            self._mark = bound[1]
         elif has_reached(self._connection, ["positions"], self._mark):
             self._answer = self._recorded()
         self._done += 1

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -279,4 +280,24 @@ def test_a_tail_takes_every_lease_away(settings: Settings, ledger: Ledger) -> No
         with pytest.raises(LeaseLost):
             mine.project(held, feed.horizon(worker))
     ledger.wait_for(opened.token)
+    engine.proven(settings)
+
+
+def test_a_worker_goes_on_before_the_migration_by_which_it_tells_how_far_the_log_is(
+    settings: Settings, ledger: Ledger
+) -> None:
+    before = datetime(2026, 1, 1, tzinfo=UTC)
+    with engine.connected(settings, as_app=False) as owner, engine.following(settings, "worker") as follower:
+        owner.execute("ALTER TABLE projection_workers RENAME COLUMN mark TO nobodys")
+        Traffic(ledger, 5).run(5)
+        engine.drain(follower)
+        assert [name for names in leases.workers_alive(owner).values() for name in names] == ["worker"]
+        assert leases.told_of(owner, before) is None
+        # When the migration has come, it tells
+        owner.execute("ALTER TABLE projection_workers RENAME COLUMN nobodys TO mark")
+        leases.heartbeat(owner, "worker", ["f"])
+        told = leases.told_of(owner, before)
+        assert told is not None
+        assert told[1] == feed.mark(owner)
+        assert leases.told_of(owner, told[0]) is None  # what was recorded at that very moment may still come
     engine.proven(settings)
