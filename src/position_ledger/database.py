@@ -18,6 +18,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from position_ledger.errors import ConfigurationError, DatabaseUnavailable, LedgerError, SchemaMismatch
+from position_ledger.sessions import NOT_KEPT, require_session
 from position_ledger.settings import Settings
 
 APP_ROLE = "position_ledger_app"
@@ -52,14 +53,17 @@ def process_name() -> str:
 
 
 def connect(url: str, settings: Settings, *, as_app: bool, name: str = "position-ledger") -> Connection:
-    """One autocommit connection, prepared by `prepare`.
+    """One autocommit connection with a session of its own, prepared by `prepare`.
 
     Raises:
         DatabaseUnavailable: no answer, or the server refused; names where.
+        ConfigurationError: a pooler in between does not keep the session, or the server is too old.
     """
+    limits = _limits(settings, name)
     with translated():
-        connection = psycopg.connect(url, autocommit=True, **_limits(settings, name))
+        connection = psycopg.connect(url, autocommit=True, **limits)
         try:
+            require_session(connection, url, limits)
             prepare(connection, settings, as_app=as_app)
         except BaseException:
             connection.close()
@@ -219,6 +223,11 @@ _TRANSLATIONS: tuple[tuple[tuple[type[Exception], ...], type[LedgerError], str],
         ),
         SchemaMismatch,
         "the database does not have what this release needs ({}): run position-ledger migrate up",
+    ),
+    (
+        (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement),
+        ConfigurationError,
+        f"a pooler has exchanged the session of the ledger ({{}}): {NOT_KEPT}",
     ),
     (
         (psycopg.errors.ReadOnlySqlTransaction,),

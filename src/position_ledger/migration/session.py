@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import tenacity
@@ -21,6 +21,7 @@ from psycopg.pq import TransactionStatus
 
 from position_ledger.database import CLIENT_LIMITS, SERVER_LIMITS
 from position_ledger.errors import DatabaseUnavailable, MigrationError
+from position_ledger.sessions import require_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,22 +94,22 @@ def open_session(conninfo: str, limits: Limits) -> Iterator[Connection]:
 
     An error of the driver that nobody inside has explained leaves as a MigrationError.
     """
+    wanted: dict[str, Any] = {
+        "prepare_threshold": None,
+        "connect_timeout": limits.connect_timeout_s,
+        "client_encoding": "utf8",
+        **CLIENT_LIMITS,
+        "application_name": f"position-ledger migrate {socket.gethostname()[:24]} {os.getpid()}",
+    }
     try:
-        connection = psycopg.connect(
-            conninfo,
-            autocommit=True,
-            prepare_threshold=None,
-            connect_timeout=limits.connect_timeout_s,
-            client_encoding="utf8",
-            **CLIENT_LIMITS,
-            application_name=f"position-ledger migrate {socket.gethostname()[:24]} {os.getpid()}",
-        )
+        connection = psycopg.connect(conninfo, autocommit=True, **wanted)
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(
             f"the database refused the connection or did not answer: {one_line(error)}"
         ) from error
     with contextlib.closing(connection):
         try:
+            require_session(connection, conninfo, wanted)
             yield connection
         except psycopg.Error as error:
             if not connection.broken:

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import dict_row, tuple_row
 from psycopg_pool import ConnectionPool
 
-from position_ledger.database import prepare
+from position_ledger.database import connect, prepare
 from position_ledger.domain.book import Book
 from position_ledger.domain.decisions import Append, fold_append
 from position_ledger.domain.event import Event
@@ -278,6 +278,7 @@ class LedgerFactory(PostgresFactory):
             prepare(connection, settings, as_app=as_app)
             connection.row_factory = row_factory
 
+        connect(url, settings, as_app=as_app, name="position-ledger library").close()  # what is wrong is told at once
         self.datastore.pool = ConnectionPool(  # type: ignore[assignment]
             url,
             kwargs={"autocommit": True, "row_factory": dict_row, "application_name": "position-ledger library"},
