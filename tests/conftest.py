@@ -28,6 +28,7 @@ NEWEST_IS_ENOUGH = (
     "tests/integration/importing/",
     "tests/integration/execution/",
     "tests/integration/reporting/",
+    "tests/integration/sessions/test_poolers.py",
     "tests/integration/settling/",
     "tests/integration/auditing/",
     "tests/integration/projection/test_inline.py",

@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -18,7 +17,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from position_ledger.errors import ConfigurationError, DatabaseUnavailable, LedgerError, SchemaMismatch
-from position_ledger.sessions import NOT_KEPT, require_session
+from position_ledger.sessions import CLIENT_LIMITS, NOT_KEPT, pin, require_session
 from position_ledger.settings import Settings
 
 APP_ROLE = "position_ledger_app"
@@ -27,22 +26,6 @@ APP_ROLE = "position_ledger_app"
 IDLE_IN_TRANSACTION_TIMEOUT_S = 2.0
 """An append or projecting transaction left open holds the feed or a lease: the server ends it after this time."""
 
-KEEPALIVES: Mapping[str, Any] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""Seconds without a word, seconds between two questions, unanswered ones."""
-
-UNANSWERED_MS = {"tcp_user_timeout": 20_000}
-"""For how long something sent may go unanswered; without it a lost answer is sent again for a quarter of an hour."""
-
-LOOKS_FOR_CLIENT_MS = {"client_connection_check_interval": 2_000}
-"""In a statement, how often the server looks whether its client is still there. By default it does when the statement ends:
-an index or a proof of a killed rebuild would go on for minutes, and keep its locks."""
-
-CLIENT_LIMITS: Mapping[str, Any] = {**KEEPALIVES, **UNANSWERED_MS}
-SERVER_LIMITS = {**{f"tcp_{name}": value for name, value in KEEPALIVES.items()}, **UNANSWERED_MS, **LOOKS_FOR_CLIENT_MS}
-"""Both sides ask alike, so that who is gone without a word is noticed within half a minute: a server by its client, and
-a machine by the server, which then lets go of what it held. By default a server asks after two hours."""
-
-SET_LIMITS = "SELECT set_config(w.name, w.value, false) FROM unnest(%s::text[], %s::text[]) AS w (name, value)"
 SERVER_VERSION_MIN = 15_00_00
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -76,6 +59,7 @@ def _limits(settings: Settings, name: str) -> dict[str, Any]:
     return {
         "application_name": name,
         "connect_timeout": max(2, round(settings.connect_timeout_s)),
+        "client_encoding": "utf8",
         **CLIENT_LIMITS,
     }
 
@@ -191,15 +175,13 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
     schema = sql.Identifier(settings.ledger_schema)
     # pg_temp last: unnamed it would come first, and a temporary table called events would stand in for the log.
     connection.execute(sql.SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
-    connection.execute("SET timezone = 'UTC'")
-    limits = {name: str(value) for name, value in SERVER_LIMITS.items()}
-    limits["statement_timeout"] = f"{settings.statement_timeout_s}s"
-    if settings.read_only:
-        limits["default_transaction_read_only"] = "on"
-    connection.execute(SET_LIMITS, (list(limits), list(limits.values())))
+    pin(
+        connection,
+        statement_timeout=f"{settings.statement_timeout_s}s",
+        default_transaction_read_only="on" if settings.read_only else "off",
+        **({"idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s"} if as_app else {}),
+    )
     if as_app:
-        milliseconds = f"{round(IDLE_IN_TRANSACTION_TIMEOUT_S * 1000)}ms"
-        connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (milliseconds,))
         row = connection.execute(
             "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = %s", (APP_ROLE,)
         ).fetchone()

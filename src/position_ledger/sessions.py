@@ -1,9 +1,10 @@
-"""Whether a connection keeps its session: a pooler in transaction mode gives it to others between two transactions.
+"""What every session of the ledger is set to, and that nobody else gets it.
 
-The ledger sets the schema, the role and the limits of a session once, prepares its statements there, and holds locks that
-last for the session. A pooler that gives sessions away would let one program go on in the role of another, and two rebuilds
-run that exclude each other. A server tells a client the number of its process when it connects; who is not told the
-number that a query finds speaks with a pooler, which keeps keys of its own.
+A role or a database may have settings of its own, on which depends how values are written, which rows a transaction sees and
+whether a commit is on disk: each session sets what the ledger relies on. It does so once, and prepares statements, takes a
+role and holds locks that last as long. A pooler that gives sessions to others between two transactions would let one program
+go on in the role of another, and two rebuilds run that exclude each other. A server tells a client the number of its process
+when it connects; who is not told the number that a query finds speaks with a pooler, which keeps keys of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,50 @@ import psycopg
 
 from position_ledger.errors import ConfigurationError
 
+KEEPALIVES: Final[Mapping[str, Any]] = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""Seconds without a word, seconds between two questions, unanswered ones."""
+
+UNANSWERED_MS: Final = {"tcp_user_timeout": 20_000}
+"""For how long something sent may go unanswered; without it a lost answer is sent again for a quarter of an hour."""
+
+LOOKS_FOR_CLIENT_MS: Final = {"client_connection_check_interval": 2_000}
+"""In a statement, how often the server looks whether its client is still there. By default it does when the statement ends:
+an index or a proof of a killed rebuild would go on for minutes, and keep its locks."""
+
+CLIENT_LIMITS: Final[Mapping[str, Any]] = {**KEEPALIVES, **UNANSWERED_MS}
+SERVER_LIMITS: Final[Mapping[str, Any]] = {
+    **{f"tcp_{name}": value for name, value in KEEPALIVES.items()},
+    **UNANSWERED_MS,
+    **LOOKS_FOR_CLIENT_MS,
+}
+"""Both sides ask alike, so that who is gone without a word is noticed within half a minute: a server by its client, and
+a machine by the server, which then lets go of what it held. By default a server asks after two hours."""
+
+RELIED_ON: Final[Mapping[str, str]] = {
+    "timezone": "UTC",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "default_transaction_isolation": "read committed",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "synchronous_commit": "on",
+}
+"""What values look like, what a statement means, what a transaction sees, which limits end it, and that what was answered is
+on disk."""
+
+# What the server does not know (transaction_timeout, before 17) is left out. A commit that waits for more than the own disk,
+# for a standby, goes on doing so.
+PIN: Final = """
+SELECT set_config(w.name, w.value, false) FROM unnest(%s::text[], %s::text[]) AS w (name, value)
+ WHERE current_setting(w.name, true) IS NOT NULL AND NOT (w.name = 'synchronous_commit' AND current_setting(w.name) <> 'off')
+"""
+
 PROBES: Final = 3
 """Sessions that are taken one after the other to see whether ours is given away."""
 
@@ -25,6 +70,12 @@ ANSWERS_WITHIN_S: Final = 2.0
 
 NOT_KEPT: Final = "connect to the server itself, or to a pool in session mode"
 PID: Final = "SELECT pg_backend_pid()"
+
+
+def pin(connection: psycopg.Connection[Any], **more: str) -> None:
+    """Set what the ledger relies on, its limits, and more, until the session ends."""
+    values = {**RELIED_ON, **{name: str(value) for name, value in SERVER_LIMITS.items()}, **more}
+    connection.execute(PIN, (list(values), list(values.values())))
 
 
 def require_session(connection: psycopg.Connection[Any], conninfo: str, limits: Mapping[str, Any]) -> None:

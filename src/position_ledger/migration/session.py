@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import tenacity
 from psycopg import sql
-from psycopg.pq import TransactionStatus
 
-from position_ledger.database import CLIENT_LIMITS, SERVER_LIMITS
 from position_ledger.errors import DatabaseUnavailable, MigrationError
-from position_ledger.sessions import require_session
+from position_ledger.sessions import CLIENT_LIMITS, pin, require_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,14 +39,12 @@ __all__ = [
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
-# In one round trip, as it is done before every file. A role's own time-outs are for its everyday work. Nothing ends a
+# Before every file. A role's own time-outs are for its everyday work. Nothing ends a
 # migration that waits, but one whose machine is gone must not keep its locks: the server asks whether it is there.
 _FRESH = sql.SQL("""
-    RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET search_path = {}, pg_catalog; SET TimeZone = 'UTC';
-    SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
-    SET idle_in_transaction_session_timeout = 0; {}
+    RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET search_path = {}, pg_catalog;
+    SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
 """)
-_SERVER_LIMITS = sql.SQL("; ").join(sql.SQL(f"SET {name} = {value}") for name, value in SERVER_LIMITS.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +106,7 @@ def open_session(conninfo: str, limits: Limits) -> Iterator[Connection]:
     with contextlib.closing(connection):
         try:
             require_session(connection, conninfo, wanted)
+            pin(connection)
             yield connection
         except psycopg.Error as error:
             if not connection.broken:
@@ -137,7 +134,7 @@ def migration_session(
     ``tell`` hears for whom it waits, as soon as it has to.
 
     The lock belongs to the session: a killed runner loses it as soon as the server notices, and the server looks every
-    second even while a statement of the dead runner is still at work.
+    two seconds even while a statement of the dead runner is at work.
     """
     with open_session(conninfo, limits) as connection:
         use_schema(connection, schema)
@@ -152,10 +149,8 @@ def migration_session(
 
 def use_schema(connection: Connection, schema: str) -> None:
     """Put the session back to what every migration file starts from: nothing set but our own path and time-outs."""
-    connection.execute(_FRESH.format(sql.Identifier(schema), _SERVER_LIMITS), prepare=False)
-    if connection.info.transaction_status == TransactionStatus.IDLE:
-        with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # a server on a platform without the check
-            connection.execute("SET client_connection_check_interval = '1s'")
+    connection.execute(_FRESH.format(sql.Identifier(schema)), prepare=False)
+    pin(connection)
 
 
 def _take_lock(

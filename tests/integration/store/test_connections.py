@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from position_ledger.database import KEPT_USES_MAX, SERVER_LIMITS, Connection, Connections, open_pool
+from position_ledger.database import KEPT_USES_MAX, Connection, Connections, open_pool
 from position_ledger.migration.session import Limits, migration_session
+from position_ledger.sessions import SERVER_LIMITS
 from position_ledger.settings import Settings
 
 if TYPE_CHECKING:
