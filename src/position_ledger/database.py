@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from position_ledger.errors import ConfigurationError, DatabaseUnavailable, LedgerError, SchemaMismatch
-from position_ledger.sessions import CLIENT_LIMITS, NOT_KEPT, pin, require_session
+from position_ledger.sessions import CLIENT_LIMITS, NOT_KEPT, is_alive, pin, require_alive, require_session
 from position_ledger.settings import Settings
 
 APP_ROLE = "position_ledger_app"
@@ -78,7 +78,7 @@ def open_pool(
         connection_class=psycopg.Connection,
         kwargs={"autocommit": True, "row_factory": row_factory, **_limits(settings, name)},
         configure=configure,
-        check=None,
+        check=require_alive,
         min_size=1,
         max_size=settings.pool_size_max,
         timeout=settings.connect_timeout_s,
@@ -113,15 +113,24 @@ class Connections:
 
     def take(self) -> tuple[Connection, int]:
         """A connection, and how often it was lent; waits for one within the limit of the pool."""
-        with suppress(IndexError):
-            return self._waiting.pop()
+        if kept := self._kept():
+            return kept
         self._count(1)
         try:
-            with suppress(IndexError):  # it came back before we were counted
-                return self._waiting.pop()
-            return self._pool.getconn(), 0
+            # One may have come back before we were counted.
+            return self._kept() or (self._pool.getconn(), 0)
         finally:
             self._count(-1)
+
+    def _kept(self) -> tuple[Connection, int] | None:
+        """The last one that came back, of those that the server has not ended since: after a restart all that wait are dead."""
+        with suppress(IndexError):
+            while True:
+                connection, uses = self._waiting.pop()
+                if is_alive(connection):
+                    return connection, uses
+                self._pool.putconn(connection)
+        return None
 
     def give_back(self, connection: Connection, uses: int) -> None:
         """Keep a connection for the next, if it is whole and idle; else the pool takes care of it."""
@@ -175,12 +184,12 @@ def prepare(connection: Connection, settings: Settings, *, as_app: bool) -> None
     schema = sql.Identifier(settings.ledger_schema)
     # pg_temp last: unnamed it would come first, and a temporary table called events would stand in for the log.
     connection.execute(sql.SQL("SET search_path = {}, pg_catalog, pg_temp").format(schema))
-    pin(
-        connection,
-        statement_timeout=f"{settings.statement_timeout_s}s",
-        default_transaction_read_only="on" if settings.read_only else "off",
-        **({"idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s"} if as_app else {}),
-    )
+    limits = {"statement_timeout": f"{settings.statement_timeout_s}s"}
+    if as_app:
+        limits["idle_in_transaction_session_timeout"] = f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s"
+    if settings.read_only:
+        limits["default_transaction_read_only"] = "on"
+    pin(connection, **limits)
     if as_app:
         row = connection.execute(
             "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = %s", (APP_ROLE,)

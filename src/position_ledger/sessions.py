@@ -78,6 +78,33 @@ def pin(connection: psycopg.Connection[Any], **more: str) -> None:
     connection.execute(PIN, (list(values), list(values.values())))
 
 
+def is_alive(connection: psycopg.Connection[Any]) -> bool:
+    """Whether a connection that nobody uses is one still. Asks the server nothing unless it has said something by itself.
+
+    A server that ends, or ends a session, says so and closes the socket, long before anybody wants to use it again.
+    """
+    if not _has_come(connection.pgconn.socket, 0.0):
+        return True
+    try:
+        connection.execute("")
+    except psycopg.Error:
+        return False
+    return True
+
+
+def require_alive(connection: psycopg.Connection[Any]) -> None:
+    """Refuse a connection whose session the server has ended, as a pool wants to be told. Raises `psycopg.OperationalError`."""
+    if not is_alive(connection):
+        msg = "the server has ended the session"
+        raise psycopg.OperationalError(msg)
+
+
+def _has_come(socket: int, within_s: float) -> bool:
+    waiting = select.poll()  # not select.select, which knows no number above 1,023
+    waiting.register(socket, select.POLLIN)
+    return bool(waiting.poll(within_s * 1000))
+
+
 def require_session(connection: psycopg.Connection[Any], conninfo: str, limits: Mapping[str, Any]) -> None:
     """Refuse a connection in autocommit behind which the session changes. ``limits`` are arguments of further connections.
 
@@ -112,7 +139,7 @@ def _pid_of_transaction(connection: psycopg.Connection[Any]) -> int | None:
     server = connection.pgconn
     server.send_query(f"BEGIN; {PID}".encode())
     found: int | None = None
-    while select.select([server.socket], [], [], ANSWERS_WITHIN_S)[0]:
+    while _has_come(server.socket, ANSWERS_WITHIN_S):
         server.consume_input()
         while not server.is_busy():
             result = server.get_result()

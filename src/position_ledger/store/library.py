@@ -24,6 +24,7 @@ from position_ledger.domain.event import Event
 from position_ledger.domain.families import EVENTS
 from position_ledger.domain.position import Position
 from position_ledger.errors import SchemaMismatch
+from position_ledger.sessions import require_alive
 from position_ledger.settings import Settings, load_settings
 from position_ledger.store import feed
 from position_ledger.store.append import Key, KeyTaken, VersionConflict, append
@@ -283,6 +284,7 @@ class LedgerFactory(PostgresFactory):
             url,
             kwargs={"autocommit": True, "row_factory": dict_row, "application_name": "position-ledger library"},
             configure=configure,
+            check=require_alive,
             min_size=1,
             max_size=settings.pool_size_max,
             timeout=settings.connect_timeout_s,

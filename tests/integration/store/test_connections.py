@@ -108,3 +108,31 @@ def test_the_server_is_told_to_notice_who_is_gone(connections: Connections) -> N
 def told_to_server(connection: Connection) -> set[str]:
     told = connection.execute("SELECT name FROM pg_settings WHERE source = 'session' AND name ~ '^(tcp|client_conn)'")
     return {str(name) for (name,) in told}
+
+
+def test_what_the_server_has_ended_while_it_waited_is_lent_to_nobody(ledger_database: str) -> None:
+    """As after a restart: nobody who comes later has to meet it."""
+    made = Connections(open_pool(ledger_database, Settings(pool_size_max=SIZE, connect_timeout_s=10)))
+    with psycopg.connect(ledger_database, autocommit=True) as admin:
+        for are_kept in (True, False):
+            taken = [made.take() for _ in range(SIZE)]
+            ended = {connection.info.backend_pid for connection, _ in taken}
+            for connection, uses in taken:
+                made.give_back(connection, uses if are_kept else KEPT_USES_MAX)
+            # When the server ends all that wait: those that are kept in front of the pool, or those in the pool
+            admin.execute("SELECT pg_terminate_backend(p, 10000) FROM unnest(%s) AS p", (list(ended),))
+            # Then whoever comes gets another one
+            for _ in range(2 * SIZE):
+                with made.lent() as connection:
+                    assert connection.info.backend_pid not in ended
+                    assert connection.execute("SELECT 1").fetchone() == (1,)
+    made.close()
+
+
+def test_what_the_server_says_by_itself_ends_no_connection(connections: Connections, ledger_database: str) -> None:
+    with connections.lent() as connection, psycopg.connect(ledger_database, autocommit=True) as other:
+        connection.execute("LISTEN somebody")
+        other.execute("NOTIFY somebody")
+        before = connection.info.backend_pid
+        time.sleep(0.1)
+    assert backend(connections) == before
