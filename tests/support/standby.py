@@ -55,6 +55,14 @@ class Pair(NamedTuple):
         """Commands whose database is the standby."""
         return _commands(self.standby)
 
+    @property
+    def whichever_writes(self) -> Settings:
+        """Those of who names both, and takes the one that can be written."""
+        first, second = (conninfo_to_dict(one.database_url) for one in self)
+        both = {name: f"{first[name]},{second[name]}" for name in ("host", "port")}
+        url = make_conninfo(self.primary.database_url, **both, target_session_attrs="read-write")
+        return self.settings.model_copy(update={"database_url": url})
+
     def replay(self) -> None:
         """Wait until the standby has all that the primary has written so far."""
         until_replayed(self.primary, self.standby)

@@ -12,7 +12,7 @@ from position_ledger.archive import layout
 from position_ledger.embedded.temporary import TemporaryPostgres
 from position_ledger.projection import watching, yielding
 from tests.support import engine
-from tests.support.commands import opening
+from tests.support.commands import marking, opening
 from tests.support.engine import Traffic
 from tests.support.rebuilding import execute, left_over, rebuild, row_of, running_rebuild
 from tests.support.standby import NAME, Pair, pause, promote, resume, settings_of, standby_of
@@ -163,3 +163,25 @@ def test_a_promoted_standby_goes_on_where_the_primary_was_lost(server: Temporary
         engine.project_all(settings)
         assert engine.positions_rows(settings) == before
         assert left_over(settings) == []
+
+
+def test_a_ledger_that_names_both_servers_goes_on_with_the_one_that_takes_over(server: TemporaryPostgres) -> None:
+    with standby_of(server) as standby:
+        pair = Pair(server, standby)
+        settings = pair.whichever_writes
+        with Ledger(settings, engine.reached(settings)) as ledger:
+            held = ledger.execute(opening())
+            ledger.wait_for(held.token)
+            pair.replay()
+            # When the primary is gone and the standby has taken over
+            server.stop()
+            try:
+                promote(standby)
+                # Then the same ledger goes on there
+                marked = ledger.execute(marking(held.position_id, "0.63"))
+                assert marked.token > held.token
+                ledger.wait_for(marked.token)
+                assert f"{ledger.position(held.position_id)['current_price']:.2f}" == "0.63"
+                engine.proven(settings)
+            finally:
+                server.start()
