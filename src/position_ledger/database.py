@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from types import TracebackType
@@ -91,6 +92,9 @@ def open_pool(
 KEPT_USES_MAX = 10_000
 """How often a connection is lent before the pool has it back, to retire it when it is old."""
 
+LOOKED_AT_AFTER_S = 0.1
+"""A connection that has waited for longer is looked at before it is lent. Who calls all the time pays nothing for it."""
+
 
 class Connections:
     """Lends connections of a pool, the last one used first, at a fraction of what the pool's own checkout costs.
@@ -101,7 +105,7 @@ class Connections:
 
     def __init__(self, pool: ConnectionPool[Connection]) -> None:
         self._pool = pool
-        self._waiting: deque[tuple[Connection, int]] = deque()
+        self._waiting: deque[tuple[Connection, int, float]] = deque()
         self._at_pool = 0
         """Takers that wait at the pool, or are about to: what comes back then goes there."""
         self._counting = threading.Lock()
@@ -126,8 +130,8 @@ class Connections:
         """The last one that came back, of those that the server has not ended since: after a restart all that wait are dead."""
         with suppress(IndexError):
             while True:
-                connection, uses = self._waiting.pop()
-                if is_alive(connection):
+                connection, uses, since = self._waiting.pop()
+                if time.monotonic() - since < LOOKED_AT_AFTER_S or is_alive(connection):
                     return connection, uses
                 self._pool.putconn(connection)
         return None
@@ -138,7 +142,7 @@ class Connections:
         if not is_whole or uses >= KEPT_USES_MAX:
             self._pool.putconn(connection)
             return
-        self._waiting.append((connection, uses + 1))
+        self._waiting.append((connection, uses + 1, time.monotonic()))
         if self._at_pool or self._is_closed:
             with suppress(IndexError):
                 self._pool.putconn(self._waiting.pop()[0])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from position_ledger.database import KEPT_USES_MAX, Connection, Connections, open_pool
+from position_ledger.database import KEPT_USES_MAX, LOOKED_AT_AFTER_S, Connection, Connections, open_pool
 from position_ledger.migration.session import Limits, migration_session
 from position_ledger.sessions import SERVER_LIMITS
 from position_ledger.settings import Settings
@@ -121,6 +121,7 @@ def test_what_the_server_has_ended_while_it_waited_is_lent_to_nobody(ledger_data
                 made.give_back(connection, uses if are_kept else KEPT_USES_MAX)
             # When the server ends all that wait: those that are kept in front of the pool, or those in the pool
             admin.execute("SELECT pg_terminate_backend(p, 10000) FROM unnest(%s) AS p", (list(ended),))
+            time.sleep(LOOKED_AT_AFTER_S)
             # Then whoever comes gets another one
             for _ in range(2 * SIZE):
                 with made.lent() as connection:
@@ -134,5 +135,6 @@ def test_what_the_server_says_by_itself_ends_no_connection(connections: Connecti
         connection.execute("LISTEN somebody")
         other.execute("NOTIFY somebody")
         before = connection.info.backend_pid
-        time.sleep(0.1)
+        time.sleep(LOOKED_AT_AFTER_S)
+    time.sleep(LOOKED_AT_AFTER_S)
     assert backend(connections) == before
