@@ -49,6 +49,7 @@ RELIED_ON: Final[Mapping[str, str]] = {
     "default_transaction_isolation": "read committed",
     "lock_timeout": "0",
     "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
     "transaction_timeout": "0",
     "synchronous_commit": "on",
 }

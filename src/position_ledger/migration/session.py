@@ -43,7 +43,7 @@ Connection = psycopg.Connection[tuple[object, ...]]
 # migration that waits, but one whose machine is gone must not keep its locks: the server asks whether it is there.
 _FRESH = sql.SQL("""
     RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET search_path = {}, pg_catalog;
-    SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0;
+    SET statement_timeout = 0;
 """)
 
 
