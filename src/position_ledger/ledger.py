@@ -94,6 +94,7 @@ class Ledger(Answers):
 
     def execute_many(self, commands: Sequence[Command], *, admit: Admit | None = None) -> tuple[Executed, ...]:
         """Execute commands in order in one atomic append: all or none. Raises as `execute`."""
+        self._require_writable()
         if not commands:
             return ()
         with translated():
@@ -110,6 +111,7 @@ class Ledger(Answers):
         ``admit`` is a further condition of the caller, see `position_ledger.execution.executor.Admit`. Raises as
         `execute`, but no `CommandRejected`.
         """
+        self._require_writable()
         if not commands:
             return ()
         with translated():
@@ -138,7 +140,6 @@ class Ledger(Answers):
 
     def _completed(self, commands: Sequence[Command]) -> Sequence[Command]:
         """The commands with what the settings say where they say nothing."""
-        self._require_writable()
         least = self.settings.quote_min_change
         if not least:
             return commands

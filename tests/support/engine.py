@@ -24,7 +24,7 @@ from position_ledger import (
     SettlePosition,
     operations,
 )
-from position_ledger.database import connect
+from position_ledger.database import connect, only_row
 from position_ledger.events import EVENTS
 from position_ledger.projection import generations
 from position_ledger.projection.definition import Projection, load_projections
@@ -36,6 +36,7 @@ from position_ledger.testing.databases import create_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from position_ledger.settings import Settings
 
@@ -71,6 +72,13 @@ def connected(settings: Settings, *, as_app: bool = True) -> Iterator[Connection
         yield connection
     finally:
         connection.close()
+
+
+def clock(settings: Settings) -> datetime:
+    """What the clock of the database says."""
+    with connected(settings) as connection:
+        now: datetime = only_row(connection.execute("SELECT clock_timestamp()"))[0]
+    return now
 
 
 @contextmanager

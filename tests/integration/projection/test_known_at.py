@@ -20,7 +20,7 @@ from position_ledger.projection.known_at import has_reached
 from position_ledger.reading import TableReader
 from tests.support import engine
 from tests.support.commands import opening
-from tests.support.engine import Traffic
+from tests.support.engine import Traffic, clock
 from tests.support.feed_steps import Step, SteppedAppend
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 NUMBER_FIRST = (Step.LOCK, Step.NUMBER, Step.CLOCK)
 CLOCK_FIRST = (Step.CLOCK, Step.LOCK, Step.NUMBER)
 """As appends did before migration 004."""
-
-
-def clock(settings: Settings) -> datetime:
-    """The clock of the database."""
-    with engine.connected(settings) as connection:
-        row = connection.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
-    now: datetime = row[0]
-    return now
 
 
 def set_mode(settings: Settings, mode: Any) -> None:

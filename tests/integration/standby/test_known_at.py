@@ -12,25 +12,15 @@ import pytest
 from position_ledger import KnownAtRefused
 from tests.support import engine
 from tests.support.commands import opening
-from tests.support.engine import Traffic
+from tests.support.engine import Traffic, clock
 from tests.support.feed_steps import Step, SteppedAppend
 from tests.support.standby import briefly, opened
 
 if TYPE_CHECKING:
-    from position_ledger.settings import Settings
     from tests.support.standby import Pair
 
 ASKED = 6
 NOBODY_TOLD = "this server is a standby, and no worker has told yet how far the log of its primary was after that"
-
-
-def clock(settings: Settings) -> datetime:
-    """The clock of the database."""
-    with engine.connected(settings) as connection:
-        row = connection.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
-    now: datetime = row[0]
-    return now
 
 
 def ids(rows: list[dict[str, object]]) -> list[object]:
