@@ -177,3 +177,13 @@ def test_a_ledger_that_only_reads_goes_on_when_its_standby_takes_over(server: Te
             reading.wait_for(done.token)
             assert len(reading.positions()) == len(rows) + 1
             assert reading.positions(known_at=datetime.now(UTC)) == reading.positions()
+
+
+def test_the_doctor_takes_a_standby_for_what_it_is(pair: Pair) -> None:
+    pair.replay()
+    for read_only, verdict, sentence in (
+        ("false", "wrong", "the feed cannot be followed on a standby: connect to the primary"),
+        ("true", "note", "the server is a standby: it can be read, and nothing else"),
+    ):
+        text = " ".join(pair.on_standby("doctor", POSITION_LEDGER_READ_ONLY=read_only).out.split())
+        assert f"{verdict} primary {sentence}" in text
