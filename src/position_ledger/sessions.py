@@ -56,11 +56,14 @@ RELIED_ON: Final[Mapping[str, str]] = {
 """What values look like, what a statement means, what a transaction sees, which limits end it, and that what was answered is
 on disk."""
 
-# What the server does not know (transaction_timeout, before 17) is left out. A commit that waits for more than the own disk,
-# for a standby, goes on doing so.
+# What the server does not know (transaction_timeout, before 17) is left out, and what it refuses: on Windows it cannot see
+# that a client has gone, and takes nothing but 0 there. A commit that waits for more than the own disk, for a standby, goes
+# on doing so.
 PIN: Final = """
 SELECT set_config(w.name, w.value, false) FROM unnest(%s::text[], %s::text[]) AS w (name, value)
- WHERE current_setting(w.name, true) IS NOT NULL AND NOT (w.name = 'synchronous_commit' AND current_setting(w.name) <> 'off')
+ WHERE CASE w.name WHEN 'synchronous_commit' THEN current_setting(w.name) = 'off'
+                   WHEN 'client_connection_check_interval' THEN current_setting('dynamic_shared_memory_type') <> 'windows'
+                   ELSE current_setting(w.name, true) IS NOT NULL END
 """
 
 PROBES: Final = 3

@@ -7,10 +7,11 @@ them and the same table in another schema compares equal. Compare only what serv
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 __all__ = [
     "Catalogue",
@@ -25,6 +26,7 @@ __all__ = [
     "Type",
     "View",
     "diff",
+    "views_above",
 ]
 
 
@@ -179,7 +181,18 @@ class Catalogue:
     surroundings: tuple[str, ...] = field(compare=False, default=())
 
 
+LINES_SHOWN_MAX = 5
+"""Of the lines that a text has lost, and of those that it gained."""
+
 _SINGULAR = {"indexes": "index", "statistics": "statistics", "surroundings": "surroundings"}
+
+
+def views_above(catalogue: Catalogue, tables: Collection[str]) -> frozenset[str]:
+    """The views that read one of these tables, themselves or through other views."""
+    beneath, found = set(tables), frozenset[str]()
+    while more := {view.name for view in catalogue.views.values() if beneath.intersection(view.reads)} - found:
+        beneath, found = more, found | more
+    return found
 
 
 def diff(old: Catalogue | Table, new: Catalogue | Table) -> list[str]:
@@ -207,7 +220,28 @@ def _differences_of_part(where: str, part: str, old: Any, new: Any) -> Iterator[
         gained = [f"{where}: {part} gained {_shown(item)}" for item in new if item not in old]
         yield from lost + gained or [f"{where}: {part} {_shown(old)} became {_shown(new)}"]
     elif old != new:
-        yield f"{where}: {part.replace('_', ' ')} {_shown(old)} became {_shown(new)}"
+        yield f"{where}: {part.replace('_', ' ')} {_changed(old, new)}"
+
+
+def _changed(old: object, new: object) -> str:
+    """Of a text of many lines, as that of a view, only the lines that differ."""
+    if not (isinstance(old, str) and isinstance(new, str) and "\n" in old + new):
+        return f"{_shown(old)} became {_shown(new)}"
+    before, after = _lines(old), _lines(new)
+    steps = [step for step in SequenceMatcher(None, before, after, autojunk=False).get_opcodes() if step[0] != "equal"]
+    lost = [line for _, start, end, _, _ in steps for line in before[start:end]]
+    gained = [line for _, _, _, start, end in steps for line in after[start:end]]
+    said = [f"{verb} {_some(lines)}" for verb, lines in (("lost", lost), ("gained", gained)) if lines]
+    return " and ".join(said) or "is written otherwise"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip().removesuffix(",") for line in text.strip().splitlines()]
+
+
+def _some(lines: list[str]) -> str:
+    more = f" and {len(lines) - LINES_SHOWN_MAX} more lines" if len(lines) > LINES_SHOWN_MAX else ""
+    return ", ".join(map(repr, lines[:LINES_SHOWN_MAX])) + more
 
 
 def _differences_of_mapping(where: str, kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from position_ledger.migration.advice import Case, safe_form, target_table
+from position_ledger.migration.catalogue import views_above
 from position_ledger.migration.classify import Effect, EffectRefused, classify
 from position_ledger.migration.findings import Finding, Severity
 from position_ledger.migration.lint import TYPE_RULES
@@ -208,11 +209,13 @@ class _Judge:
         return "\n".join([f"-- in {number:03}_…", *others, f"-- in {number + 1:03}_…", *ours])
 
     def _concerns_projected(self, statement: TracedStatement) -> bool:
-        before = self._traced.before.tables
+        """It changes a projected table, or a view of one, which has to go and come with it."""
+        before, after = self._traced.before, self._traced.after
+        tables = self._around.projected & before.tables.keys()
+        views = views_above(before, tables) | views_above(after, tables)
+        places = [f"table {name}" for name in tables] + [f"view {name}" for name in views]
         return any(
-            line.startswith((f"table {name}:", f"table {name} "))
-            for name in self._around.projected & before.keys()
-            for line in statement.differences
+            line.startswith((f"{place}:", f"{place} ")) for place in places for line in statement.differences
         ) or (not statement.differences and target_table(statement.text) in self._around.projected)
 
     def _writes(self, statement: TracedStatement) -> Iterator[Finding]:

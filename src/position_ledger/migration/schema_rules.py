@@ -1,4 +1,4 @@
-"""What a migration does to the schema beside what it is for: grants and comments that go, or never came.
+"""What a migration does to the schema beside what it is for: grants and comments that go, or never came, types that readers meet.
 
 Pure: two catalogues are compared.
 """
@@ -25,6 +25,7 @@ def schema_findings(traced: TracedFile, projected: frozenset[str]) -> Iterator[F
     yield from _does_nothing(traced)
     yield from history_findings(traced, projected)
     yield from _lost_grants(traced)
+    yield from _other_types(traced)
     yield from _uncommented(traced)
 
 
@@ -52,6 +53,22 @@ def _lost_grants(traced: TracedFile) -> Iterator[Finding]:
             cause = f"{kind} {name} was made again without what was granted on it: {_shown(lost)}"
             form = "\n".join(f"GRANT {one.privilege} ON {name} TO {one.grantee};" for one in lost)
             yield Finding("warning", "grants-lost", traced.file.filename, 0, "", cause, form)
+
+
+def _other_types(traced: TracedFile) -> Iterator[Finding]:
+    before, after = traced.before, traced.after
+    for kind, was, now in (("view", before.views, after.views), ("table", before.tables, after.tables)):
+        for name in sorted(was.keys() & now.keys()):
+            old, new = was[name].columns, now[name].columns
+            changed = [column for column in old if column in new and old[column].type != new[column].type]
+            if not changed:
+                continue
+            cause = (
+                f"{', '.join(changed)} of {kind} {name} gets another type: a program that has prepared a statement that shows "
+                "it meets one error, cached plan must not change result type, and prepares it again; the ledger's own "
+                "reading does so by itself"
+            )
+            yield Finding("note", "result-type-changes", traced.file.filename, 0, "", cause)
 
 
 def _uncommented(traced: TracedFile) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from position_ledger.migration.catalogue import Catalogue, Column, Grant, Table, Trigger
+from position_ledger.migration.catalogue import Catalogue, Column, Grant, Table, Trigger, View, diff
 from position_ledger.migration.classify import EffectRefused
 from position_ledger.migration.findings import Finding, by_weight
 from position_ledger.migration.judging import MANY_ROWS, SOME_ROWS, Circumstances, effect_of, judge, severity_of
@@ -49,6 +49,10 @@ def table(name: str, *columns: Column, **more: Any) -> Table:
 
 def holding(*tables: Table) -> Catalogue:
     return replace(NOTHING, tables={one.name: one for one in tables})
+
+
+def view(name: str, *reads: str, definition: str = "SELECT 1") -> View:
+    return View(name, False, definition, {}, {}, {}, {}, None, (), (), reads)  # noqa: FBT003 - not materialized
 
 
 DESKS = table("desks", column("a"))
@@ -136,7 +140,8 @@ def test_what_runs_on_a_shadow_blocks_nobody() -> None:
         differences=("table positions: column a: type 'text' became 'bigint'",),
     )
     remarks: Sequence[Remark] = (Remark("renaming-column", 11, "", ""), Remark("prefer-timestamp-tz", 11, "", ""))
-    assert [code for _, code in found(one, around(1), *remarks)] == ["prefer-timestamp-tz"]
+    assert found(one, around(1), *remarks)[1:] == [("note", "result-type-changes")]
+    assert [code for _, code in found(one, around(1), *remarks)][:1] == ["prefer-timestamp-tz"]
     assert "renaming-column" in [code for _, code in found(one, around(1, has_events=False), *remarks)]
 
 
@@ -161,6 +166,48 @@ def test_a_file_that_does_both_says_which_lines_to_move() -> None:
         f"--   line {second.line}: {second.text}",
     ]
     assert ("note", "mixed-file") in found(one, around(1, has_events=False))
+
+
+def test_a_view_of_a_projected_table_moves_with_it_and_any_other_does_not() -> None:
+    views = {"open": view("open", "positions"), "largest": view("largest", "open"), "idle": view("idle", "desks")}
+    before = replace(BEFORE, views=views)
+    after = replace(holding(replace(DESKS, comment="who"), table("positions"), BEFORE.tables["events"]), views=views)
+    texts = {
+        "COMMENT ON TABLE desks IS 'who';": "table desks: comment None became 'who'",
+        "DROP VIEW largest;": "view largest is gone",
+        "DROP VIEW open;": "view open is gone",
+        "DROP VIEW idle;": "view idle is gone",
+        "ALTER TABLE positions DROP a;": "table positions: column a is gone",
+        "CREATE VIEW open AS SELECT 1;": "view open is new",
+        "GRANT SELECT ON open TO PUBLIC;": "view open: grants gained SELECT TO <public>",
+    }
+    file = migration(2, "\n".join(texts))
+    statements = tuple(
+        TracedStatement(one.line, one.text, differences=(said,))
+        for one, said in zip(file.forward.statements, texts.values(), strict=True)
+    )
+    one = TracedFile(file, before, after, statements, rollback=RollbackProof("proven"))
+    (finding,) = [each for each in judge(one, (), around(1)) if each.code == "mixed-file"]
+    told = [line.split(": ", 1)[-1] for line in finding.safe_form.splitlines()]
+    wanted = [text.removesuffix(";") for text in texts]
+    assert told == ["-- in 002_…", wanted[0], wanted[3], "-- in 003_…", *wanted[1:3], *wanted[4:]]
+
+
+def test_of_a_text_of_many_lines_only_those_are_told_that_differ() -> None:
+    def became(old: str, new: str) -> list[str]:
+        views = [{"v": view("v", definition=text)} for text in (old, new)]
+        return diff(replace(NOTHING, views=views[0]), replace(NOTHING, views=views[1]))
+
+    assert became(" SELECT a,\n    b\n   FROM t p;", " SELECT a,\n    c,\n    b\n   FROM t;") == [
+        "view v: definition lost 'FROM t p;' and gained 'c', 'FROM t;'"
+    ]
+    assert became("SELECT a,\n b", "SELECT b") == ["view v: definition lost 'SELECT a', 'b' and gained 'SELECT b'"]
+    assert became("SELECT a,\nb", "SELECT a,\n b") == ["view v: definition is written otherwise"]
+    assert became("SELECT a", "SELECT b") == ["view v: definition 'SELECT a' became 'SELECT b'"]
+    many = "\n".join(f"c{number}" for number in range(8))
+    assert became(many, "c0") == [
+        "view v: definition lost 'c1', 'c2', 'c3', 'c4', 'c5' and 2 more lines",
+    ]
 
 
 def test_a_failure_hides_what_squawk_only_guesses() -> None:
