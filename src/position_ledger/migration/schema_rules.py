@@ -57,18 +57,20 @@ def _lost_grants(traced: TracedFile) -> Iterator[Finding]:
 
 def _other_types(traced: TracedFile) -> Iterator[Finding]:
     before, after = traced.before, traced.after
-    for kind, was, now in (("view", before.views, after.views), ("table", before.tables, after.tables)):
+    shown: dict[str, list[str]] = {}
+    for kind, was, now in (("table", before.tables, after.tables), ("view", before.views, after.views)):
         for name in sorted(was.keys() & now.keys()):
             old, new = was[name].columns, now[name].columns
-            changed = [column for column in old if column in new and old[column].type != new[column].type]
-            if not changed:
-                continue
-            cause = (
-                f"{', '.join(changed)} of {kind} {name} gets another type: a program that has prepared a statement that shows "
-                "it meets one error, cached plan must not change result type, and prepares it again; the ledger's own "
-                "reading does so by itself"
-            )
-            yield Finding("note", "result-type-changes", traced.file.filename, 0, "", cause)
+            for column in old.keys() & new.keys():
+                if old[column].type != new[column].type:
+                    shown.setdefault(column, []).append(f"{kind} {name}")
+    for column, places in sorted(shown.items()):
+        cause = (
+            f"{column} of {', '.join(places)} gets another type: a program that has prepared a statement that shows it meets "
+            "one error, cached plan must not change result type, and prepares it again; the ledger's own reading does so "
+            "by itself"
+        )
+        yield Finding("note", "result-type-changes", traced.file.filename, 0, "", cause)
 
 
 def _uncommented(traced: TracedFile) -> Iterator[Finding]:

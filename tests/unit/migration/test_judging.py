@@ -193,6 +193,17 @@ def test_a_view_of_a_projected_table_moves_with_it_and_any_other_does_not() -> N
     assert told == ["-- in 002_…", wanted[0], wanted[3], "-- in 003_…", *wanted[1:3], *wanted[4:]]
 
 
+def test_a_column_of_another_type_is_told_once_with_all_that_show_it() -> None:
+    def catalogue(kind: str) -> Catalogue:
+        shows = replace(view("all_of_it", "positions"), columns={"a": column("a", type=kind)})
+        return replace(holding(DESKS, table("positions", column("a", type=kind))), views={"all_of_it": shows})
+
+    file = migration(2, "ALTER TABLE positions ALTER a TYPE bigint;")
+    one = TracedFile(file, catalogue("text"), catalogue("bigint"), (), rollback=RollbackProof("proven"))
+    (told,) = [each.cause for each in judge(one, (), around(1)) if each.code == "result-type-changes"]
+    assert told.startswith("a of table positions, view all_of_it gets another type: ")
+
+
 def test_of_a_text_of_many_lines_only_those_are_told_that_differ() -> None:
     def became(old: str, new: str) -> list[str]:
         views = [{"v": view("v", definition=text)} for text in (old, new)]
