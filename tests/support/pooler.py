@@ -33,7 +33,7 @@ QUESTIONS = (b"Q", b"S")
 
 
 class Gone(Exception):
-    """The other side has closed its socket."""
+    """The other side has closed its socket, or refuses: a client that comes late may find its database dropped."""
 
 
 @dataclass
@@ -90,8 +90,9 @@ class Pool:
                 self.came_back.wait()
             if self.free:
                 return self.free.pop()
+            session = self._log_in()
             self.opened += 1
-            return self._log_in()
+            return session
 
     def give_back(self, session: Wire) -> None:
         """For the next client."""
@@ -109,17 +110,26 @@ class Pool:
     def _log_in(self) -> Wire:
         at = conninfo_to_dict(self.conninfo)
         session = Wire(socket.socket(socket.AF_UNIX))
-        session.socket.connect(f"{at['host']}/.s.PGSQL.{at['port']}")
-        names = f"user\0{at['user']}\0database\0{at['dbname']}\0\0".encode()
-        session.send(struct.pack("!II", 8 + len(names), 196608) + names)
+        try:
+            session.socket.connect(f"{at['host']}/.s.PGSQL.{at['port']}")
+            names = f"user\0{at['user']}\0database\0{at['dbname']}\0\0".encode()
+            session.send(struct.pack("!II", 8 + len(names), 196608) + names)
+            self.told = self._begun(session)
+        except BaseException:
+            session.socket.close()
+            raise
+        return session
+
+    def _begun(self, session: Wire) -> bytes:
+        """What the server says until it is ready."""
         told = b""
         while True:
             for kind, message in session.messages():
-                assert kind != b"E", message
+                if kind == b"E":
+                    raise Gone(message)
                 told += message if kind == b"S" else b""
                 if kind == b"Z":
-                    self.told = told
-                    return session
+                    return told
 
 
 @dataclass
